@@ -1,0 +1,1 @@
+"""Typer commands, tables, JSON, exit codes."""

@@ -1,0 +1,102 @@
+"""Exit codes and the one error class that people see.
+
+Every fault a person can cause is a `QtuneError`: what is wrong, where, and what to do. Anything else that reaches the
+command line is a bug in qtune and exits with 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The process exit codes; the README lists them for CI authors."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    DATA = 3
+    MODEL = 4
+    RESOURCES = 5
+    DIVERGED = 6
+    OUTPUT_IN_USE = 7
+    RESUME_REFUSED = 8
+    CHECK_FAILED = 9
+    TIME_LIMIT = 75
+    HANGUP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong: `place` is file:line or a key path, `hint` the next step to take."""
+
+    message: str
+    place: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class QtuneError(Exception):
+    """A fault of the input or the machine, never of qtune; carries its exit code."""
+
+    code: ExitCode = ExitCode.BUG
+
+    def __init__(self, message: str, *, place: str = "", hint: str = "") -> None:
+        self.faults: tuple[Fault, ...] = (Fault(message=message, place=place, hint=hint),)
+        super().__init__(str(self.faults[0]))
+
+    @classmethod
+    def of(cls, faults: list[Fault] | tuple[Fault, ...]) -> QtuneError:
+        """One error that reports several faults together."""
+        error = cls(faults[0].message, place=faults[0].place, hint=faults[0].hint)
+        error.faults = tuple(faults)
+        error.args = ("\n".join(str(fault) for fault in faults),)
+        return error
+
+
+class UsageError(QtuneError):
+    """A faulty command line or recipe."""
+
+    code = ExitCode.USAGE
+
+
+class DataError(QtuneError):
+    """Missing, malformed or useless training or evaluation rows."""
+
+    code = ExitCode.DATA
+
+
+class ModelError(QtuneError):
+    """A base model, tokenizer, adapter or checkpoint that is missing, broken or of another kind."""
+
+    code = ExitCode.MODEL
+
+
+class ResourceError(QtuneError):
+    """Not enough memory, disk or device for what was asked."""
+
+    code = ExitCode.RESOURCES
+
+
+class DivergedError(QtuneError):
+    """A loss or gradient that is not finite, found before the update."""
+
+    code = ExitCode.DIVERGED
+
+
+class OutputError(QtuneError):
+    """An output folder that is in use or holds something else; nothing is ever overwritten."""
+
+    code = ExitCode.OUTPUT_IN_USE
+
+
+class CheckError(QtuneError):
+    """A verification that did not hold, such as a merged model that differs from the trained one."""
+
+    code = ExitCode.CHECK_FAILED

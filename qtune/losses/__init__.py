@@ -1,0 +1,1 @@
+"""From hidden states and labels to a summed loss and a count."""

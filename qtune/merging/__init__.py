@@ -1,0 +1,1 @@
+"""Folding an adapter into full weights, shard by shard."""

@@ -1,0 +1,1 @@
+"""The frozen base: loading, quantising, checking."""

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: NF4 and the loss head."""

@@ -1,0 +1,1 @@
+"""The recipe language: YAML to a frozen, fully checked Recipe. No torch."""

@@ -1,0 +1,68 @@
+"""The method section: `method.name` picks the keys that exist."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qtune.recipe.section import Indices, Names, Real, Section
+
+Targets = Literal["all-linear"] | Names | str
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2021), with rsLoRA, DoRA and LoRA+."""
+
+    name: Literal["lora"] = "lora"
+    rank: int = Field(default=64, ge=1)
+    """Rank of the update."""
+    alpha: Annotated[Real, Field(gt=0.0)] = 16.0
+    """Scale: alpha/rank, or alpha/sqrt(rank) with use_rslora."""
+    dropout: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.05
+    """Dropout on the adapter's input."""
+    target_modules: Targets = "all-linear"
+    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
+    exclude_modules: Names = ()
+    """Module names or suffixes to leave out."""
+    layers_to_transform: Indices = ()
+    """Only these layers; empty means all."""
+    use_rslora: bool = False
+    """Rank-stabilised scale (Kalajdzievski 2023)."""
+    use_dora: bool = False
+    """Weight-decomposed: learn the row norms apart (Liu et al. 2024)."""
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Other ranks by module name, suffix or regular expression."""
+    alpha_pattern: dict[str, Annotated[Real, Field(gt=0.0)]] = {}
+    """Other alphas by module name, suffix or regular expression."""
+    modules_to_save: Names = ()
+    """Modules trained whole (a copy in dtype), such as lm_head or embed_tokens."""
+    loraplus_ratio: Annotated[Real, Field(ge=1.0)] | None = None
+    """LoRA+ (Hayou et al. 2024): learning rate of B over that of A."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the adapter weights."""
+
+
+class BitfitConfig(Section):
+    """Bias tuning (Ben Zaken et al. 2021): a delta-bias after each chosen linear."""
+
+    name: Literal["bitfit"] = "bitfit"
+    target_modules: Targets = "all-linear"
+    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
+    exclude_modules: Names = ()
+    """Module names or suffixes to leave out."""
+    layers_to_transform: Indices = ()
+    """Only these layers; empty means all."""
+
+
+class PromptConfig(Section):
+    """Prompt tuning (Lester et al. 2021): learned embeddings before the input."""
+
+    name: Literal["prompt"] = "prompt"
+    num_virtual_tokens: int = Field(default=20, ge=1)
+    """Length of the soft prompt."""
+    init_text: str | None = None
+    """Start from the embeddings of this text, repeated or cut to length; else of random tokens."""
+
+
+MethodConfig = Annotated[LoraConfig | BitfitConfig | PromptConfig, Field(discriminator="name")]

@@ -1,0 +1,35 @@
+"""What every section of a recipe is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A part of a recipe: strict types, no unknown keys, never changed after reading."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+def _number(value: Any) -> Any:
+    """A quoted number is still a number; every other text is left for pydantic to refuse."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_number)]
+Share = Annotated[Real, Field(ge=0.0, le=1.0)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]

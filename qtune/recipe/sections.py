@@ -1,0 +1,220 @@
+"""The sections of a recipe: every key, its type, its default and its meaning.
+
+The text under a key is its documentation: `qtune schema` and the README's key reference print it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qtune.recipe.methods import LoraConfig, MethodConfig
+from qtune.recipe.section import Names, Real, Section, Share
+
+
+class ModelSection(Section):
+    """Which base model."""
+
+    name_or_path: str = Field(min_length=1)
+    """A Hugging Face id, or a folder (relative to the file that names it)."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face id."""
+    tokenizer: str | None = None
+    """Another id or folder to take the tokenizer from."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """The attention kernel of transformers."""
+
+
+class QuantizationSection(Section):
+    """How the frozen base is held in memory."""
+
+    bits: Literal[4, 8, 16] = 4
+    """4 (NF4 or FP4), 8 (LLM.int8) or 16 (not quantised, in compute_dtype)."""
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The 4-bit code: NF4 (Dettmers et al. 2023) or FP4."""
+    double_quant: bool = True
+    """Quantise the block constants too: 4.127 instead of 4.5 bits per weight."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """The dtype of matrix products, embeddings, norms and head."""
+    skip_modules: Names = ()
+    """More linear modules to leave unquantised; the head is always left."""
+
+
+class SourceSection(Section):
+    """One file, folder or hub data set."""
+
+    path: str = Field(min_length=1)
+    """A json, jsonl, csv, tsv, parquet or txt file, or a Hugging Face data set id."""
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "text"] = "auto"
+    """How a row becomes turns; auto reads it off the columns and says so."""
+    columns: dict[str, str] = {}
+    """Field of the format -> column of the file, where they differ."""
+    prompt_template: str | None = None
+    """Text of the prompt with {column} places, for prompt-completion rows."""
+    column_names: Names = ()
+    """Names of the columns of a csv, tsv or txt file without a header."""
+    delimiter: str | None = None
+    """What separates the columns of a csv, tsv or txt file."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Take only the first rows."""
+
+
+class DataSection(Section):
+    """What is learnt and what is held out."""
+
+    train: Annotated[tuple[SourceSection, ...], Field(strict=False, min_length=1)]
+    """Sources of training rows, one after the other."""
+    eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
+    """Sources of held-out rows."""
+    val_size: Annotated[Real, Field(ge=0.0)] = 0.0
+    """Hold out this share (below 1) or number of the training rows, when eval is empty."""
+    max_length: int = Field(default=2048, ge=2)
+    """The longest row in tokens."""
+    overlong: Literal["drop", "truncate", "error"] = "drop"
+    """What to do with longer rows; plain text is always cut into pieces."""
+    shuffle: bool = True
+    """A new order each epoch, a pure function of (seed, epoch)."""
+
+
+class LossSection(Section):
+    """Which tokens are learnt."""
+
+    train_on: Literal["completion", "all"] = "completion"
+    """completion: assistant turns and completions with their end token; all: every token."""
+    label_smoothing: Share = 0.0
+    """Share of the target probability spread over the vocabulary (training only)."""
+
+
+class OptimSection(Section):
+    """The update rule."""
+
+    name: Literal[
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+        "adamw_8bit",
+        "paged_lion_8bit",
+        "lion_8bit",
+        "ademamix_8bit",
+        "adamw",
+        "sgd",
+    ] = "paged_adamw_32bit"
+    """The optimizer; paged ones keep their states in unified memory on CUDA."""
+    learning_rate: Annotated[Real, Field(gt=0.0)] = 2e-4
+    """The peak learning rate."""
+    weight_decay: Annotated[Real, Field(ge=0.0)] = 0.0
+    """Decoupled weight decay of the trainable matrices."""
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
+    """Decay rates of the moments; momentum of sgd is the first."""
+    eps: Annotated[Real, Field(gt=0.0)] = 1e-8
+    """Added to the root of the second moment."""
+    max_grad_norm: Annotated[Real, Field(gt=0.0)] = 0.3
+    """Clip the norm of all gradients together to this."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the warm-up."""
+    warmup_ratio: Share = 0.03
+    """Share of the steps with a rising learning rate."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """The same in steps; wins over warmup_ratio."""
+    min_lr_ratio: Share = 0.0
+    """Where linear and cosine end, as a share of learning_rate."""
+
+
+class TrainSection(Section):
+    """How long, in what steps, and where to."""
+
+    num_train_epochs: Annotated[Real, Field(gt=0.0)] = 1.0
+    """Passes over the training rows."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; wins over num_train_epochs."""
+    batch_size: int = Field(default=16, ge=1)
+    """Rows of one optimizer step, however they are split into micro-batches."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of the adapter's start, of dropout and of the data order."""
+    output_dir: str | None = None
+    """The run folder; without it runs/<recipe name> below the working directory."""
+
+
+class MemorySection(Section):
+    """What the plan may decide, or what you decide for it."""
+
+    micro_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Rows of one forward pass."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute each layer in the backward pass instead of keeping its activations."""
+    loss_chunk_size: int = Field(default=1024, ge=1)
+    """Supervised positions whose logits exist at a time."""
+    budget: str | None = None
+    """Device memory the run may use, such as 20GB; without it all that is free."""
+
+
+class EvalSection(Section):
+    """When and what is measured on the held-out rows."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Evaluate each so many optimizer steps; without it at the start and the end only."""
+    at_start: bool = True
+    """Evaluate once before the first step."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows of one evaluation pass; without it the micro-batch size."""
+    generate_rows: int = Field(default=0, ge=0)
+    """Held-out rows answered by greedy decoding for exact match and token F1."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """The longest answer."""
+
+
+class CheckpointSection(Section):
+    """Which weights a run leaves behind."""
+
+    metric: Literal["loss", "exact_match", "token_f1"] = "loss"
+    """The held-out measure that names the best weights."""
+    final: Literal["best", "last"] = "best"
+    """Which weights adapter/ holds; the others are in checkpoints/."""
+
+
+class LoggingSection(Section):
+    """What is written while training."""
+
+    steps: int = Field(default=1, ge=1)
+    """Log each so many optimizer steps."""
+    report_to: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow", "comet_ml", "trackio"], ...],
+        Field(strict=False),
+    ] = ()
+    """Trackers of accelerate, beside metrics.jsonl."""
+
+
+class MergeSection(Section):
+    """How the adapter is folded into full weights."""
+
+    base: Literal["dequantized", "original"] = "dequantized"
+    """Add to the weights that were trained on, or to the 16-bit originals (another model)."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """dtype of the written weights; auto keeps that of the base."""
+    max_shard_size: str = "5GB"
+    """The largest weight file."""
+    max_kl: Annotated[Real, Field(ge=0.0)] = 1e-4
+    """Refuse a merged model whose mean KL to the trained one is above this (nats per token)."""
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    model: ModelSection
+    data: DataSection
+    quantization: QuantizationSection = QuantizationSection()
+    method: MethodConfig = LoraConfig()
+    loss: LossSection = LossSection()
+    optim: OptimSection = OptimSection()
+    train: TrainSection = TrainSection()
+    memory: MemorySection = MemorySection()
+    eval: EvalSection = EvalSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    logging: LoggingSection = LoggingSection()
+    merge: MergeSection = MergeSection()

@@ -1,0 +1,32 @@
+"""No network, one thread, no colours: the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, NoReturn
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["NO_COLOR"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise OSError("the tests have no network")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> None:
+    """A test that reaches for the network fails instead of hanging."""
+    socket.socket.connect = _refuse  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Two busy cores make two threads ten times slower than one."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Exit codes and the one error class that people see.
 
-Every fault a person can cause is a `QtuneError`: what is wrong, where, and what to do. Anything else that reaches the
-command line is a bug in qtune and exits with 1.
+Every fault a person can cause is a `QtuneError`: what is wrong, where, and what to do. Anything
+else that reaches the command line is a bug in qtune and exits with 1.
 """
 
 from __future__ import annotations
@@ -97,6 +97,6 @@ class OutputError(QtuneError):
 
 
 class CheckError(QtuneError):
-    """A verification that did not hold, such as a merged model that differs from the trained one."""
+    """A verification that did not hold: a merged model that differs from the trained one."""
 
     code = ExitCode.CHECK_FAILED

@@ -25,7 +25,7 @@ class Registry(Mapping[str, Any]):
         self._table = table
 
     def __getitem__(self, name: str) -> Any:
-        """The object behind `name`; raises `UsageError` with the nearest names when there is none."""
+        """The object behind `name`; `UsageError` with the nearest names when there is none."""
         if name not in self._table:
             raise UsageError(f"unknown {self.kind} {name!r}", hint=nearest(name, self._table))
         module, _, attribute = self._table[name].partition(":")

@@ -1,1 +1,18 @@
 """From hidden states and labels to a summed loss and a count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtune.losses.causal import CausalLoss, LossOutput
+from qtune.losses.head import check_head
+
+if TYPE_CHECKING:
+    from qtune.recipe.sections import LossSection
+
+__all__ = ["CausalLoss", "LossOutput", "check_head", "make"]
+
+
+def make(section: LossSection, *, chunk_size: int) -> CausalLoss:
+    """The training loss of a recipe."""
+    return CausalLoss(chunk_size=chunk_size, label_smoothing=section.label_smoothing)

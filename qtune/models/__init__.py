@@ -1,1 +1,19 @@
-"""The frozen base: loading, quantising, checking."""
+"""Base models: found, checked, read tensor by tensor and quantised."""
+
+from qtune.models.base import Base, Inventory, InventoryRow, inventory
+from qtune.models.files import resolve, shard_index
+from qtune.models.fingerprint import fingerprint
+from qtune.models.loading import load
+from qtune.models.tokenizer import load_tokenizer
+
+__all__ = [
+    "Base",
+    "Inventory",
+    "InventoryRow",
+    "fingerprint",
+    "inventory",
+    "load",
+    "load_tokenizer",
+    "resolve",
+    "shard_index",
+]

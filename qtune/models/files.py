@@ -1,0 +1,179 @@
+"""Where a base model lies on disk, and which file holds which tensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtune.errors import ModelError
+
+if TYPE_CHECKING:
+    from qtune.recipe.sections import ModelSection
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+LFS_MARK = b"version https://git-lfs"
+WANTED = ("*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja")
+UNWANTED = ("original/*", "onnx/*", "consolidated*", "*training_args*", "*optimizer*")
+
+
+def resolve(model: ModelSection) -> Path:
+    """The local folder of a model: itself, or the snapshot of a hub id (offline is honoured)."""
+    return locate(model.name_or_path, revision=model.revision)
+
+
+def locate(name_or_path: str, *, revision: str | None = None) -> Path:
+    """The local folder behind a path or a hub id; `ModelError` says what to do without one."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{path} is a file", hint="name the folder that holds config.json")
+    if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
+        raise ModelError(f"no such folder: {path}", hint="a hub id has the form owner/name")
+    return _snapshot(name_or_path, revision)
+
+
+def _snapshot(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    wanted = repository if revision is None else f"{repository} at revision {revision}"
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=list(WANTED),
+            ignore_patterns=list(UNWANTED),
+        )
+    except errors.HFValidationError as error:
+        raise ModelError(f"{repository!r} is neither a folder nor a hub id") from error
+    except errors.GatedRepoError as error:
+        hint = "accept its terms on the hub and set HF_TOKEN"
+        raise ModelError(f"{wanted} is gated", hint=hint) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"{repository} has no revision {revision}") from error
+    except errors.RepositoryNotFoundError as error:
+        hint = "check the spelling; a private one needs HF_TOKEN"
+        raise ModelError(f"no folder and no hub model named {wanted}", hint=hint) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        hint = f"download it where there is a network: hf download {repository}"
+        raise ModelError(
+            f"{wanted} is not a folder, not in the cache and the hub cannot be reached", hint=hint
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{wanted} cannot be downloaded: {error}") from error
+    return Path(folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder; `ModelError` names the file and its fault."""
+    refuse_pointer(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"not valid JSON: {error}", place=str(path)) from error
+    if not isinstance(content, dict):
+        raise ModelError("not a JSON object", place=str(path))
+    return content
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder; an adapter's folder is told apart."""
+    path = folder / "config.json"
+    if path.is_file():
+        return read_json(path)
+    if (folder / "adapter_config.json").is_file():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        hint = f"set model.name_or_path to its base model, {base}"
+        raise ModelError("this is an adapter, not a model", place=str(folder), hint=hint)
+    hint = "a model folder holds config.json, *.safetensors and a tokenizer"
+    raise ModelError("no config.json", place=str(folder), hint=hint)
+
+
+def shard_index(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the safetensors file that holds it, from the index or the only file."""
+    if (folder / INDEX).is_file():
+        return _from_index(folder)
+    if (folder / SINGLE).is_file():
+        return dict.fromkeys(tensor_table(folder / SINGLE), folder / SINGLE)
+    _explain_absence(folder)
+    raise AssertionError("unreachable")
+
+
+def _from_index(folder: Path) -> dict[str, Path]:
+    content = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(content, dict) or not content:
+        raise ModelError("no weight_map", place=str(folder / INDEX))
+    missing = sorted({file for file in content.values() if not (folder / file).is_file()})
+    if missing:
+        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise ModelError(
+            f"{len(missing)} of {len(set(content.values()))} weight files are missing: {shown}",
+            place=str(folder),
+            hint="copy or download the folder again",
+        )
+    tables = {file: tensor_table(folder / file) for file in sorted(set(content.values()))}
+    for name, file in content.items():
+        if name not in tables[file]:
+            raise ModelError(
+                f"{file} does not hold {name}, which the index promises", place=str(folder)
+            )
+    return {name: folder / file for file, table in tables.items() for name in table}
+
+
+def _explain_absence(folder: Path) -> None:
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others:
+        hint = f"found {', '.join(others[:3])}; several files need {INDEX}"
+        raise ModelError(f"neither {SINGLE} nor {INDEX}", place=str(folder), hint=hint)
+    pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt*")))
+    if pickles:
+        hint = "convert it: load it with transformers and save_pretrained(folder)"
+        raise ModelError(
+            f"only {pickles[0]}, and qtune reads no pickle (it can run code)",
+            place=str(folder),
+            hint=hint,
+        )
+    raise ModelError("no *.safetensors weights", place=str(folder))
+
+
+def refuse_pointer(path: Path) -> None:
+    """`ModelError` for a git-lfs pointer that stands where the file should be."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_MARK)) == LFS_MARK:
+            raise ModelError(
+                "a git-lfs pointer, not the file", place=str(path), hint="git lfs pull"
+            )
+
+
+def tensor_table(path: Path) -> dict[str, dict[str, Any]]:
+    """Header of a safetensors file, checked against its size: name -> dtype, shape, offsets."""
+    refuse_pointer(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ModelError(
+                f"cut off or no safetensors file ({size} bytes)", place=str(path), hint=_AGAIN
+            )
+        try:
+            table = json.loads(file.read(length))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ModelError(
+                f"broken safetensors header ({size} bytes)", place=str(path), hint=_AGAIN
+            ) from error
+    table.pop("__metadata__", None)
+    end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+    if 8 + length + end != size:
+        raise ModelError(
+            f"cut off: {size} bytes, its header says {8 + length + end}",
+            place=str(path),
+            hint=_AGAIN,
+        )
+    for entry in table.values():
+        entry["data_start"] = 8 + length + entry["data_offsets"][0]
+    return table  # type: ignore[no-any-return]
+
+
+_AGAIN = "copy or download it again"

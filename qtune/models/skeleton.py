@@ -1,0 +1,133 @@
+"""The model without weights: transformers' own class on the meta device, linears exchanged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from qtune.errors import ModelError, UsageError
+from qtune.models.files import read_config
+from qtune.ops.linears import linear_modules
+from qtune.ops.nf4 import library
+from qtune.registry import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qtune.recipe.sections import ModelSection, QuantizationSection
+
+INT8_THRESHOLD = 6.0  # LLM.int8's outlier threshold on activations
+
+
+def build(folder: Path, section: ModelSection, *, dtype: torch.dtype) -> Any:
+    """The causal language model of a folder's config.json, on the meta device, in train mode."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            model_config(folder),
+            attn_implementation=section.attn_implementation,
+            dtype=dtype,
+            trust_remote_code=False,
+        )
+
+
+def model_config(folder: Path) -> Any:
+    """transformers' config object; code from the folder is never run."""
+    from transformers import AutoConfig
+
+    content = read_config(folder)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        if "auto_map" in content:
+            raise ModelError(
+                f"{content.get('model_type')} needs code from its folder, and qtune runs none",
+                place=str(folder),
+            ) from error
+        raise ModelError(
+            f"transformers cannot read it: {str(error).splitlines()[0]}",
+            place=str(folder / "config.json"),
+        ) from error
+
+
+def skipped(model: nn.Module, skip_modules: Sequence[str]) -> set[str]:
+    """Names of linears that a skip list matches: whole names or their last parts, all known."""
+    names = list(linear_modules(model))
+    chosen: set[str] = set()
+    for skip in skip_modules:
+        found = {name for name in names if name == skip or name.endswith(f".{skip}")}
+        if not found:
+            suffixes = {name.rsplit(".", 1)[-1] for name in names}
+            raise UsageError(
+                f"no linear module is named {skip!r}",
+                place="quantization.skip_modules",
+                hint=nearest(skip, suffixes),
+            )
+        chosen |= found
+    return chosen
+
+
+def exchange(model: nn.Module, quantization: QuantizationSection) -> list[str]:
+    """Put a quantised layer in the place of each nn.Linear but the head; returns their names."""
+    keep = skipped(model, quantization.skip_modules)
+    names = [
+        name
+        for name, module in linear_modules(model).items()
+        if isinstance(module, nn.Linear) and name not in keep
+    ]
+    if quantization.bits == 16:
+        return []
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        old = model.get_submodule(name)
+        new = _four_bit(old, quantization) if quantization.bits == 4 else _eight_bit(old)
+        setattr(model.get_submodule(parent), leaf, new)
+    return names
+
+
+def _four_bit(linear: Any, quantization: QuantizationSection) -> nn.Module:
+    layer = library().nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        compute_dtype=getattr(torch, quantization.compute_dtype),
+        compress_statistics=quantization.double_quant,
+        quant_type=quantization.quant_type,
+        device="meta",
+    )
+    return _like(layer, linear)
+
+
+def _eight_bit(linear: Any) -> nn.Module:
+    layer = library().nn.Linear8bitLt(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        has_fp16_weights=False,
+        threshold=INT8_THRESHOLD,
+        device="meta",
+    )
+    return _like(layer, linear)
+
+
+def _like(layer: Any, linear: Any) -> nn.Module:
+    """Keep the mode and the bias dtype of the layer that is replaced; disarm CPU repacking."""
+    if linear.bias is not None:
+        layer.bias = nn.Parameter(linear.bias.data, requires_grad=False)
+    disarm_repacking(layer)
+    layer.train(linear.training)
+    return layer  # type: ignore[no-any-return]
+
+
+def disarm_repacking(layer: Any) -> None:
+    """Forbid bitsandbytes to rewrite a 4-bit weight at the first evaluation on an AVX512-BF16 CPU.
+
+    The rewritten layout has no autograd: later training would run on wrong gradients, and
+    dequantising gives noise.
+    """
+    if hasattr(layer, "support_avx512bf16_for_cpu"):
+        layer.support_avx512bf16_for_cpu = False

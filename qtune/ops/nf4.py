@@ -1,0 +1,162 @@
+"""4-bit and 8-bit weights: NF4, FP4 (Dettmers et al. 2023) and LLM.int8 (Dettmers et al. 2022).
+
+Shapes: weight [out, in]; packed [out*in/2, 1] uint8 (two codes a byte); absmax one constant for
+each block of 64 along the flattened weight. With double quantisation the constants are 8-bit themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK_SIZE = 64
+NESTED_BLOCK_SIZE = 256
+# A CPU quantises with about 24 bytes of scratch an element: pieces keep that to a few megabytes.
+PIECE = 2**18
+_NOISY = ("bitsandbytes.backends.cpu.ops", "bitsandbytes.autograd._functions")
+
+
+@cache
+def library() -> Any:
+    """The bitsandbytes package, imported on first use, without its log lines of every call."""
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import bitsandbytes
+
+    return bitsandbytes
+
+
+def quantize(
+    weight: Tensor, *, quant_type: str, double_quant: bool, block_size: int = BLOCK_SIZE
+) -> tuple[Tensor, Any]:
+    """(packed codes, bitsandbytes QuantState) of a dense weight, in its dtype, on its device."""
+    functional = library().functional
+    flat = weight.detach().reshape(-1)
+    packed, absmax = _quantize_pieces(flat, quant_type=quant_type, block_size=block_size)
+    offset = nested = None
+    if double_quant:
+        offset = absmax.mean()
+        absmax, nested = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK_SIZE)
+    state = functional.QuantState(
+        absmax=absmax,
+        shape=weight.shape,
+        code=functional.get_4bit_type(quant_type, device=weight.device),
+        blocksize=block_size,
+        quant_type=quant_type,
+        dtype=weight.dtype,
+        offset=offset,
+        state2=nested,
+    )
+    return packed, state
+
+
+def _quantize_pieces(flat: Tensor, *, quant_type: str, block_size: int) -> tuple[Tensor, Tensor]:
+    """Packed codes [n/2, 1] and fp32 block constants, equal to quantising all at once."""
+    count = flat.numel()
+    packed = torch.empty(((count + 1) // 2, 1), dtype=torch.uint8, device=flat.device)
+    absmax = torch.empty(-(-count // block_size), dtype=torch.float32, device=flat.device)
+    for start, piece in _pieces(flat):
+        codes, state = library().functional.quantize_4bit(
+            piece, blocksize=block_size, compress_statistics=False, quant_type=quant_type
+        )
+        packed[start // 2 : start // 2 + codes.numel()] = codes.reshape(-1, 1)
+        absmax[start // block_size : start // block_size + state.absmax.numel()] = state.absmax
+    return packed, absmax
+
+
+def _pieces(flat: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Consecutive (start, piece) of a flat tensor; whole on a GPU, which needs no scratch."""
+    size = PIECE if flat.device.type == "cpu" else max(flat.numel(), 1)
+    for start in range(0, flat.numel(), size):
+        yield start, flat[start : start + size]
+
+
+def dequantize(packed: Tensor, state: Any) -> Tensor:
+    """The dense weight [out, in] in the dtype it had when it was quantised."""
+    assert not getattr(state, "packing_format_for_cpu", False), "repacked for CPU inference"
+    return library().functional.dequantize_4bit(packed.view(-1, 1), state)  # type: ignore[no-any-return]
+
+
+def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8 codes [out, in], fp32 row maxima [out]) of LLM.int8; rows are cast to fp16 as there."""
+    codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    maxima = torch.empty(weight.shape[0], dtype=torch.float32, device=weight.device)
+    rows = max(1, PIECE // weight.shape[1])
+    for start in range(0, weight.shape[0], rows):
+        piece = weight.detach()[start : start + rows].to(torch.float16)
+        code, row_max, _ = library().functional.int8_vectorwise_quant(piece)
+        codes[start : start + rows], maxima[start : start + rows] = code, row_max
+    return codes, maxima
+
+
+def dequantize_int8(codes: Tensor, maxima: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """codes * maxima / 127, rounded once, as the layer's own matrix product sees it."""
+    return codes.to(dtype).mul_(maxima.unsqueeze(1).mul(1.0 / 127.0))
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module is a 4-bit or 8-bit linear of bitsandbytes."""
+    return bits_of(module) < 16
+
+
+def bits_of(module: nn.Module) -> int:
+    """4, 8 or 16: how a module's weight is held."""
+    layers = library().nn
+    if isinstance(module, layers.Linear4bit):
+        return 4
+    return 8 if isinstance(module, layers.Linear8bitLt) else 16
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The dense weight [out, in] of a linear layer of any kind, detached; do not write to it."""
+    bits = bits_of(module)
+    if bits == 4:
+        weight: Any = module.weight
+        return dequantize(weight.data, weight.quant_state)
+    if bits == 8:
+        codes, maxima = int8_parts(module)
+        dtype = module.bias.dtype if isinstance(module.bias, Tensor) else torch.float32
+        return dequantize_int8(codes, maxima, dtype=dtype)
+    dense = module.weight
+    assert isinstance(dense, Tensor)
+    dense = dense.detach()
+    return dense.t() if is_transposed(module) else dense
+
+
+def int8_parts(module: Any) -> tuple[Tensor, Tensor]:
+    """(codes, maxima) of an 8-bit layer, which keeps them elsewhere after its first forward."""
+    holder = module.weight if module.weight.CB is not None else module.state
+    return holder.CB, holder.SCB
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether the weight is stored [in, out], as GPT-2's Conv1D does."""
+    return hasattr(module, "nx") and hasattr(module, "nf")
+
+
+def round_trip(
+    weight: Tensor,
+    *,
+    bits: int,
+    quant_type: str,
+    double_quant: bool,
+    compute_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """What a quantised base computes with, dense, in the weight's own dtype.
+
+    `compute_dtype` is what the loader casts to before it quantises (default: the weight's dtype).
+    """
+    cast = weight.detach().to(compute_dtype or weight.dtype)
+    if bits == 4:
+        packed, state = quantize(cast, quant_type=quant_type, double_quant=double_quant)
+        cast = dequantize(packed, state)
+    elif bits == 8:
+        cast = dequantize_int8(*quantize_int8(cast), dtype=cast.dtype)
+    return cast.to(weight.dtype)

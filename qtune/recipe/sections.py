@@ -172,6 +172,8 @@ class EvalSection(Section):
 class CheckpointSection(Section):
     """Which weights a run leaves behind."""
 
+    steps: int | None = Field(default=None, ge=1)
+    """Save the weights each so many steps, beside each evaluation and the end."""
     metric: Literal["loss", "exact_match", "token_f1"] = "loss"
     """The held-out measure that names the best weights."""
     final: Literal["best", "last"] = "best"

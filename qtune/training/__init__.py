@@ -1,1 +1,17 @@
 """The loop."""
+
+from qtune.training.best import Best
+from qtune.training.loop import EvalEvent, Job, StepEvent, fit
+from qtune.training.signals import StopRequest, stop_on_signals
+from qtune.training.step import train_step
+
+__all__ = [
+    "Best",
+    "EvalEvent",
+    "Job",
+    "StepEvent",
+    "StopRequest",
+    "fit",
+    "stop_on_signals",
+    "train_step",
+]

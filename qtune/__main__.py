@@ -1,0 +1,5 @@
+"""`python -m qtune`."""
+
+from qtune.cli.app import main
+
+main()

@@ -1,0 +1,111 @@
+"""The command line: the verbs, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from qtune import __version__
+from qtune.cli.eval_command import evaluate
+from qtune.cli.generate_command import chat, generate
+from qtune.cli.merge_command import merge
+from qtune.cli.output import news, print_error
+from qtune.cli.plan_command import plan
+from qtune.cli.recipe_commands import schema, show, validate
+from qtune.cli.train_command import train
+from qtune.errors import ExitCode, QtuneError, ResourceError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+app = typer.Typer(
+    help="QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (train, merge, generate, chat, plan, validate, show, schema):
+    app.command()(verb)
+app.command("eval")(evaluate)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    """QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge."""
+    if version:
+        sys.stdout.write(f"qtune {__version__}\n")
+        raise typer.Exit
+
+
+class _Signalled(BaseException):
+    """INT, TERM or HUP outside training, where there is nothing to save."""
+
+    def __init__(self, code: ExitCode) -> None:
+        self.code = code
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that the README lists."""
+    sys.exit(run_app())
+
+
+def run_app(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors become lines on stderr, not tracebacks."""
+    _listen()
+    try:
+        app(args=arguments, prog_name="qtune")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
+    except QtuneError as error:
+        print_error(error)
+        return int(error.code)
+    except _Signalled as signalled:
+        news().print("stopped")
+        return int(signalled.code)
+    except BrokenPipeError:
+        # `qtune show | head`: the reader has seen enough
+        sys.stderr.close()
+        return int(ExitCode.DONE)
+    except Exception as error:
+        return _bug(error)
+    return int(ExitCode.DONE)
+
+
+def _listen() -> None:
+    codes = {
+        signal.SIGINT: ExitCode.INTERRUPTED,
+        signal.SIGTERM: ExitCode.TERMINATED,
+        signal.SIGHUP: ExitCode.HANGUP,
+    }
+
+    def receive(number: int, _: FrameType | None) -> NoReturn:
+        raise _Signalled(codes[signal.Signals(number)])
+
+    for number in codes:
+        signal.signal(number, receive)
+
+
+def _bug(error: Exception) -> int:
+    # known by name, so that no light command imports torch to ask
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        short = str(error).split(". ")[0]
+        print_error(
+            ResourceError(
+                f"out of memory: {short}",
+                hint="halve memory.micro_batch_size, set memory.gradient_checkpointing: true, "
+                "or see what `qtune plan` suggests",
+            )
+        )
+        return int(ExitCode.RESOURCES)
+    traceback.print_exception(error)
+    news().print("this is a bug in qtune; please report the lines above", style="bold red")
+    return int(ExitCode.BUG)

@@ -1,0 +1,124 @@
+"""The live panel of a training run, on a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from qtune.cli.chart import chart
+from qtune.run.display import evaluation_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from qtune.training import EvalEvent, StepEvent
+
+CHART_HEIGHT = 6
+
+
+class PanelDisplay:
+    """Loss curve, learning rate, tokens/s, memory and the time left, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._losses: list[float] = []
+        self._last: StepEvent | None = None
+        self._work: tuple[str, int, int] | None = None
+        self._evaluations: list[EvalEvent] = []
+        self._seconds = 0.0
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
+        self._live.start()
+
+    def line(self, text: str) -> None:
+        """A fact, above the panel."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Long work, as a bar."""
+        self._work = (what, done, total) if done < total else None
+
+    def step(self, event: StepEvent) -> None:
+        """A step moves the curve."""
+        self._work = None
+        self._losses.append(event.loss)
+        self._last = event
+        self._seconds += event.seconds
+
+    def evaluation(self, event: EvalEvent) -> None:
+        """An evaluation becomes a line above the panel and stays in it."""
+        self._work = None
+        self._evaluations.append(event)
+        self._console.print(Text(evaluation_line(event), style="cyan"))
+
+    def close(self) -> None:
+        """Leave the last picture on the screen."""
+        self._work = None
+        self._live.stop()
+
+    def _draw(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._last is not None:
+            parts += [self._curve(), self._numbers(self._last)]
+        if self._work is not None:
+            parts.append(_bar(*self._work))
+        if not parts:
+            return Text("")
+        return Panel(Group(*parts), title="qtune train", border_style="dim")
+
+    def _curve(self) -> RenderableType:
+        width = max(20, self._console.width - 16)
+        lines = chart(self._losses, width=width, height=CHART_HEIGHT)
+        labels = [""] * CHART_HEIGHT
+        labels[0] = f"{max(self._losses):.3f}"
+        labels[-1] = f"{min(self._losses):.3f}"
+        grid = Table.grid(padding=(0, 1))
+        for label, text in zip(labels, lines, strict=True):
+            grid.add_row(Text(f"{label:>8}", style="dim"), Text(text, style="green"))
+        return grid
+
+    def _numbers(self, event: StepEvent) -> RenderableType:
+        left = (event.total - event.step) * self._seconds / max(1, event.step)
+        grid = Table.grid(expand=True)
+        for _ in range(3):
+            grid.add_column(ratio=1)
+        rate = event.tokens / max(event.seconds, 1e-9)
+        grid.add_row(
+            f"step {event.step}/{event.total}", f"loss {event.loss:.4f}", f"{rate:,.0f} tokens/s"
+        )
+        grid.add_row(
+            f"epoch {event.epoch:.2f}", f"lr {event.learning_rate:.2e}", f"memory {_memory()}"
+        )
+        grid.add_row(
+            f"left {duration(left)}", f"norm {event.grad_norm:.3g}", time.strftime("%H:%M:%S")
+        )
+        return Group(ProgressBar(total=event.total, completed=event.step), grid)
+
+
+def _bar(what: str, done: int, total: int) -> RenderableType:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True)
+    grid.add_row(what, ProgressBar(total=total, completed=done), f"{done:,}/{total:,}")
+    return grid
+
+
+def _memory() -> str:
+    from qtune.run.memory import peak_bytes
+
+    return f"{peak_bytes() / 1e9:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1h02m, 3m07s or 12s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"

@@ -1,0 +1,45 @@
+"""A run told in lines, for logs and CI."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qtune.run.display import evaluation_line, step_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qtune.training import EvalEvent, StepEvent
+
+SECONDS_BETWEEN_PROGRESS = 10.0
+
+
+class PlainDisplay:
+    """One line a fact; progress at most each ten seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last_progress = time.monotonic()
+
+    def line(self, text: str) -> None:
+        """A fact."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Long work, told now and then."""
+        now = time.monotonic()
+        if now - self._last_progress >= SECONDS_BETWEEN_PROGRESS:
+            self._last_progress = now
+            self.line(f"{what} {done:,}/{total:,}")
+
+    def step(self, event: StepEvent) -> None:
+        """A step."""
+        self.line(step_line(event))
+
+    def evaluation(self, event: EvalEvent) -> None:
+        """An evaluation."""
+        self.line(evaluation_line(event))
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,113 @@
+"""What a command tells while it works; the command line decides how it looks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qtune.training import EvalEvent, StepEvent
+
+
+class Display(Protocol):
+    """Where the news of a run go."""
+
+    def line(self, text: str) -> None:
+        """A fact worth a line."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Long work: `done` of `total` units; called often."""
+
+    def step(self, event: StepEvent) -> None:
+        """An optimizer step that is to be logged; its loss is the mean since the last one."""
+
+    def evaluation(self, event: EvalEvent) -> None:
+        """Held-out measures."""
+
+    def close(self) -> None:
+        """The work is over, well or not."""
+
+
+class Quiet:
+    """A display that shows nothing."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def step(self, event: StepEvent) -> None:
+        """Nothing."""
+
+    def evaluation(self, event: EvalEvent) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Journal:
+    """Passes the news on to a display and keeps them as lines for log.txt.
+
+    Lines are held back until the run folder exists: a run that is refused leaves no folder.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._held: list[str] = []
+        self._path: Path | None = None
+
+    def write_to(self, path: Path) -> None:
+        """From now on append to `path`, the held lines first."""
+        self._path = path
+        held, self._held = self._held, []
+        for text in held:
+            self._keep(text)
+
+    def line(self, text: str) -> None:
+        """Show and keep a line."""
+        self._keep(text)
+        self._display.line(text)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show only: progress is of no use afterwards."""
+        self._display.progress(what, done, total)
+
+    def step(self, event: StepEvent) -> None:
+        """Show and keep a step."""
+        self._keep(step_line(event))
+        self._display.step(event)
+
+    def evaluation(self, event: EvalEvent) -> None:
+        """Show and keep an evaluation."""
+        self._keep(evaluation_line(event))
+        self._display.evaluation(event)
+
+    def close(self) -> None:
+        """Close the display."""
+        self._display.close()
+
+    def _keep(self, text: str) -> None:
+        if self._path is None:
+            self._held.append(text)
+            return
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+
+
+def step_line(event: StepEvent) -> str:
+    """A step on one line."""
+    width = len(str(event.total))
+    return (
+        f"step {event.step:>{width}}/{event.total}  loss {event.loss:.4f}"
+        f"  norm {event.grad_norm:.3g}  lr {event.learning_rate:.2e}"
+        f"  {event.tokens / max(event.seconds, 1e-9):,.0f} tokens/s"
+    )
+
+
+def evaluation_line(event: EvalEvent) -> str:
+    """An evaluation on one line."""
+    measures = "  ".join(f"{name} {value:.4f}" for name, value in event.measures.items())
+    return f"eval at step {event.step}  {measures}  ({event.seconds:.1f} s)"

@@ -1,0 +1,17 @@
+"""The memory a process really used."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+
+def peak_bytes() -> int:
+    """The most memory this process held: on the GPU if there is one, else in the host (RSS)."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts kilobytes, macOS bytes
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,97 @@
+"""What training, its dry run and its tests share: plan, rows, and a model that can learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qtune import data, losses, methods, models, plan
+from qtune.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qtune.data import Prepared
+    from qtune.methods.base import Method
+    from qtune.models import Base
+    from qtune.plan import Plan
+    from qtune.recipe.sections import Recipe
+    from qtune.run.display import Journal
+
+
+@dataclass
+class Learner:
+    """A frozen base with a method attached, and its tokenizer."""
+
+    base: Base
+    method: Method
+    tokenizer: Any
+    base_name: str
+
+    @property
+    def pad_id(self) -> int:
+        """An id to fill rows with; masked by position, so any will do."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else 0
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as a new folder in PEFT's format."""
+        methods.save(
+            folder,
+            self.method,
+            base_model=self.base_name,
+            base_fingerprint=self.base.fingerprint,
+        )
+
+
+def decide(asked: Recipe) -> Plan:
+    """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
+    config = plan.read_config(asked.model.name_or_path, asked.model.revision)
+    decided = plan.make(asked, plan.Machine.probe(), plan.shape_of(config))
+    decided.check()
+    return decided
+
+
+def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared]:
+    """The tokenizer and the encoded rows; every fault of the data before any weight is read."""
+    tokenizer = models.load_tokenizer(asked.model)
+    prepared = data.prepare(
+        asked,
+        tokenizer,
+        on_progress=lambda done, total: journal.progress("tokenising", done, total),
+    )
+    for line in prepared.report.lines():
+        journal.line(line)
+    return tokenizer, prepared
+
+
+def learner(
+    asked: Recipe, decided: Plan, tokenizer: Any, *, device: torch.device, journal: Journal
+) -> Learner:
+    """Load the base, attach the method, and prove what the plan promised about both."""
+    base = models.load(
+        asked.model,
+        asked.quantization,
+        device=device,
+        gradient_checkpointing=decided.gradient_checkpointing,
+        on_progress=lambda done, total: journal.progress("loading", done, total),
+    )
+    method = methods.create(asked.method, seed=asked.train.seed)
+    method.attach(base.model, tokenizer=tokenizer)
+    _check_count(method, decided)
+    losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))
+    for line in models.inventory(base.model).lines():
+        journal.line(line)
+    torch.manual_seed(asked.train.seed)
+    return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
+
+
+def _check_count(method: Method, decided: Plan) -> None:
+    count = sum(parameter.numel() for parameter in method.parameters().values())
+    if count != decided.trainable_parameters:
+        raise ModelError(
+            f"{count:,} parameters are trainable, the plan says {decided.trainable_parameters:,}",
+            hint="the model's config.json does not describe its weights",
+        )

@@ -1,0 +1,123 @@
+"""`qtune train`: from a recipe to an adapter, in one straight line."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+
+from qtune import evaluation, losses, optim, plan, recipe, runs, training
+from qtune.run.display import Journal
+from qtune.run.follow import Follower
+from qtune.run.prepare import decide, learner, read_rows
+from qtune.run.report import train_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qtune.data import Prepared
+    from qtune.plan import Plan
+    from qtune.recipe.sections import Recipe
+    from qtune.run.display import Display
+    from qtune.run.prepare import Learner
+    from qtune.training.loop import Measures
+
+
+def train(
+    path: str | Path, *, overrides: Sequence[str] = (), display: Display
+) -> tuple[dict[str, Any], int]:
+    """Run a recipe; returns its report and the exit code (0, or 128 + signal when stopped)."""
+    started = time.perf_counter()
+    journal = Journal(display)
+    loaded = recipe.load(path, overrides)
+    asked = loaded.recipe
+    folder = runs.RunFolder(Path(asked.train.output_dir or Path("runs") / loaded.name))
+    folder.check()
+    decided = decide(asked)
+    tokenizer, prepared = read_rows(asked, journal)
+    decided = replace(decided, steps=plan.schedule(asked, len(prepared.train)))
+
+    accelerator = Accelerator(
+        cpu=decided.machine.device == "cpu",
+        log_with=list(asked.logging.report_to) or None,
+        project_dir=folder.path,
+    )
+    pupil = learner(asked, decided, tokenizer, device=accelerator.device, journal=journal)
+    folder.create(
+        recipe_yaml=recipe.to_yaml(asked, relative_to=folder.path, origins=loaded.origins),
+        plan=decided.to_dict(),
+        env=runs.environment(),
+    )
+    journal.write_to(folder.log)
+    accelerator.init_trackers("qtune", config=recipe.flatten(asked))
+    follower = Follower(asked, folder=folder, journal=journal, tracker=accelerator, save=pupil.save)
+    job = make_job(asked, decided, pupil, prepared, journal)
+    with training.stop_on_signals() as stop:
+        follower.follow(training.fit(job), stop)
+    accelerator.end_training()
+
+    report = train_report(loaded, decided, pupil, prepared, follower)
+    report["seconds"] = round(time.perf_counter() - started, 3)
+    if stop.code is not None:
+        journal.line(f"stopped after step {follower.step}; its weights are in {folder.checkpoints}")
+        return report, int(stop.code)
+    best = follower.best.step if asked.checkpoint.final == "best" else None
+    report["adapter_step"] = best or follower.step
+    folder.publish(report["adapter_step"])
+    folder.write_report(report)
+    journal.line(f"adapter of step {report['adapter_step']} in {folder.adapter}")
+    return report, 0
+
+
+def make_job(
+    asked: Recipe, decided: Plan, pupil: Learner, prepared: Prepared, journal: Journal
+) -> training.Job:
+    """Loss, optimizer and schedule around a learner and its rows."""
+    steps = decided.steps
+    assert steps is not None
+    groups = pupil.method.param_groups(
+        learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay
+    )
+    return training.Job(
+        model=pupil.base.model,
+        method=pupil.method,
+        loss=losses.make(asked.loss, chunk_size=decided.loss_chunk_size),
+        optimizer=optim.make(asked.optim, groups),
+        schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
+        rows=prepared.train,
+        total_steps=steps.total,
+        steps_per_epoch=steps.per_epoch,
+        batch_size=asked.train.batch_size,
+        micro_batch_size=decided.micro_batch_size,
+        pad_id=pupil.pad_id,
+        seed=asked.train.seed,
+        shuffle=asked.data.shuffle,
+        max_grad_norm=asked.optim.max_grad_norm,
+        evaluate=_evaluation(asked, decided, pupil, prepared, journal),
+        evaluate_at_start=asked.eval.at_start,
+        evaluate_every=asked.eval.steps,
+    )
+
+
+def _evaluation(
+    asked: Recipe, decided: Plan, pupil: Learner, prepared: Prepared, journal: Journal
+) -> Callable[[], Measures] | None:
+    rows = prepared.eval
+    if rows is None:
+        return None
+
+    def evaluate() -> Measures:
+        return evaluation.evaluate(
+            pupil.base.model,
+            pupil.tokenizer,
+            rows,
+            asked.eval,
+            loss=losses.CausalLoss(chunk_size=decided.loss_chunk_size),
+            batch_size=asked.eval.batch_size or decided.micro_batch_size,
+            on_progress=journal.progress,
+        )
+
+    return evaluate

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import ModelError
+from qtune.models.shards import refuse_pointer, tensor_table
 
 if TYPE_CHECKING:
     from qtune.recipe.sections import ModelSection
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-LFS_MARK = b"version https://git-lfs"
-WANTED = ("*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja")
+SMALL = ("*.json", "tokenizer*", "*.model", "*.txt", "*.jinja")
+WANTED = (*SMALL, "*.safetensors")
 UNWANTED = ("original/*", "onnx/*", "consolidated*", "*training_args*", "*optimizer*")
 
 
@@ -23,8 +24,10 @@ def resolve(model: ModelSection) -> Path:
     return locate(model.name_or_path, revision=model.revision)
 
 
-def locate(name_or_path: str, *, revision: str | None = None) -> Path:
-    """The local folder behind a path or a hub id; `ModelError` says what to do without one."""
+def locate(
+    name_or_path: str, *, revision: str | None = None, patterns: tuple[str, ...] = WANTED
+) -> Path:
+    """The local folder behind a path or a hub id; only files like `patterns` are fetched."""
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
@@ -32,10 +35,10 @@ def locate(name_or_path: str, *, revision: str | None = None) -> Path:
         raise ModelError(f"{path} is a file", hint="name the folder that holds config.json")
     if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
         raise ModelError(f"no such folder: {path}", hint="a hub id has the form owner/name")
-    return _snapshot(name_or_path, revision)
+    return _snapshot(name_or_path, revision, patterns)
 
 
-def _snapshot(repository: str, revision: str | None) -> Path:
+def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     wanted = repository if revision is None else f"{repository} at revision {revision}"
@@ -43,7 +46,7 @@ def _snapshot(repository: str, revision: str | None) -> Path:
         folder = snapshot_download(
             repository,
             revision=revision,
-            allow_patterns=list(WANTED),
+            allow_patterns=list(patterns),
             ignore_patterns=list(UNWANTED),
         )
     except errors.HFValidationError as error:
@@ -136,44 +139,3 @@ def _explain_absence(folder: Path) -> None:
             hint=hint,
         )
     raise ModelError("no *.safetensors weights", place=str(folder))
-
-
-def refuse_pointer(path: Path) -> None:
-    """`ModelError` for a git-lfs pointer that stands where the file should be."""
-    with path.open("rb") as file:
-        if file.read(len(LFS_MARK)) == LFS_MARK:
-            raise ModelError(
-                "a git-lfs pointer, not the file", place=str(path), hint="git lfs pull"
-            )
-
-
-def tensor_table(path: Path) -> dict[str, dict[str, Any]]:
-    """Header of a safetensors file, checked against its size: name -> dtype, shape, offsets."""
-    refuse_pointer(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ModelError(
-                f"cut off or no safetensors file ({size} bytes)", place=str(path), hint=_AGAIN
-            )
-        try:
-            table = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ModelError(
-                f"broken safetensors header ({size} bytes)", place=str(path), hint=_AGAIN
-            ) from error
-    table.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
-    if 8 + length + end != size:
-        raise ModelError(
-            f"cut off: {size} bytes, its header says {8 + length + end}",
-            place=str(path),
-            hint=_AGAIN,
-        )
-    for entry in table.values():
-        entry["data_start"] = 8 + length + entry["data_offsets"][0]
-    return table  # type: ignore[no-any-return]
-
-
-_AGAIN = "copy or download it again"

@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from qtune.models.files import read_config, shard_index, tensor_table
+from qtune.models.files import read_config, shard_index
+from qtune.models.shards import tensor_table
 
 if TYPE_CHECKING:
     from pathlib import Path

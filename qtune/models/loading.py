@@ -1,25 +1,38 @@
-"""Load a base model tensor by tensor: read, cast, quantise, place; one dense one at a time."""
+"""Load a base model tensor by tensor: checked by name and shape first, then read, cast, quantised.
+
+Host memory stays within one dense tensor of the quantised size: a weight is quantised in pieces
+straight from its mapped file, and only what the model keeps is ever copied.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
-from qtune.errors import ModelError
+from qtune.errors import ModelError, UsageError
 from qtune.models.base import Base, inventory
-from qtune.models.files import resolve, shard_index
+from qtune.models.conversion import count_quantised, load_converted
+from qtune.models.files import read_config, resolve, shard_index
 from qtune.models.fingerprint import fingerprint
+from qtune.models.names import Match, check_shapes, match
+from qtune.models.placing import owner_of, place, place_packed
 from qtune.models.preparation import freeze, use_checkpointing
-from qtune.models.skeleton import build, exchange
-from qtune.ops.nf4 import library, quantize, quantize_int8
+from qtune.models.prequantized import Packed, check_config, check_constants, find, read_state
+from qtune.models.shards import read_tensors, tensor_table
+from qtune.models.skeleton import build, exchange, quantizable, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from qtune.recipe.sections import ModelSection, QuantizationSection
+
+READABLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -30,86 +43,170 @@ def load(
     gradient_checkpointing: bool,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Base:
-    """The frozen base of a recipe; `on_progress(done, total)` counts tensors."""
+    """The frozen base of a recipe, in train mode; `on_progress(done, total)` counts tensors."""
     folder = resolve(model)
-    dtype = getattr(torch, quantization.compute_dtype)
-    network = build(folder, model, dtype=dtype)
-    exchange(network, quantization)
-    _fill(network, shard_index(folder), quantization, device, on_progress)
-    network.tie_weights(recompute_mapping=False)
+    packed_config = check_config(read_config(folder), quantization)
+    checkpoint = Checkpoint(folder)
+    packed = checkpoint.packed(expected=packed_config)
+    network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
+    names = quantizable(network, quantization)
+    pairs = match(network, [name for name in checkpoint.index if name not in packed.constants])
+    if pairs.fused:
+        network = load_converted(
+            folder, model, quantization, skeleton=network, names=names, device=device
+        )
+    else:
+        if packed_config:
+            names = _packed_layers(network, packed, pairs, quantization)
+        check_shapes(network, pairs.names, checkpoint.dense_shapes(packed))
+        exchange(network, names, quantization)
+        filler = Filler(network, checkpoint, packed, pairs, quantization, device)
+        filler.fill(on_progress)
+    _audit(network, expected=len(names), bits=quantization.bits)
     freeze(network)
+    _adopt_generation_config(network, folder)
     if gradient_checkpointing:
         use_checkpointing(network)
     return Base(network, model, quantization, inventory(network), fingerprint(folder))
 
 
-def _fill(
-    network: Any,
-    index: dict[str, Path],
-    quantization: QuantizationSection,
-    device: torch.device,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    from safetensors import safe_open
+class Checkpoint:
+    """The safetensors files of a folder and the headers of all their tensors."""
 
-    done = 0
-    for file in sorted(set(index.values())):
-        with safe_open(file, framework="pt") as shard:
-            for name in shard.keys():  # noqa: SIM118
-                place(network, name, shard.get_tensor(name), quantization, device)
+    def __init__(self, folder: Path) -> None:
+        self.index = shard_index(folder)
+        self.files = sorted(set(self.index.values()))
+        self.table = {
+            name: entry for file in self.files for name, entry in tensor_table(file).items()
+        }
+        for name, entry in self.table.items():
+            if entry["dtype"] not in READABLE:
+                raise ModelError(
+                    f"{name} is stored as {entry['dtype']}, which needs scales qtune cannot apply",
+                    place=str(self.index[name]),
+                    hint="take the 16-bit model",
+                )
+
+    def packed(self, *, expected: bool) -> Packed:
+        """The weights that are stored quantised, with all their constants; none unless expected."""
+        packed = find(self.table)
+        if packed.weights and not expected:
+            name = min(packed.weights)
+            raise ModelError(
+                f"{name} is stored quantised, but config.json has no quantization_config",
+                hint="config.json does not belong to these weights",
+            )
+        check_constants(packed, self.table, self.index)
+        return packed
+
+    def dense_shapes(self, packed: Packed) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight as a dense tensor."""
+        shapes = {name: tuple(entry["shape"]) for name, entry in self.table.items()}
+        for weight, constants in packed.four_bit.items():
+            state = next(constants[key] for key in constants if key.startswith("quant_state"))
+            shapes[weight] = tuple(read_state(state, self.index)["shape"])
+        return shapes
+
+    def in_order(self, names: Mapping[str, str]) -> Iterator[tuple[Path, list[str]]]:
+        """(file, names) as the tensors lie on disk."""
+        by_file: dict[Path, list[str]] = defaultdict(list)
+        for name in sorted(names, key=lambda name: self.table[name]["data_start"]):
+            by_file[self.index[name]].append(name)
+        for file in sorted(by_file):
+            yield file, by_file[file]
+
+
+@dataclass
+class Filler:
+    """Fills an empty model from a checkpoint, one tensor at a time."""
+
+    network: Any
+    checkpoint: Checkpoint
+    packed: Packed
+    pairs: Match
+    quantization: QuantizationSection
+    device: torch.device
+
+    def fill(self, on_progress: Callable[[int, int], None] | None) -> None:
+        """Read every tensor, tie what is tied, and compute the buffers that no checkpoint holds."""
+        done = 0
+        for file, names in self.checkpoint.in_order(self.pairs.names):
+            for name, tensor in read_tensors(file, names):
+                target = self.pairs.names[name]
+                if name in self.packed.weights:
+                    self._place_packed(name, target, tensor)
+                else:
+                    place(self.network, target, tensor, self.quantization, self.device)
                 done += 1
                 if on_progress is not None:
-                    on_progress(done, len(index))
-    for name, buffer in network.named_non_persistent_buffers():
-        owner, leaf = _owner(network, name)
-        owner._buffers[leaf] = torch.empty_like(buffer, device=device)
-    for tensor in (*network.parameters(), *network.buffers()):
-        tensor._is_hf_initialized = tensor.device.type != "meta"
-    for name, _ in network.named_non_persistent_buffers():
-        network.get_buffer(name)._is_hf_initialized = False
-    network.initialize_weights()
+                    on_progress(done, len(self.pairs.names))
+                del tensor
+        self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
+        self._compute_buffers()
+
+    def _place_packed(self, name: str, target: str, weight: torch.Tensor) -> None:
+        constants = self.packed.four_bit.get(name) or self.packed.eight_bit[name]
+        parts = {"weight": weight}
+        for constant, stored in constants.items():
+            ((_, tensor),) = read_tensors(self.checkpoint.index[stored], [stored])
+            parts[constant] = tensor
+        dtype = getattr(torch, self.quantization.compute_dtype)
+        place_packed(self.network, target, parts, dtype=dtype, device=self.device)
+
+    def _compute_buffers(self) -> None:
+        """RoPE frequencies and their like, by the model's own initialisation, as transformers does.
+
+        Everything that was read is marked, so that the initialisation leaves it alone.
+        """
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            tensor._is_hf_initialized = True
+        for name, buffer in list(self.network.named_non_persistent_buffers()):
+            owner, leaf = owner_of(self.network, name)
+            owner._buffers[leaf] = torch.empty_like(buffer, device=self.device)
+        self.network.initialize_weights()
 
 
-def place(
-    network: nn.Module,
-    name: str,
-    value: Tensor,
-    quantization: QuantizationSection,
-    device: torch.device,
-) -> None:
-    """Cast one checkpoint tensor, quantise it where its layer wants that, and put it there."""
-    owner, leaf = _owner(network, name)
-    if leaf in owner._buffers:
-        owner._buffers[leaf] = value.to(device, owner._buffers[leaf].dtype, copy=True)
+def _packed_layers(
+    network: Any, packed: Packed, pairs: Match, quantization: QuantizationSection
+) -> list[str]:
+    """Names of the layers that are stored quantised; each must be one that qtune quantises."""
+    stored = [pairs.names[weight].removesuffix(".weight") for weight in sorted(packed.weights)]
+    known = set(quantizable(network, quantization))
+    skip = skipped(network, quantization.skip_modules)
+    for name in stored:
+        if name in skip:
+            raise UsageError(
+                f"{name} is already quantised in the checkpoint",
+                place="quantization.skip_modules",
+                hint="take it off the list, or take the 16-bit model",
+            )
+        if name not in known:
+            raise ModelError(f"{name} is quantised in the checkpoint; qtune keeps it in 16 bit")
+    return stored
+
+
+def _audit(network: Any, *, expected: int, bits: int) -> None:
+    """As many quantised layers as planned, nothing left without a value."""
+    empty = [name for name, tensor in network.state_dict().items() if tensor.device.type == "meta"]
+    assert not empty, f"without a value after loading: {empty[:3]}"
+    if bits == 16:
         return
-    target = owner._parameters.get(leaf)
-    if target is None:
-        raise ModelError(f"the checkpoint holds {name}, which the model has not")
-    layers = library().nn
-    dense = value.to(device, getattr(torch, quantization.compute_dtype), copy=True)
-    if leaf == "weight" and isinstance(owner, layers.Linear4bit):
-        packed, state = quantize(
-            dense, quant_type=quantization.quant_type, double_quant=quantization.double_quant
-        )
-        owner.weight = layers.Params4bit(
-            packed,
-            quant_state=state,
-            compress_statistics=quantization.double_quant,
-            quant_type=quantization.quant_type,
-            module=owner,
-            bnb_quantized=True,
-        )
-        owner.quant_state = state
-    elif leaf == "weight" and isinstance(owner, layers.Linear8bitLt):
-        codes, maxima = quantize_int8(dense)
-        owner.weight = layers.Int8Params(codes, requires_grad=False, CB=codes, SCB=maxima)
-    else:
-        owner._parameters[leaf] = nn.Parameter(dense.to(target.dtype), requires_grad=False)
+    found = count_quantised(network, bits)
+    log.info("%d-bit layers: %d of %d expected", bits, found, expected)
+    if found != expected:
+        raise ModelError(f"{found} layers hold {bits}-bit weights, expected {expected}")
+    if not found:
+        log.warning("no layer of this model can be quantised: all weights stay in 16 bit")
 
 
-def _owner(network: nn.Module, name: str) -> tuple[Any, str]:
-    parent, _, leaf = name.rpartition(".")
+def _adopt_generation_config(network: Any, folder: Path) -> None:
+    """Stop tokens and sampling defaults that the model's authors ship."""
+    if not (folder / "generation_config.json").is_file():
+        return
+    from transformers import GenerationConfig
+
     try:
-        return network.get_submodule(parent), leaf
-    except AttributeError as error:
-        raise ModelError(f"the checkpoint holds {name}, which the model has not") from error
+        network.generation_config = GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        place = str(folder / "generation_config.json")
+        raise ModelError(f"not readable: {error}", place=place) from error

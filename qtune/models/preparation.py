@@ -21,3 +21,5 @@ def use_checkpointing(model: Any) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None)
     enable = enable or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    # Asking the embedding's output for gradients is for the reentrant form; it costs a backward.
+    model.disable_input_require_grads()

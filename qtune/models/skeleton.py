@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,13 +27,31 @@ def build(folder: Path, section: ModelSection, *, dtype: torch.dtype) -> Any:
     """The causal language model of a folder's config.json, on the meta device, in train mode."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            model_config(folder),
-            attn_implementation=section.attn_implementation,
-            dtype=dtype,
-            trust_remote_code=False,
-        )
+    config = model_config(folder)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config,
+                attn_implementation=section.attn_implementation,
+                dtype=dtype,
+                trust_remote_code=False,
+            )
+    except ImportError as error:
+        raise UsageError(
+            str(error).strip().splitlines()[0], place="model.attn_implementation", hint="use sdpa"
+        ) from error
+    except ValueError as error:
+        if section.attn_implementation in str(error):
+            message = str(error).splitlines()[0]
+            raise UsageError(message, place="model.attn_implementation") from error
+        raise ModelError(
+            f"{config.model_type} is no causal language model that transformers has",
+            place=str(folder / "config.json"),
+        ) from error
+    except (TypeError, AttributeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"no model can be built from it: {error}", place=str(folder / "config.json")
+        ) from error
 
 
 def model_config(folder: Path) -> Any:
@@ -71,22 +90,35 @@ def skipped(model: nn.Module, skip_modules: Sequence[str]) -> set[str]:
     return chosen
 
 
-def exchange(model: nn.Module, quantization: QuantizationSection) -> list[str]:
-    """Put a quantised layer in the place of each nn.Linear but the head; returns their names."""
-    keep = skipped(model, quantization.skip_modules)
-    names = [
-        name
-        for name, module in linear_modules(model).items()
-        if isinstance(module, nn.Linear) and name not in keep
-    ]
+def quantizable(model: Any, quantization: QuantizationSection) -> list[str]:
+    """Names of the linears to quantise: all nn.Linear but the head, fp32 parts and the skip list.
+
+    GPT-2's Conv1D stays in 16 bit: its weight lies transposed, so its blocks would run across.
+    """
     if quantization.bits == 16:
         return []
+    keep = skipped(model, quantization.skip_modules)
+    fp32 = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    return [
+        name
+        for name, module in linear_modules(model).items()
+        if isinstance(module, nn.Linear) and name not in keep and not fp32 & set(name.split("."))
+    ]
+
+
+def exchange(model: nn.Module, names: Sequence[str], quantization: QuantizationSection) -> None:
+    """Put an empty quantised layer in the place of each named nn.Linear, instance by instance."""
     for name in names:
         parent, _, leaf = name.rpartition(".")
         old = model.get_submodule(name)
         new = _four_bit(old, quantization) if quantization.bits == 4 else _eight_bit(old)
         setattr(model.get_submodule(parent), leaf, new)
-    return names
+
+
+def keeps_fp32(model: Any, name: str) -> bool:
+    """Whether the model class insists on float32 for a parameter."""
+    parts = model._keep_in_fp32_modules_strict or ()
+    return any(re.search(part.replace("*", r"[^.]+"), name) for part in parts)
 
 
 def _four_bit(linear: Any, quantization: QuantizationSection) -> nn.Module:

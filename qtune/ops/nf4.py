@@ -1,7 +1,7 @@
 """4-bit and 8-bit weights: NF4, FP4 (Dettmers et al. 2023) and LLM.int8 (Dettmers et al. 2022).
 
 Shapes: weight [out, in]; packed [out*in/2, 1] uint8 (two codes a byte); absmax one constant for
-each block of 64 along the flattened weight. With double quantisation the constants are 8-bit themselves.
+each block of 64 along the flattened weight. With double quantisation the constants are 8-bit too.
 """
 
 from __future__ import annotations
@@ -34,12 +34,21 @@ def library() -> Any:
 
 
 def quantize(
-    weight: Tensor, *, quant_type: str, double_quant: bool, block_size: int = BLOCK_SIZE
+    weight: Tensor,
+    *,
+    quant_type: str,
+    double_quant: bool,
+    block_size: int = BLOCK_SIZE,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Any]:
-    """(packed codes, bitsandbytes QuantState) of a dense weight, in its dtype, on its device."""
+    """(packed codes, bitsandbytes QuantState) of a dense weight [out, in], on its device.
+
+    Each piece is cast to `dtype` (default: the weight's) before it is quantised; the dense weight
+    comes back in it. Equal to casting and quantising all at once, with a piece's memory.
+    """
     functional = library().functional
-    flat = weight.detach().reshape(-1)
-    packed, absmax = _quantize_pieces(flat, quant_type=quant_type, block_size=block_size)
+    dtype = dtype or weight.dtype
+    packed, absmax = _quantize_pieces(weight.detach(), quant_type, block_size, dtype)
     offset = nested = None
     if double_quant:
         offset = absmax.mean()
@@ -50,25 +59,42 @@ def quantize(
         code=functional.get_4bit_type(quant_type, device=weight.device),
         blocksize=block_size,
         quant_type=quant_type,
-        dtype=weight.dtype,
+        dtype=dtype,
         offset=offset,
         state2=nested,
     )
     return packed, state
 
 
-def _quantize_pieces(flat: Tensor, *, quant_type: str, block_size: int) -> tuple[Tensor, Tensor]:
-    """Packed codes [n/2, 1] and fp32 block constants, equal to quantising all at once."""
+def _quantize_pieces(
+    weight: Tensor, quant_type: str, block_size: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Packed codes [n/2, 1] and fp32 block constants."""
+    flat = weight.reshape(-1)
     count = flat.numel()
     packed = torch.empty(((count + 1) // 2, 1), dtype=torch.uint8, device=flat.device)
     absmax = torch.empty(-(-count // block_size), dtype=torch.float32, device=flat.device)
     for start, piece in _pieces(flat):
         codes, state = library().functional.quantize_4bit(
-            piece, blocksize=block_size, compress_statistics=False, quant_type=quant_type
+            piece.to(dtype),
+            blocksize=block_size,
+            compress_statistics=False,
+            quant_type=quant_type,
         )
         packed[start // 2 : start // 2 + codes.numel()] = codes.reshape(-1, 1)
         absmax[start // block_size : start // block_size + state.absmax.numel()] = state.absmax
     return packed, absmax
+
+
+def first_non_finite(weight: Tensor) -> int | None:
+    """Flat position of the first NaN or infinity, looked for piece by piece."""
+    for start, piece in _pieces(weight.detach().reshape(-1)):
+        # A sum is much cheaper than isfinite, and not finite if any element is not.
+        if not piece.sum(dtype=torch.float32).isfinite():
+            broken = piece.isfinite().logical_not().nonzero()
+            if len(broken):
+                return start + int(broken[0])
+    return None
 
 
 def _pieces(flat: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -84,13 +110,17 @@ def dequantize(packed: Tensor, state: Any) -> Tensor:
     return library().functional.dequantize_4bit(packed.view(-1, 1), state)  # type: ignore[no-any-return]
 
 
-def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 codes [out, in], fp32 row maxima [out]) of LLM.int8; rows are cast to fp16 as there."""
+def quantize_int8(weight: Tensor, *, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """(int8 codes [out, in], fp32 row maxima [out]) of LLM.int8.
+
+    Rows are cast to `dtype` (default: the weight's) and then to fp16, as LLM.int8 does.
+    """
+    dtype = dtype or weight.dtype
     codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     maxima = torch.empty(weight.shape[0], dtype=torch.float32, device=weight.device)
     rows = max(1, PIECE // weight.shape[1])
     for start in range(0, weight.shape[0], rows):
-        piece = weight.detach()[start : start + rows].to(torch.float16)
+        piece = weight.detach()[start : start + rows].to(dtype).to(torch.float16)
         code, row_max, _ = library().functional.int8_vectorwise_quant(piece)
         codes[start : start + rows], maxima[start : start + rows] = code, row_max
     return codes, maxima
@@ -115,15 +145,16 @@ def bits_of(module: nn.Module) -> int:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The dense weight [out, in] of a linear layer of any kind, detached; do not write to it."""
+    """The dense weight [out, in] of a linear layer of any kind, detached; do not write to it.
+
+    In the dtype it was quantised in; fp32 for 8-bit layers, which do not keep theirs.
+    """
     bits = bits_of(module)
     if bits == 4:
         weight: Any = module.weight
         return dequantize(weight.data, weight.quant_state)
     if bits == 8:
-        codes, maxima = int8_parts(module)
-        dtype = module.bias.dtype if isinstance(module.bias, Tensor) else torch.float32
-        return dequantize_int8(codes, maxima, dtype=dtype)
+        return dequantize_int8(*int8_parts(module), dtype=torch.float32)
     dense = module.weight
     assert isinstance(dense, Tensor)
     dense = dense.detach()

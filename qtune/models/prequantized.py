@@ -1,0 +1,147 @@
+"""Checkpoints that bitsandbytes quantised before: all constants there, no clash with the recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from qtune.errors import ModelError, UsageError
+from qtune.models.shards import read_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from qtune.recipe.sections import QuantizationSection
+
+STATE = "quant_state.bitsandbytes__"
+SINGLE = ("absmax", "quant_map")
+NESTED = ("nested_absmax", "nested_quant_map")
+EIGHT_BIT = ("SCB", "weight_format")
+_REPAIR = "the checkpoint is not whole: copy it, or quantise it, again"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Quantised weights of a checkpoint: weight name -> {constant: its tensor's name}."""
+
+    four_bit: dict[str, dict[str, str]] = field(default_factory=dict)
+    eight_bit: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def constants(self) -> set[str]:
+        """Names of all tensors that are no weights."""
+        groups = (*self.four_bit.values(), *self.eight_bit.values())
+        return {name for group in groups for name in group.values()}
+
+    @property
+    def weights(self) -> set[str]:
+        """Names of the quantised weights."""
+        return {*self.four_bit, *self.eight_bit}
+
+
+def check_config(config: Mapping[str, Any], quantization: QuantizationSection) -> bool:
+    """Whether config.json tells of bitsandbytes weights; refuses other methods and a clash."""
+    stored = config.get("quantization_config")
+    if not stored:
+        return False
+    method = stored.get("quant_method", "bitsandbytes")
+    if method != "bitsandbytes":
+        raise ModelError(
+            f"the checkpoint is quantised with {method}, which qtune cannot train on",
+            hint="take the 16-bit model, or one quantised with bitsandbytes",
+        )
+    bits = 4 if stored.get("load_in_4bit") else 8
+    facts = {"bits": bits}
+    if bits == 4:
+        facts["quant_type"] = stored.get("bnb_4bit_quant_type", "fp4")
+        facts["double_quant"] = bool(stored.get("bnb_4bit_use_double_quant", False))
+    for key, value in facts.items():
+        asked = getattr(quantization, key)
+        if asked != value:
+            raise UsageError(
+                f"the checkpoint is already quantised with {_text(value)}, the recipe says "
+                f"{_text(asked)}",
+                place=f"quantization.{key}",
+                hint=f"set {key}: {_text(value)}, or take the 16-bit model",
+            )
+    return True
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def find(table: Mapping[str, Mapping[str, Any]]) -> Packed:
+    """The quantised weights by their dtype and by their constants."""
+    packed = Packed()
+    for name in table:
+        weight, mark, constant = name.rpartition(".weight.")
+        if mark and (constant in (*SINGLE, *NESTED) or constant.startswith(STATE)):
+            packed.four_bit.setdefault(f"{weight}.weight", {})[constant] = name
+            continue
+        parent, _, leaf = name.rpartition(".")
+        if leaf in EIGHT_BIT:
+            packed.eight_bit.setdefault(f"{parent}.weight", {})[leaf] = name
+    for name, entry in table.items():
+        if name.endswith(".weight") and entry["dtype"] == "U8":
+            packed.four_bit.setdefault(name, {})
+        elif name.endswith(".weight") and entry["dtype"] == "I8":
+            packed.eight_bit.setdefault(name, {})
+    return packed
+
+
+def check_constants(
+    packed: Packed, table: Mapping[str, Mapping[str, Any]], index: Mapping[str, Path]
+) -> None:
+    """`ModelError` naming the first constant that a quantised weight lacks, or that is cut."""
+    for weight, constants in packed.eight_bit.items():
+        _require(weight, constants, ["SCB"], prefix=weight.removesuffix("weight"))
+    for weight, constants in packed.four_bit.items():
+        states = [constant for constant in constants if constant.startswith(STATE)]
+        wanted = [*SINGLE, *(states or [f"{STATE}nf4"])]
+        _require(weight, constants, wanted, prefix=f"{weight}.")
+        state = read_state(constants[states[0]], index)
+        if "nested_offset" in state:
+            _require(weight, constants, list(NESTED), prefix=f"{weight}.")
+        _check_sizes(weight, constants, state, table)
+    for weight in packed.weights - table.keys():
+        raise ModelError(f"{weight} is missing, though its constants are there", hint=_REPAIR)
+
+
+def read_state(name: str, index: Mapping[str, Path]) -> dict[str, Any]:
+    """The packed JSON of a 4-bit weight: block size, dtype, shape, nested constants."""
+    ((_, tensor),) = read_tensors(index[name], [name])
+    try:
+        return json.loads(bytes(tensor.tolist()))  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise ModelError(f"{name} is not readable", place=str(index[name])) from error
+
+
+def _require(weight: str, constants: Mapping[str, str], wanted: list[str], *, prefix: str) -> None:
+    for constant in wanted:
+        if constant not in constants:
+            raise ModelError(
+                f"{prefix}{constant} is missing: {weight} cannot be read without it", hint=_REPAIR
+            )
+
+
+def _check_sizes(
+    weight: str,
+    constants: Mapping[str, str],
+    state: Mapping[str, Any],
+    table: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """One block constant for each block, one nested constant for each block of those."""
+    blocks = -(-prod(state["shape"]) // state["blocksize"])
+    sizes = {"absmax": blocks}
+    if "nested_offset" in state:
+        sizes["nested_absmax"] = -(-blocks // state["nested_blocksize"])
+    for constant, size in sizes.items():
+        found = prod(table[constants[constant]]["shape"])
+        if found != size:
+            raise ModelError(
+                f"{constants[constant]} holds {found} values, {weight} needs {size}", hint=_REPAIR
+            )

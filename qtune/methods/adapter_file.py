@@ -1,0 +1,88 @@
+"""The two files of an adapter folder, read with care: no pointers, pickles or broken files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from qtune.errors import ModelError
+from qtune.methods.peft_format import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+LFS_MARK = b"version https://git-lfs"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json as an object."""
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise ModelError("no such folder", place=str(folder))
+    if not path.is_file():
+        raise ModelError(f"no {CONFIG_FILE}: not an adapter folder", place=str(folder))
+    _refuse_pointer(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"not valid JSON: {error}", place=str(path)) from error
+    if not isinstance(content, dict):
+        raise ModelError("not a JSON object", place=str(path))
+    return content
+
+
+def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors on the CPU, metadata) of the weights file."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        _refuse_missing(folder)
+    _refuse_pointer(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"not a whole safetensors file: {error}",
+            place=str(path),
+            hint="the copy or download was cut off; fetch it again",
+        ) from error
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of names, dtypes, shapes and bytes, independent of their order."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _refuse_missing(folder: Path) -> None:
+    pickle = folder / PICKLE_FILE
+    if not pickle.is_file():
+        raise ModelError(f"no {WEIGHTS_FILE}", place=str(folder))
+    _refuse_pointer(pickle)
+    raise ModelError(
+        "a .bin file is a pickle, which can run code when it is read; qtune never reads one",
+        place=str(pickle),
+        hint=f"write it as {WEIGHTS_FILE} with the tool that made it",
+    )
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(len(LFS_MARK))
+    if start == LFS_MARK:
+        raise ModelError(
+            "a git-lfs pointer, not the file itself", place=str(path), hint="run git lfs pull"
+        )

@@ -1,0 +1,181 @@
+"""Adapter folders in PEFT's format: adapter_model.safetensors and adapter_config.json.
+
+What PEFT has no key for stands in the metadata of the safetensors file under "qtune": version,
+dtype, the base's fingerprint, sha256 of the tensors and a copy of what adapter_config.json said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save as to_bytes
+
+import qtune
+from qtune.errors import ModelError, OutputError, UsageError
+from qtune.methods.adapter_file import WEIGHTS_FILE, digest, read_config, read_tensors
+from qtune.methods.integrity import METADATA_KEY, check_facts, check_tensors
+from qtune.methods.peft_format import CONFIG_FILE
+from qtune.methods.table import BY_PEFT_TYPE, METHODS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from qtune.methods.base import Edit, Method
+    from qtune.recipe.methods import MethodConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFile:
+    """A checked adapter folder in memory; `facts` is empty when another tool wrote it."""
+
+    folder: Path
+    config: MethodConfig
+    tensors: dict[str, Tensor]
+    base_model: str
+    base_fingerprint: str | None
+    raw: dict[str, Any]
+    facts: dict[str, Any]
+
+    def require_base(self, fingerprint: str) -> None:
+        """`ModelError` if the adapter was trained on another base; silent when it does not say."""
+        if self.base_fingerprint not in (None, fingerprint):
+            raise ModelError(
+                f"the adapter was trained on another base model ({self.base_model or 'unnamed'})",
+                place=str(self.folder),
+                hint="load it with the base it was trained on",
+            )
+
+    def attach(self, model: nn.Module, *, base_fingerprint: str | None) -> Method:
+        """The adapter on a frozen base, ready to use; `ModelError` if it does not belong there."""
+        if base_fingerprint is not None:
+            self.require_base(base_fingerprint)
+        method: Method = METHODS[self.config.name](self.config, seed=0)
+        try:
+            method.attach(model)
+        except UsageError as error:  # its recipe is the file's, not the user's
+            raise ModelError(
+                f"the adapter does not fit this model: {error}", place=str(self.folder)
+            ) from error
+        try:
+            method.load_adapter(self.tensors)
+        except ModelError:
+            method.detach()
+            raise
+        return method
+
+    def merge_edits(self) -> dict[str, Edit]:
+        """What a merge does to the base's parameters, as they are stored; `CannotMerge`."""
+        edits: dict[str, Edit] = METHODS[self.config.name].merge_edits(
+            self.config, self.tensors, fan_in_fan_out=bool(self.raw.get("fan_in_fan_out"))
+        )
+        return edits
+
+
+def save(
+    folder: Path,
+    method: Method,
+    *,
+    base_model: str,
+    base_fingerprint: str,
+    recipe_note: dict[str, Any] | None = None,
+    replace: bool = False,
+) -> None:
+    """Write an attached method's adapter; `OutputError` if one is there and `replace` is off.
+
+    Each file appears whole or not at all. The weights come first: should the power fail between the
+    two, their copy of the config does not fit the old config and `read` refuses the pair.
+    """
+    config = {**method.peft_config(), "base_model_name_or_path": portable(base_model)}
+    tensors = method.adapter_state()
+    facts = {
+        "version": qtune.__version__,
+        "method": method.name,
+        "dtype": getattr(method.config, "dtype", "float32"),
+        "base_model": portable(base_model),
+        "base_fingerprint": base_fingerprint,
+        "tensors": digest(tensors),
+        "config": config,
+        "recipe": portable(recipe_note or {}),
+    }
+    _refuse_existing(folder, replace=replace)
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}
+    _write(folder / WEIGHTS_FILE, to_bytes(tensors, metadata=metadata))
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    _write(folder / CONFIG_FILE, text.encode())
+
+
+def read(folder: Path) -> AdapterFile:
+    """An adapter folder by qtune or PEFT; `ModelError` for anything not whole and sound."""
+    raw = read_config(folder)
+    kind = raw.get("peft_type")
+    if kind not in BY_PEFT_TYPE:
+        raise ModelError(
+            f"peft_type {kind!r} is not one that qtune computes ({', '.join(BY_PEFT_TYPE)})",
+            place=str(folder / CONFIG_FILE),
+        )
+    tensors, metadata = read_tensors(folder)
+    check_tensors(tensors, peft_type=kind, place=str(folder / WEIGHTS_FILE))
+    facts = check_facts(metadata, raw, tensors, place=str(folder))
+    config: MethodConfig = METHODS[BY_PEFT_TYPE[kind]].config_from_file(raw, tensors.keys())
+    if "dtype" in facts and "dtype" in type(config).model_fields:
+        config = config.model_copy(update={"dtype": facts["dtype"]})
+    return AdapterFile(
+        folder=folder,
+        config=config,
+        tensors=tensors,
+        base_model=raw.get("base_model_name_or_path") or "",
+        base_fingerprint=facts.get("base_fingerprint"),
+        raw=raw,
+        facts=facts,
+    )
+
+
+def portable(value: Any) -> Any:
+    """The value with every absolute path cut down to its last part: folders are of one machine."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
+def _refuse_existing(folder: Path, *, replace: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("is a file, not a folder", place=str(folder))
+    there = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if (folder / name).exists()]
+    if there and not replace:
+        raise OutputError(
+            f"holds an adapter already ({', '.join(there)})",
+            place=str(folder),
+            hint="choose another folder",
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, then rename over it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,77 @@
+"""Whether the parts of an adapter folder are sound and belong together."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from qtune.errors import ModelError
+from qtune.methods.adapter_file import digest
+from qtune.methods.peft_format import CONFIG_FILE, INFORMATION, PREFIX
+from qtune.methods.strict import some
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+METADATA_KEY = "qtune"
+PROMPT_TYPE = "PROMPT_TUNING"
+
+
+def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) -> None:
+    """`ModelError` for no tensors, foreign names, values that are no finite numbers."""
+    if not tensors:
+        raise ModelError("holds no tensors", place=place)
+    foreign = [name for name in tensors if not name.startswith(PREFIX)]
+    if foreign and peft_type != PROMPT_TYPE:
+        raise ModelError(
+            f"{len(foreign)} names do not begin with {PREFIX!r}: {some(foreign)}",
+            place=place,
+            hint="save it again with qtune or with PEFT's save_pretrained",
+        )
+    odd = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    if odd:
+        raise ModelError(f"not floating point: {some(odd)}", place=place)
+    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} tensors hold NaN or infinity: {some(broken)}",
+            place=place,
+            hint="the training diverged or the file is damaged",
+        )
+
+
+def check_facts(
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    place: str,
+) -> dict[str, Any]:
+    """qtune's own facts, if any; `ModelError` when config or tensors were changed since."""
+    if METADATA_KEY not in metadata:
+        return {}
+    try:
+        facts: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+        written, sum_of_tensors = facts["config"], facts["tensors"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ModelError("the file's qtune metadata is damaged", place=place) from error
+    changed = [
+        f"{key} is {config.get(key)!r}, trained with {written.get(key)!r}"
+        for key in sorted({*written, *config} - INFORMATION)
+        if config.get(key) != written.get(key)
+    ]
+    if changed:
+        raise ModelError(
+            f"{CONFIG_FILE} does not belong to the weights: {some(changed)}",
+            place=place,
+            hint="put the written values back",
+        )
+    if digest(tensors) != sum_of_tensors:
+        raise ModelError(
+            "the tensors are not those that were written (sha256 differs)",
+            place=place,
+            hint="fetch or train the adapter again",
+        )
+    return facts

@@ -1,0 +1,95 @@
+"""Which modules of a model a method works on, and how the adapter file names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtune.errors import UsageError
+from qtune.ops.linears import linear_modules
+from qtune.plan.targets import (
+    ends_with,
+    is_within,
+    layer_index,
+    lookup,
+    select_targets,
+    suffixes,
+)
+from qtune.registry import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import nn
+
+    from qtune.recipe.methods import BitfitConfig, LoraConfig
+
+
+def chosen_linears(
+    model: nn.Module, config: LoraConfig | BitfitConfig, *, saved: Sequence[str] = ()
+) -> dict[str, nn.Module]:
+    """The linear layers a recipe means, by full name; none inside the `saved` modules."""
+    linears = linear_modules(model)
+    for entry in config.exclude_modules:
+        if not any(ends_with(name, entry) for name in linears):
+            raise _nothing(entry, linears, key="exclude_modules")
+    chosen = select_targets(
+        list(linears),
+        target_modules=config.target_modules,
+        exclude_modules=config.exclude_modules,
+        layers_to_transform=config.layers_to_transform,
+    )
+    return {
+        name: linears[name]
+        for name in chosen
+        if not any(is_within(name, module) for module in saved)
+    }
+
+
+def saved_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Full names of the modules meant by name or suffix; `UsageError` when one means none."""
+    modules = _module_names(model)
+    for entry in wanted:
+        if not any(ends_with(name, entry) for name in modules):
+            raise _nothing(entry, modules, key="modules_to_save")
+    return [name for name in modules if any(ends_with(name, entry) for entry in wanted)]
+
+
+def refuse_unused_patterns(patterns: Mapping[str, Any], names: Iterable[str], *, key: str) -> None:
+    """`UsageError` for a pattern that fits no chosen module: it would be silently dead."""
+    names = list(names)
+    for pattern in patterns:
+        if not any(lookup({pattern: True}, name, False) for name in names):
+            raise _nothing(pattern, names, key=key)
+
+
+def file_targets(
+    model: nn.Module, chosen: Iterable[str], config: LoraConfig | BitfitConfig
+) -> dict[str, Any]:
+    """target_modules and layers_to_transform that mean exactly `chosen` to PEFT.
+
+    Short names where they are enough, as other tools like them; full names where a short one would
+    also reach something else. Exclusions and patterns are resolved, so none is left to interpret.
+    """
+    chosen = set(chosen)
+    short = suffixes(chosen)
+    layers = list(config.layers_to_transform)
+    reached = {
+        name
+        for name in _module_names(model)
+        if any(ends_with(name, word) for word in short)
+        and (not layers or layer_index(name) in layers)
+    }
+    if reached == chosen:
+        return {"target_modules": sorted(short), "layers_to_transform": layers or None}
+    return {"target_modules": sorted(chosen), "layers_to_transform": None}
+
+
+def _module_names(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+
+
+def _nothing(entry: str, names: Iterable[str], *, key: str) -> UsageError:
+    known = [word for word in suffixes(names) if not word.isdecimal()]
+    return UsageError(
+        f"{entry!r} fits no module", place=f"method.{key}", hint=nearest(entry, known)
+    )

@@ -1,0 +1,15 @@
+"""The methods by the name in the recipe and by the type in PEFT's files."""
+
+from __future__ import annotations
+
+from qtune.registry import Registry
+
+METHODS = Registry(
+    "method",
+    {
+        "lora": "qtune.methods.lora:Lora",
+        "bitfit": "qtune.methods.bitfit:Bitfit",
+        "prompt": "qtune.methods.prompt:Prompt",
+    },
+)
+BY_PEFT_TYPE = {"LORA": "lora", "BEFT": "bitfit", "PROMPT_TUNING": "prompt"}

@@ -1,1 +1,40 @@
-"""Measures of a model on held-out rows."""
+"""What a model knows: loss, perplexity and answers, each with an interval over rows."""
+
+from qtune.evaluation.answers import (
+    Answer,
+    answer,
+    answerable,
+    score,
+    score_difference,
+)
+from qtune.evaluation.decode import (
+    Continuation,
+    decode,
+    evaluating,
+    greedy,
+    sampler,
+    stop_ids,
+    token_stream,
+)
+from qtune.evaluation.likelihood import LossMeasure, difference, measure_loss
+from qtune.evaluation.measure import evaluate, filler_id
+
+__all__ = [
+    "Answer",
+    "Continuation",
+    "LossMeasure",
+    "answer",
+    "answerable",
+    "decode",
+    "difference",
+    "evaluate",
+    "evaluating",
+    "filler_id",
+    "greedy",
+    "measure_loss",
+    "sampler",
+    "score",
+    "score_difference",
+    "stop_ids",
+    "token_stream",
+]

@@ -1,1 +1,7 @@
-"""Folding an adapter into full weights, shard by shard."""
+"""An adapter folded into full weights, written shard by shard and checked."""
+
+from qtune.merging.card import card
+from qtune.merging.fidelity import Fidelity
+from qtune.merging.merge import Merge, MergeReport, preflight, prepare, write
+
+__all__ = ["Fidelity", "Merge", "MergeReport", "card", "preflight", "prepare", "write"]

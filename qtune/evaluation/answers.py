@@ -1,0 +1,107 @@
+"""Answers by greedy decoding, and how good they are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from qtune.evaluation.decode import decode, stop_ids
+from qtune.evaluation.intervals import mean_interval
+from qtune.evaluation.match import exact_match, token_f1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+
+    from qtune.data import EncodedRow
+
+    Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one prompt, beside what was wanted."""
+
+    place: str
+    prompt: str
+    reference: str
+    text: str
+    stopped: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """One line of a predictions file."""
+        return asdict(self)
+
+
+def answerable(rows: Sequence[EncodedRow], limit: int) -> list[EncodedRow]:
+    """The first `limit` rows that have a prompt and a reference answer."""
+    found: list[EncodedRow] = []
+    for row in rows:
+        if len(found) == limit:
+            break
+        if row.prompt_ids and row.answer is not None:
+            found.append(row)
+    return found
+
+
+def answer(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[EncodedRow],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    on_progress: Progress | None = None,
+) -> list[Answer]:
+    """Greedy answers in the order of `rows`; `on_progress(done, all)` after each batch."""
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].prompt_ids or ()))
+    ends = stop_ids(model, tokenizer)
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        prompts = [rows[index].prompt_ids or [] for index in chosen]
+        continued = decode(model, prompts, max_new_tokens=max_new_tokens, stop_ids=ends)
+        for index, prompt, continuation in zip(chosen, prompts, continued, strict=True):
+            answers[index] = Answer(
+                place=rows[index].place,
+                prompt=tokenizer.decode(prompt),
+                reference=rows[index].answer or "",
+                text=tokenizer.decode(continuation.ids, skip_special_tokens=True),
+                stopped=continuation.stopped,
+            )
+        if on_progress is not None:
+            on_progress(start + len(chosen), len(order))
+    return [answers[index] for index in range(len(rows))]
+
+
+def score(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Means over the answers, each with the ends of its interval."""
+    figures: dict[str, Any] = {"rows": len(answers)}
+    for name, values in row_scores(answers).items():
+        interval = mean_interval(values)
+        figures[name] = sum(values) / len(values)
+        figures[f"{name}_low"], figures[f"{name}_high"] = interval.low, interval.high
+    return figures
+
+
+def row_scores(answers: Sequence[Answer]) -> dict[str, list[float]]:
+    """Each measure's value for each answer."""
+    return {
+        "exact_match": [exact_match(one.text, one.reference) for one in answers],
+        "token_f1": [token_f1(one.text, one.reference) for one in answers],
+        "stopped": [float(one.stopped) for one in answers],
+    }
+
+
+def score_difference(ours: Sequence[Answer], base: Sequence[Answer]) -> dict[str, float]:
+    """Scores of ours minus those of the base on the same rows, with paired intervals."""
+    assert [one.place for one in ours] == [one.place for one in base], "the rows differ"
+    figures: dict[str, float] = {}
+    theirs = row_scores(base)
+    for name, values in row_scores(ours).items():
+        moved = [one - other for one, other in zip(values, theirs[name], strict=True)]
+        interval = mean_interval(moved)
+        figures[name] = sum(moved) / len(moved)
+        figures[f"{name}_low"], figures[f"{name}_high"] = interval.low, interval.high
+    return figures

@@ -1,0 +1,134 @@
+"""Decoding with a key-value cache, many prompts at a time, each as if it were alone.
+
+B prompts, P longest prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor, nn
+
+    Choose = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The new tokens of one prompt, without the token that ended it."""
+
+    ids: list[int]
+    stopped: bool
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest token of each row [B, V] -> [B]."""
+    return logits.argmax(dim=-1)
+
+
+def sampler(*, temperature: float, seed: int) -> Choose:
+    """Draws from softmax(logits / temperature); the same seed gives the same text on a machine."""
+    assert temperature > 0
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(logits: Tensor) -> Tensor:
+        # On the CPU, so that the draw does not depend on the device's generator.
+        shares = torch.softmax(logits.float().cpu() / temperature, dim=-1)
+        return torch.multinomial(shares, 1, generator=random).squeeze(1).to(logits.device)
+
+    return draw
+
+
+def decode(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    choose: Choose = greedy,
+) -> list[Continuation]:
+    """Continue each prompt until a stop token or `max_new_tokens`, all in one batch."""
+    ids: list[list[int]] = [[] for _ in prompts]
+    stopped = [False] * len(prompts)
+    with evaluating(model):
+        for tokens in islice(token_stream(model, prompts, choose=choose), max_new_tokens):
+            for row, token in enumerate(tokens):
+                stopped[row] = stopped[row] or token in stop_ids
+                if not stopped[row]:
+                    ids[row].append(token)
+            if all(stopped):
+                break
+    return [Continuation(ids=row, stopped=end) for row, end in zip(ids, stopped, strict=True)]
+
+
+def token_stream(
+    model: nn.Module, prompts: Sequence[Sequence[int]], *, choose: Choose = greedy
+) -> Iterator[list[int]]:
+    """Endlessly yield the next token of every prompt; the caller stops, and sets eval mode.
+
+    Prompts are padded on the left, masked there, and counted from their own first token. After a
+    row's stop token the row only goes along: what it yields then means nothing.
+    """
+    assert prompts, "nothing to continue"
+    assert all(prompts), "an empty prompt has no last position"
+    device = next(model.parameters()).device
+    # The filler stands on masked positions only, so any id does.
+    ids, mask = _left_padded(prompts, filler=prompts[0][0], device=device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    cache: Any = None
+    while True:
+        # Not around the loop: a suspended generator would leave gradients off for its caller.
+        with torch.no_grad():
+            output = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            tokens = choose(output.logits[:, -1])
+        cache = output.past_key_values
+        yield tokens.tolist()
+        ids = tokens[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the mode before comes back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():  # not inference_mode: its tensors may be cached and trained on later
+            yield
+    finally:
+        model.train(was_training)
+
+
+def stop_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer: the tokenizer's and those of the generation config."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = named if isinstance(named, list) else [named]
+    return frozenset(token for token in [*several, tokenizer.eos_token_id] if token is not None)
+
+
+def _left_padded(
+    prompts: Sequence[Sequence[int]], *, filler: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask [B, P]; each prompt ends at the last column."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), filler, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

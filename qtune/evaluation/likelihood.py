@@ -1,0 +1,111 @@
+"""Loss and perplexity over rows, weighted by tokens as in training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qtune.data.batch import collate
+from qtune.errors import DataError
+from qtune.evaluation.decode import evaluating
+from qtune.evaluation.intervals import Interval, ratio_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from qtune.data import EncodedRow
+    from qtune.losses import CausalLoss
+
+    Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LossMeasure:
+    """Mean negative log-likelihood per supervised token in nats, with its interval over rows."""
+
+    loss: float
+    low: float
+    high: float
+    tokens: int
+    rows: int
+    row_sums: tuple[float, ...] = field(repr=False)
+    row_counts: tuple[int, ...] = field(repr=False)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss)."""
+        return math.exp(self.loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for JSON."""
+        return {
+            "loss": self.loss,
+            "loss_low": self.low,
+            "loss_high": self.high,
+            "perplexity": self.perplexity,
+            "perplexity_low": math.exp(self.low),
+            "perplexity_high": math.exp(self.high),
+            "tokens": self.tokens,
+            "rows": self.rows,
+        }
+
+
+def measure_loss(
+    model: torch.nn.Module,
+    rows: Sequence[EncodedRow],
+    *,
+    loss: CausalLoss,
+    batch_size: int,
+    pad_id: int,
+    device: torch.device,
+    on_progress: Progress | None = None,
+) -> LossMeasure:
+    """Measure every row once; `on_progress(done, all)` after each batch."""
+    # Rows of like length share a batch: less padding, and the same sums.
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids))
+    sums, counts = [0.0] * len(rows), [0] * len(rows)
+    with evaluating(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = collate([rows[index] for index in chosen], pad_id=pad_id).to(device)
+            row_sums, row_counts = loss.per_row(model, batch)
+            for index, total, count in zip(
+                chosen, row_sums.tolist(), row_counts.tolist(), strict=True
+            ):
+                sums[index], counts[index] = total, count
+            if on_progress is not None:
+                on_progress(start + len(chosen), len(order))
+    return summarise(sums, counts)
+
+
+def summarise(sums: Sequence[float], counts: Sequence[int]) -> LossMeasure:
+    """The measure of rows whose summed losses and supervised tokens are known."""
+    tokens = sum(counts)
+    if tokens == 0:
+        raise DataError(
+            "no row has a token to be measured on",
+            hint="the answers are empty, or cut off by data.max_length",
+        )
+    interval = ratio_interval(sums, counts)
+    return LossMeasure(
+        loss=math.fsum(sums) / tokens,
+        low=interval.low,
+        high=interval.high,
+        tokens=tokens,
+        rows=len(sums),
+        row_sums=tuple(sums),
+        row_counts=tuple(counts),
+    )
+
+
+def difference(ours: LossMeasure, base: LossMeasure) -> dict[str, float]:
+    """Loss of ours minus that of the base on the same rows, with the paired interval."""
+    assert ours.row_counts == base.row_counts, "a paired difference needs the same rows"
+    interval: Interval = ratio_interval(
+        [one - other for one, other in zip(ours.row_sums, base.row_sums, strict=True)],
+        ours.row_counts,
+    )
+    return {"loss": ours.loss - base.loss, "loss_low": interval.low, "loss_high": interval.high}

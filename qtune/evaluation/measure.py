@@ -1,0 +1,63 @@
+"""The measures of a recipe's eval section, as training takes them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtune.evaluation.answers import answer, answerable, score
+from qtune.evaluation.likelihood import measure_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qtune.data import EncodedRow
+    from qtune.losses import CausalLoss
+    from qtune.recipe.sections import EvalSection
+
+    Progress = Callable[[str, int, int], None]
+
+SCORES = ("exact_match", "token_f1", "stopped")
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[EncodedRow],
+    section: EvalSection,
+    *,
+    loss: CausalLoss,
+    batch_size: int,
+    on_progress: Progress | None = None,
+) -> dict[str, float]:
+    """Loss and perplexity of all rows, and the scores of `generate_rows` answers, by name."""
+    device = next(model.parameters()).device
+    measured = measure_loss(
+        model,
+        rows,
+        loss=loss,
+        batch_size=batch_size,
+        pad_id=filler_id(tokenizer),
+        device=device,
+        on_progress=partial(on_progress, "evaluating") if on_progress else None,
+    )
+    figures = {"loss": measured.loss, "perplexity": measured.perplexity}
+    chosen = answerable(rows, section.generate_rows)
+    if chosen:
+        answers = answer(
+            model,
+            tokenizer,
+            chosen,
+            max_new_tokens=section.max_new_tokens,
+            batch_size=batch_size,
+            on_progress=partial(on_progress, "answering") if on_progress else None,
+        )
+        scores = score(answers)
+        figures |= {name: scores[name] for name in SCORES}
+    return figures
+
+
+def filler_id(tokenizer: Any) -> int:
+    """An id to pad with; padding is masked by position, so any id does."""
+    pad = tokenizer.pad_token_id
+    return int(pad) if pad is not None else 0

@@ -1,0 +1,117 @@
+"""How far a merged model is from the trained one: KL divergence and top-1 agreement.
+
+Both compute in fp32, so that only the weights differ. N sampled positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qtune.ops.nf4 import is_quantized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+MAX_POSITIONS = 2048
+MAX_BYTES = 2**30  # of kept logits
+_CHUNK = 256  # positions compared at a time, in fp64
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Mean KL(trained || merged) in nats per token, and how often both prefer the same token."""
+
+    kl: float
+    max_kl: float
+    top1: float
+    positions: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for JSON; max_kl is that of the worst position."""
+        return {
+            "kl": self.kl,
+            "max_kl": self.max_kl,
+            "top1": self.top1,
+            "positions": self.positions,
+        }
+
+
+def sample(rows: Sequence[Sequence[int]], *, vocabulary: int) -> list[list[int]]:
+    """The first rows that fit `MAX_POSITIONS` and `MAX_BYTES` of fp32 logits, the last one cut."""
+    room = max(1, min(MAX_POSITIONS, MAX_BYTES // (4 * vocabulary)))
+    chosen: list[list[int]] = []
+    for row in rows:
+        if room == 0:
+            break
+        chosen.append(list(row[:room]))
+        room -= len(chosen[-1])
+    return [row for row in chosen if row]
+
+
+def fixed_rows(vocabulary: int, *, rows: int = 8, length: int = 64) -> list[list[int]]:
+    """Seeded random token ids, for when a run's data is gone."""
+    random = torch.Generator().manual_seed(0)
+    ids: list[list[int]] = torch.randint(vocabulary, (rows, length), generator=random).tolist()
+    return ids
+
+
+def widen(model: nn.Module) -> None:
+    """Compute in fp32 with the very weights that are there; quantised ones stay packed."""
+    layer: Any
+    for layer in model.modules():
+        if is_quantized(layer):
+            layer.compute_dtype = torch.float32
+            layer.compute_type_is_set = True
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.float()
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, row: Sequence[int]) -> Tensor:
+    """fp32 logits [T, V] of one row, on the CPU."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([list(row)], dtype=torch.int64, device=device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    return logits.float().cpu()
+
+
+def all_logits(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The logits of each row; what is kept of the trained model while the merged one is loaded."""
+    model.eval()
+    return [logits_of(model, row) for row in rows]
+
+
+def compare(
+    trained: Sequence[Tensor], merged: nn.Module, rows: Sequence[Sequence[int]]
+) -> Fidelity:
+    """KL and top-1 of the merged model against the kept logits, row by row."""
+    merged.eval()
+    divergences: list[Tensor] = []
+    agreements: list[Tensor] = []
+    for ours, row in zip(trained, rows, strict=True):
+        theirs = logits_of(merged, row)
+        divergences.extend(
+            _divergence(ours[start : start + _CHUNK], theirs[start : start + _CHUNK])
+            for start in range(0, len(ours), _CHUNK)
+        )
+        agreements.append(ours.argmax(dim=-1) == theirs.argmax(dim=-1))
+    kl_N, same_N = torch.cat(divergences), torch.cat(agreements)
+    return Fidelity(
+        kl=float(kl_N.mean()),
+        max_kl=float(kl_N.max()),
+        top1=float(same_N.double().mean()),
+        positions=len(kl_N),
+    )
+
+
+def _divergence(trained: Tensor, merged: Tensor) -> Tensor:
+    """KL(trained || merged) of each position; fp64, because its first-order terms cancel."""
+    ours = torch.log_softmax(trained.double(), dim=-1)
+    theirs = torch.log_softmax(merged.double(), dim=-1)
+    return (ours.exp() * (ours - theirs)).sum(dim=-1)

@@ -1,0 +1,137 @@
+"""Safetensors files written tensor by tensor, so that one tensor at a time is in memory.
+
+All shapes and dtypes are known before the first byte, so the headers, the number of files, the
+index and the disk space are too. Format: 8 bytes of header length, the header as JSON, the data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+ALIGNMENT = 8
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor before it exists."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Its size in the file."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * self.dtype.itemsize
+
+
+def split(specs: Sequence[TensorSpec], *, max_bytes: int) -> list[list[TensorSpec]]:
+    """Files of at most `max_bytes` each, in order; a larger tensor gets a file of its own."""
+    shards: list[list[TensorSpec]] = [[]]
+    filled = 0
+    for spec in specs:
+        if shards[-1] and filled + spec.bytes > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(spec)
+        filled += spec.bytes
+    return shards
+
+
+def file_names(shards: int) -> list[str]:
+    """The names that transformers looks for."""
+    if shards == 1:
+        return [SINGLE]
+    return [f"model-{number:05d}-of-{shards:05d}.safetensors" for number in range(1, shards + 1)]
+
+
+def write(
+    folder: Path,
+    shards: Sequence[Sequence[TensorSpec]],
+    produce: Callable[[TensorSpec], Tensor],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write all files and the index; `on_progress(done, all)` in bytes after each tensor."""
+    names = file_names(len(shards))
+    total = sum(spec.bytes for shard in shards for spec in shard)
+    done = 0
+    for file_name, shard in zip(names, shards, strict=True):
+        with (folder / file_name).open("xb") as stream:
+            stream.write(_header(shard))
+            for spec in shard:
+                stream.write(_raw(produce(spec), spec))
+                done += spec.bytes
+                if on_progress is not None:
+                    on_progress(done, total)
+            stream.flush()
+            os.fsync(stream.fileno())
+    if len(shards) > 1:
+        _write_index(folder / INDEX, names, shards, total)
+
+
+def _header(shard: Sequence[TensorSpec]) -> bytes:
+    """Length and JSON of one file's header, padded so that the data is aligned."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for spec in shard:
+        entries[spec.name] = {
+            "dtype": DTYPES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [start, start + spec.bytes],
+        }
+        start += spec.bytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _raw(tensor: Tensor, spec: TensorSpec) -> memoryview:
+    """The bytes of a tensor, which must be the one that the header promises."""
+    assert tuple(tensor.shape) == spec.shape, f"{spec.name}: {tuple(tensor.shape)} != {spec.shape}"
+    assert tensor.dtype == spec.dtype, f"{spec.name}: {tensor.dtype} != {spec.dtype}"
+    content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(content)
+
+
+def _write_index(
+    path: Path, names: Sequence[str], shards: Sequence[Sequence[TensorSpec]], total: int
+) -> None:
+    weight_map = {
+        spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard
+    }
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    with path.open("x", encoding="utf-8") as stream:
+        json.dump(index, stream, indent=2)
+        stream.write("\n")

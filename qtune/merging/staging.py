@@ -1,0 +1,90 @@
+"""An output folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from qtune.errors import OutputError, ResourceError
+from qtune.runs.files import sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SLACK = 64 * 2**20  # tokenizer, config and card
+
+
+def check_target(target: Path, *, protected: Sequence[Path]) -> None:
+    """Raise `OutputError` if `target` exists or lies in one of the folders that are read."""
+    place = target.resolve()
+    for folder in protected:
+        source = folder.resolve()
+        if place == source or source in place.parents:
+            raise OutputError(
+                "the output lies inside a folder that the merge reads",
+                place=str(target),
+                hint="name a folder outside the base and the run with -o",
+            )
+    if target.is_symlink() or (target.exists() and not _is_empty_folder(target)):
+        raise OutputError(
+            "the output exists already",
+            place=str(target),
+            hint="name another with -o, or remove it; qtune overwrites nothing",
+        )
+
+
+def check_space(target: Path, *, needed: int) -> None:
+    """Raise `ResourceError` unless the disk of `target` has room for `needed` bytes."""
+    parent = target.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    if free < needed + SLACK:
+        raise ResourceError(
+            f"the merged model needs {(needed + SLACK) / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB "
+            "are free",
+            place=str(target),
+            hint="free some space, or name a folder on another disk with -o",
+        )
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A hidden folder beside `target`, renamed to it at the end; removed when anything fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        staging.mkdir()
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write the output: {error.strerror}", place=str(target)
+        ) from error
+    try:
+        yield staging
+        _publish(staging, target)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write the output: {error.strerror}", place=str(target), hint="nothing was kept"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Everything to the disk, then one rename."""
+    sync_folder(staging)
+    if target.is_dir():
+        target.rmdir()  # it was empty; if that has changed, this fails and nothing is lost
+    staging.rename(target)
+    handle = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

@@ -1,1 +1,32 @@
-"""What this machine will do with a recipe, with reasons, before anything is loaded. No torch."""
+"""Recipe + Machine + ModelShape -> Plan, before anything is loaded. No torch."""
+
+from qtune.plan.adapters import trainable_parameters
+from qtune.plan.configuration import read_config, shape_of
+from qtune.plan.machine import Machine
+from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy
+from qtune.plan.planner import make
+from qtune.plan.rows import RowCount, count_rows
+from qtune.plan.shape import LinearShape, ModelShape, TensorShape
+from qtune.plan.sizes import human, parse_size
+from qtune.plan.steps import Steps, schedule
+
+__all__ = [
+    "Decision",
+    "LinearShape",
+    "Machine",
+    "MemoryItem",
+    "ModelShape",
+    "Plan",
+    "Remedy",
+    "RowCount",
+    "Steps",
+    "TensorShape",
+    "count_rows",
+    "human",
+    "make",
+    "parse_size",
+    "read_config",
+    "schedule",
+    "shape_of",
+    "trainable_parameters",
+]

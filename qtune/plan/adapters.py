@@ -1,0 +1,144 @@
+"""What a method trains: every tensor by size, so that the plan can count it before it exists.
+
+LoRA on a linear [n, m] at rank r: A [r, m] and B [n, r], r(n + m) parameters; DoRA adds the n
+row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qtune.errors import UsageError
+from qtune.plan.targets import ends_with, is_within, lookup, select_targets, suffixes
+from qtune.recipe.methods import BitfitConfig, LoraConfig, MethodConfig, PromptConfig
+from qtune.registry import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.plan.shape import LinearShape, ModelShape
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class TrainableTensor:
+    """One trained parameter: its part of the adapter, the module it sits on, its elements."""
+
+    part: str
+    module: str
+    elements: int
+    bytes_each: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the parameter; its gradient takes the same."""
+        return self.elements * self.bytes_each
+
+
+@dataclass(frozen=True)
+class AdaptedLinear:
+    """A linear that carries a low-rank adapter."""
+
+    linear: LinearShape
+    rank: int
+
+
+def adapted_linears(method: MethodConfig, shape: ModelShape) -> list[AdaptedLinear]:
+    """The linears that carry a low-rank adapter, with their ranks; none for other methods."""
+    if not isinstance(method, LoraConfig):
+        return []
+    return [
+        AdaptedLinear(linear, lookup(method.rank_pattern, linear.name, method.rank))
+        for linear in targeted_linears(method, shape)
+    ]
+
+
+def targeted_linears(method: LoraConfig | BitfitConfig, shape: ModelShape) -> list[LinearShape]:
+    """The linears the recipe's filters leave; a module trained whole carries no adapter."""
+    linears = {linear.name: linear for linear in shape.linears}
+    names = select_targets(
+        list(linears),
+        target_modules=method.target_modules,
+        exclude_modules=method.exclude_modules,
+        layers_to_transform=method.layers_to_transform,
+    )
+    whole = saved_modules(method, shape) if isinstance(method, LoraConfig) else []
+    return [linears[name] for name in names if not any(is_within(name, each) for each in whole)]
+
+
+def saved_modules(method: LoraConfig, shape: ModelShape) -> list[str]:
+    """Full names of the modules trained whole; `UsageError` for an entry that means none."""
+    if not method.modules_to_save:
+        return []
+    modules = _modules(shape)
+    found: dict[str, None] = {}
+    for entry in method.modules_to_save:
+        matching = [module for module in modules if ends_with(module, entry)]
+        if not matching:
+            known = [word for word in suffixes(modules) if not word.isdecimal()]
+            raise UsageError(
+                f"no module is named {entry!r}",
+                place="method.modules_to_save",
+                hint=nearest(entry, known),
+            )
+        found.update(dict.fromkeys(matching))
+    return list(found)
+
+
+def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[TrainableTensor]:
+    """Every tensor the method trains, in module order."""
+    if isinstance(method, LoraConfig):
+        return [*_lora(method, shape), *_whole_modules(method, shape)]
+    if isinstance(method, BitfitConfig):
+        return [
+            TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
+            for linear in targeted_linears(method, shape)
+        ]
+    assert isinstance(method, PromptConfig)
+    return [TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)]
+
+
+def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
+    """Number of trained parameters."""
+    return sum(tensor.elements for tensor in trainable_tensors(method, shape))
+
+
+def _lora(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    each = _BYTES[method.dtype]
+    for adapted in adapted_linears(method, shape):
+        linear, rank = adapted.linear, adapted.rank
+        yield TrainableTensor("low-rank matrices", linear.name, rank * linear.in_features, each)
+        yield TrainableTensor("low-rank matrices", linear.name, linear.out_features * rank, each)
+        if method.use_dora:
+            yield TrainableTensor("DoRA magnitudes", linear.name, linear.out_features, each)
+
+
+def _whole_modules(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    """Copies of whole modules; a tied head or embedding counts as its own once it is trained."""
+    whole = saved_modules(method, shape)
+    for owner, elements in _parameters(shape):
+        for module in whole:
+            if is_within(owner, module):
+                each = _BYTES[method.dtype]
+                yield TrainableTensor("modules trained whole", owner, elements, each)
+
+
+def _parameters(shape: ModelShape) -> Iterator[tuple[str, int]]:
+    """(module, elements) of every parameter."""
+    for linear in (*shape.linears, shape.head):
+        yield linear.name, linear.weights
+        if linear.bias:
+            yield linear.name, linear.biases
+    for tensor in shape.other:
+        yield tensor.module, tensor.parameters
+
+
+def _modules(shape: ModelShape) -> list[str]:
+    """Every module that holds parameters, and every module around those."""
+    found: dict[str, None] = {}
+    for owner, _ in _parameters(shape):
+        parts = owner.split(".")
+        found.update(dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1)))
+    return list(found)

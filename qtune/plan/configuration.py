@@ -1,0 +1,150 @@
+"""From a model's name to its configuration, and from that to its shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qtune.errors import ModelError
+from qtune.plan import families
+from qtune.plan.fields import ConfigFields
+from qtune.plan.shape import ModelShape, StoredQuantization
+from qtune.registry import nearest
+
+_PLACE = "model.name_or_path"
+
+
+def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelShape:
+    """The shape of a known family; `ModelError` for an unknown one or a faulty value."""
+    fields = ConfigFields(config, place=place)
+    family = config.get("model_type")
+    if not isinstance(family, str):
+        raise fields.fault("model_type", "is missing" if family is None else f"is {family!r}")
+    if "text_config" in config or "vision_config" in config:
+        raise ModelError(
+            f"{family} reads images or sound as well as text; qtune trains text models",
+            place=place,
+            hint=f"use a text-only checkpoint; known: {', '.join(sorted(families.BUILDERS))}",
+        )
+    if family not in families.BUILDERS:
+        raise ModelError(
+            f"qtune does not know the model type {family!r}",
+            place=place,
+            hint=nearest(family, families.BUILDERS),
+        )
+    shape = families.build(family, fields)
+    return replace(shape, stored=stored_quantization(config, place=place))
+
+
+def stored_quantization(
+    config: Mapping[str, Any], *, place: str = "config.json"
+) -> StoredQuantization | None:
+    """How the checkpoint is already quantised; `ModelError` if not by bitsandbytes."""
+    stored = config.get("quantization_config")
+    if not stored:
+        return None
+    method = stored.get("quant_method") if isinstance(stored, Mapping) else None
+    if method not in (None, "bitsandbytes") or not isinstance(stored, Mapping):
+        raise ModelError(
+            f"the checkpoint is quantised by {method or stored!r}",
+            place=place,
+            hint="qtune trains on 16-bit or bitsandbytes checkpoints",
+        )
+    if stored.get("load_in_8bit"):
+        return StoredQuantization(bits=8)
+    return StoredQuantization(
+        bits=4,
+        quant_type="nf4" if stored.get("bnb_4bit_quant_type") == "nf4" else "fp4",
+        double_quant=bool(stored.get("bnb_4bit_use_double_quant")),
+    )
+
+
+def read_config(name_or_path: str, revision: str | None = None) -> dict[str, Any]:
+    """The config.json of a local folder or of a hub id (its cache first, offline honoured)."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return _read_json(_config_in(path))
+    if path.exists():
+        raise _not_a_folder(path)
+    if path.is_absolute() or name_or_path.startswith((".", "~")):
+        raise ModelError("there is no such model folder", place=str(path), hint=f"see {_PLACE}")
+    return _read_json(_config_from_hub(name_or_path, revision))
+
+
+def _config_in(folder: Path) -> Path:
+    config = folder / "config.json"
+    if config.is_file():
+        return config
+    if (folder / "adapter_config.json").is_file():
+        base = _base_of_adapter(folder / "adapter_config.json")
+        what, hint = "is an adapter, not a model", f"its base model is {base}" if base else ""
+    elif (folder / "recipe.yaml").is_file() or (folder / "plan.json").is_file():
+        what, hint = "is a run folder, not a model", "name the base model the run was trained on"
+    elif any(folder.glob("*.gguf")):
+        what, hint = "holds GGUF files, not a model to train", _GGUF_HINT
+    elif (folder / "params.json").is_file():
+        what, hint = "is in the original layout", "convert it to the Hugging Face layout first"
+    else:
+        what, hint = "holds no config.json", "name the folder that holds config.json and weights"
+    raise ModelError(f"the folder {what}", place=str(folder), hint=hint)
+
+
+_GGUF_HINT = "name the 16-bit checkpoint it was made from"
+
+
+def _not_a_folder(path: Path) -> ModelError:
+    if path.suffix == ".gguf":
+        return ModelError("a GGUF file is not a model to train", place=str(path), hint=_GGUF_HINT)
+    return ModelError(
+        "a model is a folder, not a file", place=str(path), hint=f"name its folder: {path.parent}"
+    )
+
+
+def _base_of_adapter(path: Path) -> str | None:
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return base if isinstance(base, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", place=str(path)) from None
+    except ValueError as error:
+        line = getattr(error, "lineno", None)
+        place = f"{path}:{line}" if line else str(path)
+        raise ModelError(f"is not valid JSON: {error}", place=place) from None
+    if not isinstance(values, dict):
+        raise ModelError("is not a JSON object", place=str(path))
+    return values
+
+
+def _config_from_hub(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, hf_hub_download
+
+    where = repository if revision is None else f"{repository} at {revision}"
+    try:
+        return Path(hf_hub_download(repository, "config.json", revision=revision))
+    except errors.HFValidationError:
+        what, hint = "is neither a folder nor a Hugging Face id", "an id is owner/name"
+    except errors.GatedRepoError:
+        what, hint = "is gated", "accept its terms on the hub and set HF_TOKEN"
+    except errors.RepositoryNotFoundError:
+        what, hint = "is not on the hub", "check the name; a private one needs HF_TOKEN"
+    except errors.RevisionNotFoundError:
+        what, hint = "has no such revision", "check model.revision"
+    except errors.LocalEntryNotFoundError:
+        what = "is not in the local cache and the hub is not reachable"
+        hint = "unset HF_HUB_OFFLINE, connect, or name a local folder"
+    except errors.EntryNotFoundError:
+        what, hint = "holds no config.json", "is it an adapter or a GGUF repository?"
+    except OSError as error:
+        what, hint = f"cannot be fetched: {error}", "connect, or name a local folder"
+    raise ModelError(f"{where} {what}", place=_PLACE, hint=hint)

@@ -1,0 +1,136 @@
+"""The reasons behind a plan, one line each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from qtune.plan.adapters import targeted_linears
+from qtune.plan.choices import ENOUGH_TOKENS
+from qtune.plan.plan import Decision
+from qtune.plan.sizes import human
+from qtune.recipe.methods import PromptConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.plan.choices import Choice
+    from qtune.plan.memory import Costs
+
+AS_ASKED = "as the recipe says"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was chosen, and from what."""
+
+    costs: Costs
+    choices: tuple[Choice, ...]
+    chosen: Choice
+    budget: int
+    paged: int
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer on this machine: without CUDA a paged one is the plain one."""
+        asked, states = self.costs.recipe.optim.name, self.costs.states
+        return states.name if asked.startswith("paged_") and not states.paged else asked
+
+    def decisions(self) -> Iterator[Decision]:
+        """Every value with its reason, by the recipe's key."""
+        yield self._budget()
+        yield self._quantization()
+        yield self._method()
+        yield self._micro_batch()
+        yield self._checkpointing()
+        yield self._loss_chunk()
+        yield self._optimizer()
+        yield from self._positions()
+
+    def _budget(self) -> Decision:
+        machine, wish = self.costs.machine, self.costs.recipe.memory.budget
+        reason = machine.note
+        if wish is not None:
+            smaller = self.budget < machine.device_memory
+            reason = AS_ASKED if smaller else f"all there is: {wish} is more"
+        return Decision("memory.budget", human(self.budget), reason)
+
+    def _quantization(self) -> Decision:
+        shape, holding = self.costs.shape, self.costs.holding
+        quantised = sum(holding.quantizes(linear) for linear in shape.linears)
+        reason = f"{quantised} of {len(shape.linears)} linears; never embeddings, norms, head"
+        if holding.already:
+            reason = f"so is the checkpoint; {reason}"
+        elif holding.bits == 16:
+            reason = AS_ASKED
+        elif not quantised:
+            reason = f"no linear of this {shape.family} is quantised"
+        return Decision("quantization", holding.name if quantised else holding.dense, reason)
+
+    def _method(self) -> Decision:
+        method, shape = self.costs.recipe.method, self.costs.shape
+        count = sum(tensor.elements for tensor in self.costs.tensors)
+        share = f"{count / shape.total_parameters:.2%} of {shape.total_parameters:,} parameters"
+        if isinstance(method, PromptConfig):
+            where = f"{method.num_virtual_tokens} learned positions before each row"
+        else:
+            where = f"on {len(targeted_linears(method, shape))} of {len(shape.linears)} linears"
+        return Decision("method", f"{method.name}, {count:,} trained", f"{where}; {share}")
+
+    def _micro_batch(self) -> Decision:
+        size, batch = self.chosen.micro_batch_size, self.costs.recipe.train.batch_size
+        work = f"{size} x {self.costs.row_tokens:,} tokens a pass, {ceil(batch / size)} a step"
+        return Decision("memory.micro_batch_size", str(size), f"{work}; {self._why_size()}")
+
+    def _why_size(self) -> str:
+        recipe, size = self.costs.recipe, self.chosen.micro_batch_size
+        wish, batch = recipe.memory.micro_batch_size, recipe.train.batch_size
+        if wish != "auto":
+            return AS_ASKED if wish <= batch else f"batch_size is only {batch}"
+        if size == batch:
+            return "the whole batch"
+        larger = [choice for choice in self._same_policy() if choice.micro_batch_size > size]
+        if not larger:
+            most = ENOUGH_TOKENS[self.costs.machine.device]
+            return f"more than {most:,} tokens gain nothing"
+        return f"{larger[0].micro_batch_size} would need {human(larger[0].device_bytes)}"
+
+    def _same_policy(self) -> list[Choice]:
+        wanted = self.chosen.checkpointing
+        return [choice for choice in self.choices if choice.checkpointing == wanted]
+
+    def _checkpointing(self) -> Decision:
+        key, value = "memory.gradient_checkpointing", str(self.chosen.checkpointing).lower()
+        if self.costs.recipe.memory.gradient_checkpointing != "auto":
+            return Decision(key, value, AS_ASKED)
+        if not self.chosen.checkpointing:
+            return Decision(key, value, "all activations fit: no third forward pass")
+        kept = next(
+            choice.device_bytes
+            for choice in self.choices
+            if choice.micro_batch_size == self.chosen.micro_batch_size and not choice.checkpointing
+        )
+        return Decision(key, value, f"keeping all activations would need {human(kept)}")
+
+    def _loss_chunk(self) -> Decision:
+        chunk = self.costs.recipe.memory.loss_chunk_size
+        reason = "positions whose logits exist at a time"
+        return Decision("memory.loss_chunk_size", f"{chunk:,}", reason)
+
+    def _optimizer(self) -> Decision:
+        asked = self.costs.recipe.optim.name
+        reason = AS_ASKED
+        if self.optimizer != asked:
+            reason = f"for {asked}: plain states in host memory, nothing to page from"
+        elif self.paged:
+            reason = f"{human(self.paged)} of its states page out to host memory"
+        elif self.costs.pageable:
+            reason = "its states fit on the device, and page out under pressure"
+        return Decision("optim.name", self.optimizer, reason)
+
+    def _positions(self) -> Iterator[Decision]:
+        positions, length = self.costs.shape.max_positions, self.costs.row_tokens
+        if positions is not None and length > positions:
+            reason = f"the model was made for {positions:,} positions: keep rows within that"
+            yield Decision("data.max_length", f"{self.costs.recipe.data.max_length:,}", reason)

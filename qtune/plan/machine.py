@@ -1,0 +1,168 @@
+"""The machine a plan is made for: a plain value, given or probed without torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qtune.plan.sizes import human
+
+# A card sold as 48 GB holds 48 GiB, of which error correction and the driver leave 44.4 to 47.5;
+# cards with HBM correct errors elsewhere and leave nearly all.
+_USABLE_SHARE = 0.925
+_USABLE_SHARE_HBM = 0.985
+_HBM_SIZES = frozenset({40, 80, 94, 141, 180, 192})
+_GB, _GIB = 10**9, 2**30
+# cgroup v1 writes "no limit" as the largest page-aligned number
+_NO_LIMIT = 2**60
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Memory in bytes that a run may use, and where it computes."""
+
+    device: Literal["cpu", "cuda"]
+    name: str
+    device_memory: int
+    host_memory: int
+    """0 where it is not known."""
+    cores: int
+    note: str = ""
+    """How device_memory was found."""
+
+    @classmethod
+    def gpu(cls, size: int) -> Machine:
+        """A card of that size on an unknown host; a whole number of GB is what is printed on it."""
+        gigabytes, rest = divmod(size, _GB)
+        if rest:
+            return cls("cuda", f"GPU with {human(size)}", size, 0, 0, "as given")
+        share = _USABLE_SHARE_HBM if gigabytes in _HBM_SIZES else _USABLE_SHARE
+        usable = int(gigabytes * share * _GIB)
+        note = (
+            f"a {gigabytes} GB card holds {gigabytes} GiB, of which the smallest such cards "
+            f"leave {usable / _GIB:.1f}"
+        )
+        return cls("cuda", f"{gigabytes} GB GPU", usable, 0, 0, note)
+
+    @classmethod
+    def probe(cls) -> Machine:
+        """The first visible NVIDIA GPU, else this CPU."""
+        host, note = host_memory()
+        found = _first_gpu()
+        if found is None:
+            return cls("cpu", f"CPU, {cores()} cores", host, host, cores(), note)
+        name, total, free = found
+        busy = total - free
+        note = f"{human(busy)} of it are in use" if busy > _GIB else "all of it is free"
+        return cls("cuda", name, free, host, cores(), note)
+
+
+def cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def host_memory(root: Path = Path("/")) -> tuple[int, str]:
+    """Bytes of host memory that are free for us, and what says so: the machine or a cgroup."""
+    free, note = _free_memory(root), "free memory of this machine"
+    for limit, used in _cgroup_limits(root):
+        if limit - used < free:
+            free, note = max(0, limit - used), f"left of a limit (cgroup) of {human(limit)}"
+    return free, note
+
+
+def _free_memory(root: Path) -> int:
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == "MemAvailable":
+                return int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cgroup_limits(root: Path) -> list[tuple[int, int]]:
+    """(limit, used) of our control groups and of every one around them, versions 2 and 1."""
+    found = []
+    for folder, limit_file, used_file, cache_key in _cgroup_folders(root):
+        limit, used = _number(folder / limit_file), _number(folder / used_file)
+        if limit is not None and limit < _NO_LIMIT:
+            found.append((limit, max(0, (used or 0) - _file_cache(folder, cache_key))))
+    return found
+
+
+def _cgroup_folders(root: Path) -> list[tuple[Path, str, str, str]]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[tuple[Path, str, str, str]] = []
+    for line in lines:
+        _, controllers, own = ([*line.split(":", 2), "", ""])[:3]
+        if not controllers:
+            top, files = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = Path(own.lstrip("/"))
+        folders += [(top / each, *files) for each in (group, *group.parents)]
+    return folders
+
+
+def _file_cache(folder: Path, key: str) -> int:
+    """File cache that the kernel gives back on demand counts as free."""
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    values = (line.split()[1] for line in lines if line.startswith(f"{key} "))
+    return int(next(values, "0"))
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _first_gpu() -> tuple[str, int, int] | None:
+    """Name, total and free bytes of the GPU that CUDA would call device 0."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return None
+    wanted = visible.split(",")[0].strip() if visible else "0"
+    try:
+        answer = subprocess.run(
+            [
+                "nvidia-smi",
+                "--query-gpu=index,uuid,name,memory.total,memory.free",
+                "--format=csv,noheader,nounits",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return _parse_gpus(answer.stdout, wanted)
+
+
+def _parse_gpus(table: str, wanted: str) -> tuple[str, int, int] | None:
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) == 5 and (cells[0] == wanted or cells[1].startswith(wanted)):
+            # a card that shares the host's memory answers [N/A]
+            if not (cells[3].isdecimal() and cells[4].isdecimal()):
+                return None
+            return cells[2], int(cells[3]) * 2**20, int(cells[4]) * 2**20
+    return None

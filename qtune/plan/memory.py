@@ -1,0 +1,175 @@
+"""The table of bytes: what every part of a run takes, for one micro-batch size and policy.
+
+T = tokens of a micro-batch, V vocabulary, c bytes of the compute dtype. Logits: a chunk of
+positions x V x (c + 8), the head's output and two fp32 copies. Slack: 3% of what goes through the
+allocator, which is all but the context and the pageable states.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qtune.plan.activations import Activations, activations_of
+from qtune.plan.adapters import TrainableTensor, trainable_tensors
+from qtune.plan.optimizers import OptimizerStates, states_of
+from qtune.plan.plan import MemoryItem
+from qtune.plan.weights import (
+    Holding,
+    constant_bytes,
+    dequantized_bytes,
+    holding_of,
+    leftover_bytes,
+    weight_bytes,
+)
+from qtune.recipe.methods import PromptConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.plan.machine import Machine
+    from qtune.plan.shape import ModelShape
+    from qtune.recipe.sections import Recipe
+
+SLACK = 0.03
+CUDA_CONTEXT = 700_000_000
+# Resident size of an interpreter with torch, transformers, bitsandbytes and datasets: 475 MB
+# measured; threads and buffers on top.
+LIBRARIES = 600_000_000
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a recipe takes on a machine, apart from the choice of micro-batch and policy."""
+
+    recipe: Recipe
+    machine: Machine
+    shape: ModelShape
+    holding: Holding
+    tensors: tuple[TrainableTensor, ...]
+    states: OptimizerStates
+    activations: Activations
+    fixed: tuple[MemoryItem, ...]
+    unfolded: int
+    """The largest weight, dequantised."""
+    pageable: int
+    """Optimizer states that may move to host memory."""
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the longest row, a soft prompt included."""
+        return row_tokens(self.recipe)
+
+    def items(self, micro_batch_size: int, *, checkpointing: bool) -> list[MemoryItem]:
+        """The table, with all optimizer states on the device."""
+        tokens = micro_batch_size * self.row_tokens
+        table = [*self.fixed, *self._activations(tokens, checkpointing=checkpointing)]
+        table.append(self._logits(tokens))
+        if self.unfolded:
+            table.append(_item("dequantised weight", self.unfolded, "the largest, one at a time"))
+        slack = int(SLACK * (sum(item.bytes for item in table) - self.pageable))
+        table.append(self._process())
+        table.append(_item("allocator slack", slack, f"{SLACK:.0%} of the above"))
+        return table
+
+    def _activations(self, tokens: int, *, checkpointing: bool) -> Iterator[MemoryItem]:
+        each = self.activations
+        if checkpointing:
+            inputs = self.shape.layers * each.layer_input
+            reason = f"{self.shape.layers} layers x {tokens:,} tokens x {each.layer_input:,} B"
+            yield _item("layer inputs", inputs * tokens, reason)
+            working = each.largest_layer + each.in_flight + each.ends
+            yield _item("work of one layer", working * tokens, "kept while it is recomputed")
+        else:
+            reason = f"{tokens:,} tokens x {each.kept:,} B, all layers"
+            yield _item("activations", each.kept * tokens, reason)
+            working = each.in_flight + each.ends
+            yield _item("gradients in flight", working * tokens, "of one layer, in the backward")
+
+    def _logits(self, tokens: int) -> MemoryItem:
+        chunk = min(tokens, self.recipe.memory.loss_chunk_size)
+        each = self.holding.compute_bytes + 8
+        reason = f"{chunk:,} positions x {self.shape.vocab_size:,} x {each} B"
+        return _item("logits", chunk * self.shape.vocab_size * each, reason)
+
+    def _process(self) -> MemoryItem:
+        if self.machine.device == "cuda":
+            return _item("CUDA context", CUDA_CONTEXT, "kernels and the driver")
+        return _item("interpreter and libraries", LIBRARIES, "Python, torch, transformers")
+
+
+def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
+    """Everything about a recipe's memory that does not depend on the micro-batch."""
+    holding = holding_of(recipe.quantization, shape)
+    tensors = tuple(trainable_tensors(recipe.method, shape))
+    states = states_of(recipe.optim.name, device=machine.device)
+    # CUDA's dropout keeps one byte an element, the CPU's a factor in the input's dtype
+    adapter_bytes = max((tensor.bytes_each for tensor in tensors), default=4)
+    fixed = (*_weights(shape, holding), *_trained(tensors), _states(states, tensors))
+    return Costs(
+        recipe=recipe,
+        machine=machine,
+        shape=shape,
+        holding=holding,
+        tensors=tensors,
+        states=states,
+        activations=activations_of(
+            recipe,
+            shape,
+            compute_bytes=holding.compute_bytes,
+            length=row_tokens(recipe),
+            dropout_mask_bytes=1 if machine.device == "cuda" else adapter_bytes,
+        ),
+        fixed=fixed,
+        unfolded=dequantized_bytes(shape, holding),
+        pageable=min(states.pageable(tensors), machine.host_memory or sys.maxsize),
+    )
+
+
+def row_tokens(recipe: Recipe) -> int:
+    """Tokens of the longest row as the model sees it."""
+    method = recipe.method
+    prompt = method.num_virtual_tokens if isinstance(method, PromptConfig) else 0
+    return recipe.data.max_length + prompt
+
+
+def _weights(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
+    quantised = [linear for linear in shape.linears if holding.quantizes(linear)]
+    dense = [linear for linear in shape.linears if not holding.quantizes(linear)]
+    if quantised:
+        code = "int8" if holding.bits == 8 else holding.quant_type.upper()
+        values = sum(weight_bytes(linear, holding) for linear in quantised)
+        constants = sum(constant_bytes(linear, holding) for linear in quantised)
+        count = sum(linear.weights for linear in quantised)
+        reason = f"{len(quantised)} linears, {count:,} weights"
+        yield _item(f"{code} weights", values, reason)
+        bits = 8 * (values + constants) / count
+        reason = f"{'double quantised; ' if holding.double_quant else ''}{bits:.3f} bits a weight"
+        yield _item(f"{code} constants", constants, reason)
+    if dense:
+        size = sum(weight_bytes(linear, holding) for linear in dense)
+        yield _item("linears not quantised", size, f"{len(dense)} in {holding.dense}")
+    parts = "embeddings, norms, biases" + ("; the head is tied" if shape.tied else ", head")
+    yield _item(
+        "the rest of the base", leftover_bytes(shape, holding), f"{parts} in {holding.dense}"
+    )
+
+
+def _trained(tensors: tuple[TrainableTensor, ...]) -> Iterator[MemoryItem]:
+    for part in dict.fromkeys(tensor.part for tensor in tensors):
+        chosen = [tensor for tensor in tensors if tensor.part == part]
+        count = sum(tensor.elements for tensor in chosen)
+        reason = f"{count:,} parameters x {chosen[0].bytes_each} B"
+        yield _item(part, sum(tensor.size for tensor in chosen), reason)
+    yield _item("gradients", sum(tensor.size for tensor in tensors), "as the trained parameters")
+
+
+def _states(states: OptimizerStates, tensors: tuple[TrainableTensor, ...]) -> MemoryItem:
+    moments = "one moment" if states.moments == 1 else f"{states.moments} moments"
+    held = f"in {states.held}" if states.held != "as the parameter" else "in the parameters' dtype"
+    return _item("optimizer states", states.total(tensors), f"{moments} {held}")
+
+
+def _item(part: str, size: int, reason: str) -> MemoryItem:
+    return MemoryItem(part=part, bytes=size, where="device", reason=reason)

@@ -1,0 +1,99 @@
+"""The plan: what a recipe becomes on one machine, each value with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from qtune.errors import ResourceError
+from qtune.plan.sizes import human
+
+if TYPE_CHECKING:
+    from qtune.plan.machine import Machine
+    from qtune.plan.steps import Steps
+
+
+@dataclass(frozen=True)
+class MemoryItem:
+    """Bytes of one part, where they lie, and how they come about."""
+
+    part: str
+    bytes: int
+    where: Literal["device", "host"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A value the plan chose or confirmed, by its key in the recipe."""
+
+    key: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Settings that lower the memory a recipe needs, with what planning anew gives."""
+
+    settings: tuple[str, ...]
+    device_bytes: int
+    saving: int
+    fits: bool
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.settings)} (saves {human(self.saving)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is decided before anything is loaded."""
+
+    machine: Machine
+    memory: tuple[MemoryItem, ...]
+    decisions: tuple[Decision, ...]
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    loss_chunk_size: int
+    optimizer: str
+    trainable_parameters: int
+    total_parameters: int
+    steps: Steps | None
+    device_bytes: int
+    budget_bytes: int
+    fits: bool
+    remedies: tuple[Remedy, ...] = field(default=())
+    """What would make it fit; empty when it does."""
+
+    def check(self) -> None:
+        """Raise `ResourceError` with the settings that would make it fit, unless it fits."""
+        if self.fits:
+            return
+        message = (
+            f"needs {human(self.device_bytes)}, and {human(self.budget_bytes)} are there "
+            f"({self.machine.name})"
+        )
+        raise ResourceError(message, place="memory", hint=self.advice())
+
+    def advice(self) -> str:
+        """Which settings would make it fit, one line."""
+        if not self.remedies:
+            return "no setting of the recipe lowers it; take a smaller model or a larger device"
+        sufficient = [remedy for remedy in self.remedies if remedy.fits]
+        if not sufficient:
+            smallest = min(self.remedies, key=lambda remedy: remedy.device_bytes)
+            return (
+                f"even {smallest} leaves {human(smallest.device_bytes)}; "
+                "take a smaller model or a larger device"
+            )
+        alone = [str(remedy) for remedy in sufficient if len(remedy.settings) == 1]
+        together = [str(remedy) for remedy in sufficient if len(remedy.settings) > 1]
+        if not alone:
+            return f"no one setting is enough; together these fit: {together[0]}"
+        which = "this makes it fit" if len(alone) == 1 else "any one of these makes it fit"
+        return "; or together ".join([f"{which}: {', '.join(alone)}", *together])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)

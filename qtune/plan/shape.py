@@ -1,0 +1,99 @@
+"""What a model is made of, read off its config.json: names and sizes, no weights, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """One linear module by its name in transformers; its weight is [out_features, in_features]."""
+
+    name: str
+    in_features: int
+    out_features: int
+    bias: bool = False
+    quantizable: bool = True
+
+    @property
+    def weights(self) -> int:
+        """Parameters of the matrix alone."""
+        return self.in_features * self.out_features
+
+    @property
+    def biases(self) -> int:
+        """Parameters of the bias, 0 without one."""
+        return self.out_features if self.bias else 0
+
+
+@dataclass(frozen=True)
+class TensorShape:
+    """A parameter that belongs to no linear module: an embedding or a norm."""
+
+    name: str
+    size: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements."""
+        return prod(self.size)
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds it."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class StoredQuantization:
+    """How a checkpoint that is already quantised holds its linear modules."""
+
+    bits: Literal[4, 8]
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """A decoder-only language model: its linear modules without the head, and everything else."""
+
+    family: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int | None
+    tied: bool
+    gated: bool
+    root_norms: bool
+    """RMSNorm (computed in fp32) instead of LayerNorm."""
+    norms_per_layer: int
+    head_norms: bool
+    """Norms on queries and keys."""
+    linears: tuple[LinearShape, ...]
+    other: tuple[TensorShape, ...]
+    head: LinearShape
+    stored: StoredQuantization | None = None
+
+    @property
+    def linear_parameters(self) -> int:
+        """N: weights of the linear modules without head and biases."""
+        return sum(linear.weights for linear in self.linears)
+
+    @property
+    def other_parameters(self) -> int:
+        """Embeddings, norms, biases and, where it is its own tensor, the head."""
+        return self.total_parameters - self.linear_parameters
+
+    @property
+    def total_parameters(self) -> int:
+        """Every distinct parameter of the base once."""
+        linears = sum(linear.weights + linear.biases for linear in self.linears)
+        other = sum(tensor.parameters for tensor in self.other)
+        head = 0 if self.tied else self.head.weights + self.head.biases
+        return linears + other + head

@@ -1,0 +1,43 @@
+"""Sizes in bytes, read and written the way people say them."""
+
+from __future__ import annotations
+
+import re
+
+from qtune.errors import UsageError
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE | re.ASCII)
+
+
+def parse_size(text: str, *, place: str = "") -> int:
+    """Bytes of "48GB" (10^9), "24GiB" (2^30) or a bare number of bytes; `UsageError` otherwise."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None or float(match[1]) * unit < 1:
+        raise UsageError(
+            f"{text!r} is not a size", place=place, hint="write it like 48GB, 24GiB or 800MB"
+        )
+    return int(float(match[1]) * unit)
+
+
+def human(size: int) -> str:
+    """Three digits and a decimal unit: 38.9 GB, 271 MB, 0 B."""
+    value, unit = float(abs(size)), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{'-' if size < 0 else ''}{value:.{digits}f} {unit}"

@@ -1,1 +1,9 @@
 """The recipe language: YAML to a frozen, fully checked Recipe. No torch."""
+
+from qtune.recipe.json_schema import schema
+from qtune.recipe.keys import leaves
+from qtune.recipe.loading import Loaded, Origin, load
+from qtune.recipe.sections import Recipe
+from qtune.recipe.writing import to_yaml
+
+__all__ = ["Loaded", "Origin", "Recipe", "leaves", "load", "schema", "to_yaml"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -30,6 +31,17 @@ def _number(value: Any) -> Any:
 
 
 Real = Annotated[float, BeforeValidator(_number)]
+
+
+def _size(value: Any) -> Any:
+    """A number with a unit, above zero."""
+    if isinstance(value, str) and _SIZE.fullmatch(value) and re.search("[1-9]", value):
+        return value
+    raise ValueError("is not a size such as 20GB or 512MiB")
+
+
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B")
+Size = Annotated[str, BeforeValidator(_size), Field(pattern=f"^{_SIZE.pattern}$")]
 Share = Annotated[Real, Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from qtune.recipe.methods import LoraConfig, MethodConfig
-from qtune.recipe.section import Names, Real, Section, Share
+from qtune.recipe.section import Names, Real, Section, Share, Size
 
 
 class ModelSection(Section):
@@ -150,7 +150,7 @@ class MemorySection(Section):
     """Recompute each layer in the backward pass instead of keeping its activations."""
     loss_chunk_size: int = Field(default=1024, ge=1)
     """Supervised positions whose logits exist at a time."""
-    budget: str | None = None
+    budget: Size | None = None
     """Device memory the run may use, such as 20GB; without it all that is free."""
 
 
@@ -199,7 +199,7 @@ class MergeSection(Section):
     """Add to the weights that were trained on, or to the 16-bit originals (another model)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """dtype of the written weights; auto keeps that of the base."""
-    max_shard_size: str = "5GB"
+    max_shard_size: Size = "5GB"
     """The largest weight file."""
     max_kl: Annotated[Real, Field(ge=0.0)] = 1e-4
     """Refuse a merged model whose mean KL to the trained one is above this (nats per token)."""

@@ -1,0 +1,126 @@
+"""A file's settings by section and key, foreign names rewritten; and one layer over another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from qtune.errors import Fault
+from qtune.recipe import aliases, suggest
+from qtune.recipe.foreign import TEXT_SECTIONS
+from qtune.recipe.keys import METHODS, SECTIONS, keys_of
+from qtune.recipe.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Settings = dict[str, dict[str, Node]]
+_DEFAULT_METHOD = next(iter(METHODS))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file or the command line sets: section -> key -> value.
+
+    A key with an empty value is kept: it unsets the key in the layers below. `sections` holds the
+    section nodes, for the place of a missing key; `blamed` the sections that already have a fault.
+    """
+
+    settings: Settings = field(default_factory=dict)
+    sections: dict[str, Node] = field(default_factory=dict)
+    blamed: set[str] = field(default_factory=set)
+    extends: Node | None = None
+
+
+def read_layer(items: Mapping[str, Node], faults: list[Fault]) -> Layer:
+    """The settings of a file's top level; what is no setting goes into `faults`."""
+    layer = Layer(extends=items.get("extends"))
+    writer = aliases.Writer(layer.settings, faults)
+    for name, node in items.items():
+        if name == "extends":
+            continue
+        if name in SECTIONS and node.value is not None:
+            layer.sections[name] = node
+            _read_section(name, node, writer, layer, faults)
+        elif name not in SECTIONS and not writer.write_flat(name, node) and node.value is not None:
+            faults.append(suggest.unknown(name, node, section=None))
+    writer.join()
+    return layer
+
+
+def _read_section(
+    section: str, node: Node, writer: aliases.Writer, layer: Layer, faults: list[Fault]
+) -> None:
+    layer.settings.setdefault(section, {})
+    if isinstance(node.value, str) and section in TEXT_SECTIONS:
+        writer.write_alias(section, TEXT_SECTIONS[section], node)
+        return
+    if not isinstance(node.value, dict):
+        layer.blamed.add(section)
+        faults.append(suggest.no_table(section, node))
+        return
+    for key, value in node.value.items():
+        if key in keys_of(section):
+            writer.write(f"{section}.{key}", value)
+        elif not writer.write_near(section, key, value) and value.value is not None:
+            layer.settings[section][key] = value  # unknown: the schema refuses it
+
+
+def overlay(lower: Layer, upper: Layer) -> Layer:
+    """`upper` over `lower`: key by key, but another `method.name` replaces that section."""
+    lower = without_other_method(lower, upper)
+    merged: Settings = {s: dict(keys) for s, keys in lower.settings.items()}
+    for section, keys in upper.settings.items():
+        merged[section] = {**merged.get(section, {}), **keys}
+    return Layer(
+        settings=merged,
+        sections={**lower.sections, **upper.sections},
+        blamed=lower.blamed | upper.blamed,
+    )
+
+
+def without_other_method(lower: Layer, upper: Layer) -> Layer:
+    """`lower` without its method section if `upper` names another method."""
+    named = upper.settings.get("method", {}).get("name")
+    below = lower.settings.get("method")
+    if named is None or named.value is None or below is None:
+        return lower
+    name = below.get("name")
+    if named.value == (_DEFAULT_METHOD if name is None or name.value is None else name.value):
+        return lower
+    settings = {s: keys for s, keys in lower.settings.items() if s != "method"}
+    return replace(lower, settings=settings)
+
+
+def beside(siblings: Iterable[Layer], own: Layer, faults: list[Fault]) -> Layer:
+    """Sibling fragments together; a key they set differently is a fault unless `own` decides it."""
+    merged = Layer()
+    for sibling in siblings:
+        layer = without_other_method(sibling, own)
+        for section, keys in layer.settings.items():
+            decided = own.settings.get(section, {})
+            for key, node in keys.items():
+                other = merged.settings.get(section, {}).get(key)
+                if other is not None and key not in decided and other.plain() != node.plain():
+                    faults.append(_clash(f"{section}.{key}", other, node))
+        merged = _join(merged, layer)
+    return merged
+
+
+def _join(first: Layer, second: Layer) -> Layer:
+    settings: Settings = {s: dict(keys) for s, keys in first.settings.items()}
+    for section, keys in second.settings.items():
+        settings[section] = {**settings.get(section, {}), **keys}
+    return Layer(
+        settings=settings,
+        sections={**first.sections, **second.sections},
+        blamed=first.blamed | second.blamed,
+    )
+
+
+def _clash(key: str, first: Node, second: Node) -> Fault:
+    return Fault(
+        message=f"{key}: {second.plain()!r} here, but {first.plain()!r} in {first.place}",
+        place=second.place,
+        hint="set it in the recipe to decide",
+    )

@@ -1,0 +1,68 @@
+"""Local inputs made absolute: each is relative to the file that names it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qtune.recipe.layers import Settings
+    from qtune.recipe.node import Node
+
+_MARKS = ("./", "../", "/", "~")
+
+
+def localise(settings: Settings) -> None:
+    """Make the local paths of a recipe absolute, in place; hub ids stay as they are."""
+    for section, key in (("model", "name_or_path"), ("model", "tokenizer")):
+        keys = settings.get(section, {})
+        if key in keys:
+            keys[key] = _local(keys[key])
+    data = settings.get("data", {})
+    for key in {"train", "eval"} & data.keys():
+        data[key] = _sources(data[key])
+    if (output := settings.get("train", {}).get("output_dir")) is not None:
+        settings["train"]["output_dir"] = _home(output)
+
+
+def is_local(text: str) -> bool:
+    """Whether a path of a loaded recipe is a local one."""
+    return Path(text).is_absolute()
+
+
+def _sources(node: Node) -> Node:
+    if not isinstance(node.value, list):
+        return node
+    return replace(node, value=[_source(item) for item in node.value])
+
+
+def _source(item: Node) -> Node:
+    if not isinstance(item.value, dict) or "path" not in item.value:
+        return item
+    return replace(item, value={**item.value, "path": _local(item.value["path"])})
+
+
+def _local(node: Node) -> Node:
+    text = node.value
+    if not isinstance(text, str) or not text:
+        return node
+    path = node.source.folder / Path(text).expanduser()
+    if text in (".", "..") or text.startswith(_MARKS) or _exists(path):
+        return replace(node, value=os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+    return node
+
+
+def _home(node: Node) -> Node:
+    """Outputs stay relative to the working directory; only ~ is read."""
+    if isinstance(node.value, str) and node.value.startswith("~"):
+        return replace(node, value=str(Path(node.value).expanduser()))
+    return node
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a character no path can have
+        return False

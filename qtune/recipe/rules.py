@@ -1,0 +1,147 @@
+"""Faults between keys: settings that nothing would read, and settings that contradict.
+
+A key that was set but that nothing reads is a fault; `to_yaml` leaves such keys out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qtune.recipe.paths import is_local
+from qtune.recipe.sections import Recipe, SourceSection
+
+Test = Callable[[Recipe], bool]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """`keys` are read by nothing when `test` holds; `because` are the keys it looks at."""
+
+    keys: tuple[str, ...]
+    because: tuple[str, ...]
+    reason: str
+    test: Test
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """`key` cannot have its value when `test` holds."""
+
+    key: str
+    because: tuple[str, ...]
+    message: str
+    hint: str
+    test: Test
+
+
+def held_out(recipe: Recipe) -> bool:
+    """Whether there are rows to evaluate on."""
+    return bool(recipe.data.eval) or recipe.data.val_size > 0
+
+
+_HELD_OUT = ("data.eval", "data.val_size")
+_EPSILON_FREE = ("sgd", "lion_8bit", "paged_lion_8bit")
+
+UNREAD: tuple[Unread, ...] = (
+    Unread(
+        ("quantization.quant_type", "quantization.double_quant"),
+        ("quantization.bits",),
+        "only 4-bit weights have it",
+        lambda r: r.quantization.bits != 4,
+    ),
+    Unread(
+        ("quantization.skip_modules",),
+        ("quantization.bits",),
+        "nothing is quantised with bits 16",
+        lambda r: r.quantization.bits == 16,
+    ),
+    Unread(
+        ("data.val_size",),
+        ("data.eval",),
+        "data.eval already names the held-out rows",
+        lambda r: bool(r.data.eval) and r.data.val_size > 0,
+    ),
+    Unread(
+        ("optim.min_lr_ratio",),
+        ("optim.lr_scheduler_type",),
+        "a constant learning rate has no end value",
+        lambda r: r.optim.lr_scheduler_type == "constant",
+    ),
+    Unread(
+        ("optim.eps",),
+        ("optim.name",),
+        "this optimizer has no epsilon",
+        lambda r: r.optim.name in _EPSILON_FREE,
+    ),
+    Unread(
+        ("eval.steps", "eval.at_start", "eval.batch_size", "eval.generate_rows"),
+        _HELD_OUT,
+        "there are no held-out rows",
+        lambda r: not held_out(r),
+    ),
+    Unread(
+        ("eval.max_new_tokens",),
+        (*_HELD_OUT, "eval.generate_rows"),
+        "nothing is generated without held-out rows and eval.generate_rows",
+        lambda r: not held_out(r) or r.eval.generate_rows == 0,
+    ),
+    Unread(
+        ("checkpoint.metric",),
+        _HELD_OUT,
+        "there are no held-out rows to measure on",
+        lambda r: not held_out(r),
+    ),
+    Unread(
+        ("checkpoint.final",),
+        _HELD_OUT,
+        "without held-out rows no weights are known to be best",
+        lambda r: not held_out(r) and r.checkpoint.final == "best",
+    ),
+    Unread(
+        ("model.revision",),
+        ("model.name_or_path",),
+        "a local folder has no revisions",
+        lambda r: is_local(r.model.name_or_path),
+    ),
+)
+
+CONFLICTS: tuple[Conflict, ...] = (
+    Conflict(
+        "data.val_size",
+        (),
+        "is not a share below 1 or a whole number of rows",
+        "",
+        lambda r: r.data.val_size >= 1 and not r.data.val_size.is_integer(),
+    ),
+    Conflict(
+        "checkpoint.metric",
+        (*_HELD_OUT, "eval.generate_rows"),
+        "is measured on generated answers, and none are generated",
+        "set eval.generate_rows",
+        lambda r: held_out(r) and r.checkpoint.metric != "loss" and r.eval.generate_rows == 0,
+    ),
+)
+
+
+def unread(recipe: Recipe) -> dict[str, Unread]:
+    """The keys that nothing would read in this recipe, each with its rule."""
+    found = {key: rule for rule in UNREAD if rule.test(recipe) for key in rule.keys}
+    for list_key in ("train", "eval"):
+        for index, source in enumerate(getattr(recipe.data, list_key)):
+            prefix = f"data.{list_key}.{index}"
+            for key, reason in _unread_of_source(source):
+                found[f"{prefix}.{key}"] = Unread((key,), (f"{prefix}.path",), reason, bool)
+    return found
+
+
+def _unread_of_source(source: SourceSection) -> Iterator[tuple[str, str]]:
+    """Keys of a source that its kind of file or format does not use."""
+    if is_local(source.path):
+        yield from ((key, "a local path has none") for key in ("config", "revision"))
+        if Path(source.path).suffix in (".json", ".jsonl", ".parquet"):
+            kind = Path(source.path).suffix
+            yield from ((k, f"a {kind} file has none") for k in ("column_names", "delimiter"))
+    if source.format not in ("auto", "prompt-completion"):
+        yield "prompt_template", f"format {source.format} has none"

@@ -1,0 +1,1 @@
+"""Turns to token ids with an exact mask: layout -> segments -> tokens -> length."""

@@ -1,0 +1,139 @@
+"""Examples to encoded rows: written, tokenised in batches, checked, fitted to max_length."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from qtune.data.rows import Encoded
+from qtune.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from qtune.data.encode.layouts import Writer
+    from qtune.data.encode.segment import Layout
+    from qtune.data.encode.tokens import Tokens
+    from qtune.data.faults import Faults
+    from qtune.data.report import SourceReport
+    from qtune.data.row import Example
+    from qtune.recipe.sections import DataSection
+
+NOTHING_LEARNT = "without a learnt token"
+
+
+class Encoder:
+    """Encodes the rows of one source and counts what becomes of them."""
+
+    def __init__(
+        self, tokens: Tokens, writer: Writer, data: DataSection, *, everything: bool, cut: bool
+    ) -> None:
+        self._tokens = tokens
+        self._writer = writer
+        self._data = data
+        self._everything = everything
+        self._cut = cut
+        self.stop_ids: set[int] = set()
+
+    def encode(
+        self, examples: Sequence[Example], report: SourceReport, faults: Faults
+    ) -> Iterator[Encoded]:
+        """The usable rows of some examples; what is wrong with others goes to `faults`."""
+        written: list[tuple[Example, Layout]] = []
+        for example in examples:
+            try:
+                written.append((example, self._writer.write(example)))
+            except DataError as error:
+                faults.add_error(error, place=example.place)
+        segments = [layout.segments for _, layout in written]
+        for (example, layout), ids in zip(written, self._tokens.encode(segments), strict=True):
+            report.typed_rows += layout.typed > 0
+            report.ended += layout.ended
+            report.scaffold = report.scaffold or layout.scaffold
+            row = self._row(example, layout, ids)
+            if self._twice_begun(row):
+                message = f"{self._tokens.bos_text} stands twice at the beginning"
+                faults.add(message, place=example.place, hint="the chat template writes two")
+                continue
+            pieces = self._pieces(row) if self._cut else self._fitted(row, report, faults)
+            for piece in pieces:
+                if any(piece.learnt):
+                    report.used += 1
+                    yield piece
+                else:
+                    report.unlearnable += 1
+                    report.dropped[NOTHING_LEARNT] += 1
+
+    def _row(self, example: Example, layout: Layout, ids: list[list[int]]) -> Encoded:
+        """One row of all segments; nothing predicts the first token, so it is never learnt."""
+        flat = list(chain.from_iterable(ids))
+        learnt: list[bool] = []
+        prompt: int | None = None
+        stop: int | None = None
+        before = False
+        for segment, own in zip(layout.segments, ids, strict=True):
+            if segment.trained and not before:
+                prompt = len(learnt)
+            before = segment.trained
+            stop = own[-1] if segment.trained and own else stop
+            learnt += [segment.trained or self._everything] * len(own)
+        if stop is not None:
+            self.stop_ids.add(stop)
+        bos = self._tokens.bos
+        if bos is not None and self._tokens.adds_bos and flat[:1] != [bos]:
+            flat, learnt = [bos, *flat], [False, *learnt]
+            prompt = None if prompt is None else prompt + 1
+        return Encoded(
+            file=example.file,
+            number=example.number,
+            ids=flat,
+            learnt=[False, *learnt[1:]],
+            prompt_length=None if self._cut else prompt,
+            answer=example.answer,
+        )
+
+    def _twice_begun(self, row: Encoded) -> bool:
+        bos = self._tokens.bos
+        return bos is not None and row.ids[:2] == [bos, bos]
+
+    def _fitted(self, row: Encoded, report: SourceReport, faults: Faults) -> list[Encoded]:
+        """The row, shortened or left out as data.overlong says."""
+        length, limit = len(row.ids), self._data.max_length
+        report.longest_read = max(report.longest_read, length)
+        if length <= limit:
+            return [row]
+        if self._data.overlong == "error":
+            message = f"{length} tokens, max_length is {limit}"
+            hint = "raise data.max_length, or choose overlong: drop or truncate"
+            faults.add(message, place=f"{row.file}:{row.number}", hint=hint)
+            return []
+        if self._data.overlong == "drop":
+            report.dropped[f"longer than {limit:,} tokens"] += 1
+            return []
+        report.truncated += 1
+        report.end_lost += any(row.learnt[limit:])
+        whole = row.prompt_length is not None and row.prompt_length < limit
+        return [
+            replace(
+                row,
+                ids=row.ids[:limit],
+                learnt=row.learnt[:limit],
+                prompt_length=row.prompt_length if whole else None,
+            )
+        ]
+
+    def _pieces(self, row: Encoded) -> Iterator[Encoded]:
+        """A document in pieces of max_length; every token after the first is learnt just once.
+
+        A piece begins with the begin-of-sequence token when the tokenizer uses one, else with the
+        last token of the piece before it, as context that is not learnt again.
+        """
+        limit = self._data.max_length
+        begin = row.ids[:1] if self._tokens.adds_bos else []
+        step = limit - 1
+        for at in range(0, len(row.ids) - 1, step):
+            ids = row.ids[at : at + limit]
+            if at and begin:
+                ids = [*begin, *ids[1:]]
+            yield replace(row, ids=ids, learnt=[False] + [True] * (len(ids) - 1))

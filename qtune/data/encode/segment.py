@@ -1,0 +1,36 @@
+"""Text of a row in pieces that are learnt or given; the mask is exact because each is tokenised
+apart.
+
+Why apart and not jointly with offsets: a server tokenises the prompt alone, so the prompt must end
+on a token boundary in training too; a token that straddles prompt and answer could be neither
+masked nor learnt rightly. The ids of the given part are then, by construction, those of the
+prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a row.
+
+    `plain`: special tokens in the text stay text. `token`: an id that stands for itself (the end
+    of sequence), its `text` is only for reading.
+    """
+
+    text: str
+    trained: bool
+    plain: bool = False
+    token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A row written out: its segments, and what the writer had to do to it."""
+
+    segments: tuple[Segment, ...]
+    typed: int = 0  # special tokens found in the row's own text, kept as text
+    ended: bool = False  # an end of sequence was added where the template has no end token
+    scaffold: str = ""  # text that the template puts between its prompt and the answer

@@ -1,0 +1,20 @@
+"""Chat messages as OpenAI writes them: objects with `role` and `content`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtune.data.formats.base import Fields, Format
+from qtune.data.formats.conversation import read_turns
+
+if TYPE_CHECKING:
+    from qtune.data.row import Turn
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+def _turns(fields: Fields) -> tuple[Turn, ...]:
+    return read_turns(fields, "messages", role_key="role", text_key="content", roles=ROLES)
+
+
+MESSAGES = Format(name="messages", required=("messages",), layout="chat", turns=_turns)

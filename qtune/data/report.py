@@ -1,0 +1,146 @@
+"""What became of the rows: read, used, dropped and why, before any weight is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qtune.data.rows import IGNORED, EncodedRow, Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SHOWN = 600
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """The counts of one source, filled while it is encoded."""
+
+    path: str
+    format: str
+    why: str
+    template: str
+    unit: str = "rows"
+    read: int = 0
+    used: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    unlearnable: int = 0
+    longest_read: int = 0
+    truncated: int = 0
+    end_lost: int = 0
+    typed_rows: int = 0
+    ended: int = 0
+    scaffold: str = ""
+
+    def lines(self) -> list[str]:
+        """For people: two lines, and one for each thing to know."""
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
+        text = [
+            f"{self.path}: {self.read:,} rows read, {self.used:,} {self.unit} used"
+            + (f", dropped: {dropped}" if dropped else ""),
+            f"  format {self.format} ({self.why}); template: {self.template}",
+        ]
+        if self.truncated:
+            text.append(
+                f"  {self.truncated:,} rows cut at max_length, {self.end_lost:,} of them lost the "
+                "end of their answer and do not teach where to stop"
+            )
+        if self.typed_rows:
+            text.append(f"  {self.typed_rows:,} rows spell out special tokens; they stay text")
+        if self.ended:
+            text.append(
+                f"  {self.ended:,} rows got an end of sequence: the template has no end token here"
+            )
+        if self.scaffold:
+            text.append(f"  given, not learnt, before answers: {self.scaffold!r}")
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": self.path,
+            "format": self.format,
+            "why": self.why,
+            "template": self.template,
+            "rows_read": self.read,
+            "rows_used": self.used,
+            "dropped": dict(self.dropped),
+            "truncated": self.truncated,
+            "end_lost": self.end_lost,
+            "rows_with_typed_special_tokens": self.typed_rows,
+            "rows_with_added_end": self.ended,
+            "scaffold": self.scaffold,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """The account of a preparation."""
+
+    train: Rows
+    eval: Rows | None
+    train_sources: tuple[SourceReport, ...]
+    eval_sources: tuple[SourceReport, ...]
+    held_out: int
+    shared: int
+    max_length: int
+    example: str
+    example_place: str
+
+    def lines(self) -> list[str]:
+        """For people: what the run learns from, with one row as the model sees it."""
+        text = [line for source in self.train_sources for line in source.lines()]
+        text.append(f"train: {self._counts(self.train)}")
+        if self.eval_sources:
+            text += [line for source in self.eval_sources for line in source.lines()]
+        if self.eval is not None:
+            origin = " held out of the training rows" if self.held_out else ""
+            text.append(f"eval: {self._counts(self.eval)}{origin}")
+        if self.shared:
+            text.append(f"warning: {self.shared:,} eval rows are also training rows")
+        text.append(f"learnt text of {self.example_place} in ⟦ ⟧: {self.example}")
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "train": {
+                **self.train.to_dict(),
+                "sources": [source.to_dict() for source in self.train_sources],
+            },
+            "eval": None
+            if self.eval is None
+            else {
+                **self.eval.to_dict(),
+                "sources": [source.to_dict() for source in self.eval_sources],
+            },
+            "held_out": self.held_out,
+            "eval_rows_in_train": self.shared,
+            "max_length": self.max_length,
+            "example": {"place": self.example_place, "text": self.example},
+        }
+
+    def _counts(self, rows: Rows) -> str:
+        counts = rows.to_dict()
+        return (
+            f"{counts['rows']:,} rows, {counts['tokens']:,} tokens, "
+            f"{counts['supervised_tokens']:,} learnt ({counts['supervised_share']:.1%}), "
+            f"longest {counts['longest']:,} of {self.max_length:,}"
+        )
+
+
+def marked(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A row decoded from its very tensors, with ⟦ ⟧ around what is learnt."""
+    pieces: list[str] = []
+    start = 0
+    for end in range(1, len(row.input_ids) + 1):
+        learnt = row.labels[start] != IGNORED
+        if end < len(row.input_ids) and (row.labels[end] != IGNORED) == learnt:
+            continue
+        text = str(tokenizer.decode(row.input_ids[start:end], skip_special_tokens=False))
+        pieces.append(f"⟦{text}⟧" if learnt else text)
+        start = end
+    text = repr("".join(pieces))[1:-1]
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"

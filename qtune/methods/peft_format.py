@@ -72,14 +72,14 @@ def section(kind: type[SectionType], values: Mapping[str, Any]) -> SectionType:
 
 
 def names(value: Any, *, key: str) -> list[str]:
-    """A list of module names: null is empty, one word is one name, a pattern cannot be a list."""
+    """Sorted module names: null is none, one word is one name, a pattern cannot be a list."""
     if value is None:
         return []
     if isinstance(value, str):
         if not is_plain(value):
             raise ModelError(f"{key} = {value!r} is a pattern, not a list", place=CONFIG_FILE)
         return [value]
-    return list(value)
+    return sorted(value)
 
 
 def targets(value: Any) -> str | list[str]:

@@ -1,0 +1,217 @@
+"""What every method promises, on an NF4 base and on a plain one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from qtune import plan
+from qtune.methods import METHODS, create, read, save
+from qtune.methods.base import CannotMerge, Method
+from tests.methods.bases import (
+    CASES,
+    KINDS,
+    RATES,
+    attached,
+    batch,
+    dense_model,
+    dense_state,
+    frozen_bytes,
+    load,
+    logits,
+    randomise,
+    train,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from qtune.models import Base
+    from qtune.recipe.methods import MethodConfig
+
+
+@dataclass
+class Trained:
+    """A method after 15 steps, and what was seen on the way."""
+
+    base: Base
+    method: Method
+    config: MethodConfig
+    kind: str
+    folder: Path
+    plain_logits: Tensor
+    start_logits: Tensor
+    dense: dict[str, Tensor]
+    untouched: bool
+    losses: list[float]
+    logits: Tensor
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(case, kind) for case in CASES for kind in KINDS],
+    ids=lambda param: "-".join(param),
+)
+def trained(request: pytest.FixtureRequest, tiny_folder: Path) -> Trained:
+    case, kind = request.param
+    base = load(tiny_folder, kind, gradient_checkpointing=True)
+    plain, dense = logits(base.model), dense_state(base.model)
+    method = attached(base.model, CASES[case])
+    start, before = logits(base.model), frozen_bytes(base.model)
+    losses = train(base.model, method, rate=RATES.get(case, 1e-2))
+    return Trained(
+        base=base,
+        method=method,
+        config=CASES[case],
+        kind=kind,
+        folder=tiny_folder,
+        plain_logits=plain,
+        start_logits=start,
+        dense=dense,
+        untouched=frozen_bytes(base.model) == before,
+        losses=losses,
+        logits=logits(base.model),
+    )
+
+
+def test_every_method_is_here() -> None:
+    assert {config.name for config in CASES.values()} == set(METHODS)
+
+
+def test_it_starts_as_the_base_or_says_so(trained: Trained) -> None:
+    same = torch.equal(trained.start_logits, trained.plain_logits)
+    if "dora" in str(trained.config) and trained.config.use_dora:  # type: ignore[union-attr]
+        # g = m / ||W|| is 1 up to rounding.
+        same = torch.allclose(trained.start_logits, trained.plain_logits, atol=1e-6)
+    assert same == trained.method.identity_at_start
+
+
+def test_the_base_keeps_its_bytes(trained: Trained) -> None:
+    assert trained.untouched
+
+
+def test_the_loss_falls(trained: Trained) -> None:
+    assert trained.losses[-1] < 0.98 * trained.losses[0]
+    assert not torch.equal(trained.logits, trained.start_logits)
+
+
+def test_it_trains_what_the_plan_counts(trained: Trained) -> None:
+    shape = plan.shape_of(json.loads((trained.folder / "config.json").read_text()))
+    own = trained.method.parameters()
+    count = sum(parameter.numel() for parameter in own.values())
+    assert count == plan.trainable_parameters(trained.config, shape)
+    open_ones = {id(tensor) for tensor in trained.base.model.parameters() if tensor.requires_grad}
+    assert open_ones == {id(parameter) for parameter in own.values()}
+    assert all(parameter.dtype == torch.float32 for parameter in own.values())
+
+
+def test_gradients_are_finite_and_everywhere(trained: Trained) -> None:
+    model = trained.base.model
+    assert model.is_activation_checkpointing
+    model.train()
+    model(**batch()).loss.backward()
+    for name, parameter in trained.method.parameters().items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+        parameter.grad = None
+
+
+def test_each_parameter_is_in_one_group(trained: Trained) -> None:
+    groups = trained.method.param_groups(learning_rate=1e-3, weight_decay=0.1)
+    grouped = [id(tensor) for group in groups for tensor in group["params"]]
+    assert sorted(grouped) == sorted(id(one) for one in trained.method.parameters().values())
+    for group in groups:
+        assert group["lr"] >= 1e-3
+        assert group["params"]
+        if group["weight_decay"]:
+            assert all(tensor.ndim == 2 for tensor in group["params"])
+
+
+def test_save_and_load_is_exact(trained: Trained, tmp_path: Path) -> None:
+    save(tmp_path / "a", trained.method, base_model="tiny", base_fingerprint="0123")
+    fresh = load(trained.folder, trained.kind)
+    again = read(tmp_path / "a").attach(fresh.model, base_fingerprint="0123")
+    assert torch.equal(logits(fresh.model), trained.logits)
+    ours, theirs = trained.method.adapter_state(), again.adapter_state()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    # The file speaks of the same thing when it is written again.
+    assert again.peft_config() == trained.method.peft_config()
+
+
+def test_disabled_is_the_base(trained: Trained) -> None:
+    with trained.method.disabled():
+        assert torch.equal(logits(trained.base.model), trained.plain_logits)
+        with trained.method.disabled():
+            pass
+        assert torch.equal(logits(trained.base.model), trained.plain_logits)
+    assert torch.equal(logits(trained.base.model), trained.logits)
+
+
+def test_swapping_adapters_and_back_is_exact(trained: Trained) -> None:
+    own = trained.method.adapter_state()
+    randomise(trained.method)
+    other = trained.method.adapter_state()
+    other_logits = logits(trained.base.model)
+    trained.method.load_adapter(own)
+    assert torch.equal(logits(trained.base.model), trained.logits)
+    trained.method.load_adapter(other)
+    assert torch.equal(logits(trained.base.model), other_logits)
+    trained.method.load_adapter(own)
+
+
+def test_detaching_gives_the_base_back(trained: Trained) -> None:
+    model = trained.base.model
+    before = trained.method.adapter_state()
+    trained.method.detach()
+    try:
+        assert torch.equal(logits(model), trained.plain_logits)
+        assert not any(tensor.requires_grad for tensor in model.parameters())
+    finally:
+        again = create(trained.config, seed=0)
+        again.attach(model)
+        again.load_adapter(before)
+        trained.method = again
+    assert torch.equal(logits(model), trained.logits)
+
+
+def test_the_merged_model_is_the_attached_one(trained: Trained) -> None:
+    tensors = trained.method.adapter_state()
+    if trained.config.name == "prompt":
+        with pytest.raises(CannotMerge) as refused:
+            type(trained.method).merge_edits(trained.config, tensors)
+        assert refused.value.faults[0].hint
+        return
+    edits = type(trained.method).merge_edits(trained.config, tensors)
+    merged = dict(trained.dense)
+    for name, edit in edits.items():
+        assert name in trained.dense or edit.may_create
+        merged[name] = edit.apply(trained.dense.get(name) if edit.needs_base else None)
+        assert merged[name].dtype == torch.float32
+    found = logits(dense_model(merged))
+    assert (found - trained.logits).abs().max() <= 1e-5
+    assert (found - trained.plain_logits).abs().max() > 1e-2
+    assert set(edits) == {name for name in merged if not _same(merged, trained.dense, name)}
+
+
+def _same(merged: dict[str, Tensor], dense: dict[str, Tensor], name: str) -> bool:
+    return name in dense and torch.equal(merged[name], dense[name])
+
+
+def test_the_start_depends_on_the_seed_alone(trained: Trained) -> None:
+    states = []
+    for seed, noise in ((7, 1), (7, 2), (8, 1)):
+        torch.manual_seed(noise)
+        fresh = load(trained.folder, trained.kind)
+        states.append(attached(fresh.model, trained.config, seed=seed).adapter_state())
+    first, same, other = states
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    if trained.config.name != "bitfit":  # which starts at zero
+        assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -101,11 +101,13 @@ def _rests_on(rule: Unread | Conflict, key: str, faulty: set[str]) -> bool:
 def _unread_fault(key: str, node: Node, rule: Unread) -> Fault:
     hint = "remove it" if node.source.kind == "override" else f"remove it, or --set {key}="
     return Fault(
-        message=f"{key}: nothing would read it: {rule.reason}", place=node.place, hint=hint
+        message=f"{phrasing.named(key, node)}: nothing would read it: {rule.reason}",
+        place=node.place,
+        hint=hint,
     )
 
 
 def _conflict_fault(node: Node, conflict: Conflict) -> Fault:
     shown = phrasing.show(node.plain())
-    message = f"{conflict.key}: {shown} {conflict.message}"
+    message = f"{phrasing.named(conflict.key, node)}: {shown} {conflict.message}"
     return Fault(message=message, place=node.place, hint=conflict.hint)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from qtune.errors import Fault, UsageError
 from qtune.recipe import shipped
-from qtune.recipe.files import read_text
+from qtune.recipe.files import exists, read_text
+from qtune.recipe.keys import SECTIONS
 from qtune.recipe.layers import Layer, beside, overlay, read_layer
 from qtune.recipe.node import Node, Source
 from qtune.recipe.recognise import top_level
@@ -25,6 +27,8 @@ def _read(path: Path, source: Source, faults: list[Fault], *, chain: tuple[Path,
     own = read_layer(top_level(root), faults)
     named = [_fragment(node, faults, chain=chain) for node in _names(own.extends, faults)]
     below = [fragment for fragment in named if fragment is not None]
+    if len(below) < len(named):
+        own.blamed.update(SECTIONS)  # what is missing may stand in the fragment that failed
     return overlay(beside(below, own, faults), own)
 
 
@@ -48,7 +52,7 @@ def _fragment(node: Node, faults: list[Fault], *, chain: tuple[Path, ...]) -> La
         circle = " -> ".join(step.name for step in (*chain, path))
         faults.append(Fault(message=f"extends: goes in a circle: {circle}", place=node.place))
         return None
-    if not path.is_file():
+    if not exists(path):
         hint = _missing_hint(text, node)
         faults.append(Fault(message=f"extends: no fragment {text}", place=node.place, hint=hint))
         return None
@@ -66,7 +70,8 @@ def _locate(text: str, node: Node) -> tuple[Path, Source]:
     """A file relative to the one that names it, or a shipped fragment."""
     if text.startswith(("./", "../", "/", "~")):
         path = node.source.folder / Path(text).expanduser()
-        return path, Source(name=str(path), label=path.name, folder=path.resolve().parent)
+        name = os.path.normpath(Path(node.source.name).parent / Path(text).expanduser())
+        return path, Source(name=name, label=path.name, folder=path.resolve().parent)
     path = shipped.folder("configs") / f"{text}.yaml"
     return path, Source(
         name=f"configs/{text}.yaml", label=f"configs/{text}.yaml", folder=path.parent
@@ -76,7 +81,7 @@ def _locate(text: str, node: Node) -> tuple[Path, Source]:
 def _missing_hint(text: str, node: Node) -> str:
     if text.startswith(("./", "../", "/", "~")):
         return f"looked in {node.source.folder}"
-    if (node.source.folder / text).is_file():
+    if exists(node.source.folder / text):
         return f"a file of yours is written ./{text}"
     return _shipped_hint(text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
+from qtune.recipe import shipped
 from qtune.registry import nearest
 
 if TYPE_CHECKING:
@@ -32,14 +33,22 @@ def read_text(path: Path, *, name: str) -> str:
         ) from None
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False for what no path can be."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a character no path can have
+        return False
+
+
 def _read_bytes(path: Path, name: str) -> bytes:
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if _is_yaml(p))[:3]
-        hint = f"inside it: {', '.join(inside)}" if inside else ""
-        raise UsageError("a folder, not a recipe", place=name, hint=hint)
     try:
         with path.open("rb") as file:
             return file.read(MOST_BYTES + 1)
+    except IsADirectoryError:
+        inside = sorted(p.name for p in path.iterdir() if _is_yaml(p))[:3]
+        hint = f"inside it: {', '.join(inside)}" if inside else ""
+        raise UsageError("a folder, not a recipe", place=name, hint=hint) from None
     except FileNotFoundError:
         raise UsageError("no such file", place=name, hint=_nearby(path)) from None
     except OSError as error:
@@ -51,9 +60,11 @@ def _nearby(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder {folder}"
-    found = [p.name for p in folder.iterdir() if _is_yaml(p)]
-    hint = nearest(path.name, found) if found else ""
-    return hint if hint.startswith("did you mean") or len(found) <= 5 else ""
+    names = [p.name for p in folder.iterdir() if _is_yaml(p)]
+    if path.name == str(path):
+        names += shipped.recipes()
+    hint = nearest(path.name, names) if names else ""
+    return hint if hint.startswith("did you mean") or len(names) <= 5 else ""
 
 
 def _is_yaml(path: Path) -> bool:

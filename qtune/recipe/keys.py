@@ -89,7 +89,8 @@ def annotation_at(path: tuple[str | int, ...], *, method: str) -> Any:
     field = field_at(path, method=method)
     if field is None:
         return None
-    depth = 4 if item_kind(field_at(path[:2], method=method) or field) else 2
+    listed = item_kind(field_at(path[:2], method=method) or field) is not None
+    depth = 4 if listed and len(path) > 3 else 2
     annotation: Any = field.annotation
     for step in path[depth:]:
         arguments = get_args(annotation)

@@ -12,7 +12,7 @@ from qtune.recipe.keys import METHODS, SECTIONS, keys_of
 from qtune.recipe.node import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Settings = dict[str, dict[str, Node]]
 _DEFAULT_METHOD = next(iter(METHODS))
@@ -97,14 +97,21 @@ def beside(siblings: Iterable[Layer], own: Layer, faults: list[Fault]) -> Layer:
     merged = Layer()
     for sibling in siblings:
         layer = without_other_method(sibling, own)
-        for section, keys in layer.settings.items():
-            decided = own.settings.get(section, {})
-            for key, node in keys.items():
-                other = merged.settings.get(section, {}).get(key)
-                if other is not None and key not in decided and other.plain() != node.plain():
-                    faults.append(_clash(f"{section}.{key}", other, node))
-        merged = _join(merged, layer)
+        faults.extend(_clashes(merged, layer, own))
+        # after a clash of methods the rest of the section says nothing
+        merged = _join(merged, without_other_method(layer, merged))
     return merged
+
+
+def _clashes(first: Layer, second: Layer, own: Layer) -> Iterator[Fault]:
+    for section, keys in second.settings.items():
+        decided = own.settings.get(section, {})
+        for key, node in keys.items():
+            other = first.settings.get(section, {}).get(key)
+            if other is not None and key not in decided and other.plain() != node.plain():
+                yield _clash(f"{section}.{key}", other, node)
+                if (section, key) == ("method", "name"):
+                    break
 
 
 def _join(first: Layer, second: Layer) -> Layer:

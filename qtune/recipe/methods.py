@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qtune.recipe.section import Indices, Names, Real, Section
+from qtune.recipe.section import Indices, Names, Real, Regex, Section
 
-Targets = Literal["all-linear"] | Names | str
+Targets = Literal["all-linear"] | Names | Regex
 
 
 class LoraConfig(Section):

@@ -12,11 +12,13 @@ from qtune.recipe.aliases import Writer
 from qtune.recipe.keys import SECTIONS, is_key, keys_of
 from qtune.recipe.layers import Layer, overlay
 from qtune.recipe.node import Node, Source
+from qtune.recipe.scalars import scalar
 from qtune.recipe.syntax import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_QUOTE = "a text that starts like this needs quotes of its own: '\"...\"'"
 _FORM = "write --set section.key=value, such as --set optim.learning_rate=1e-4"
 
 
@@ -67,7 +69,21 @@ def _read(text: str) -> Override:
     if steps[0] == "extends":
         raise UsageError("extends: only a file can extend", place=shown)
     source = Source(name=shown, label=shown, folder=Path.cwd(), kind="override")
-    return Override(steps, replace(parse(value, source), line=0))
+    return Override(steps, _value(value.strip(), source))
+
+
+def _value(text: str, source: Source) -> Node:
+    """Lists, tables and quoted texts are YAML; everything else is one scalar as it stands."""
+    if text[:1] not in ("[", "{", '"', "'"):
+        return Node(scalar(text), source, 0)
+    try:
+        return replace(parse(text, source), line=0)
+    except UsageError as error:
+        raise UsageError(
+            error.faults[0].message,
+            place=source.name,
+            hint=_QUOTE,
+        ) from None
 
 
 def _write(writer: Writer, upper: Layer, override: Override, faults: list[Fault]) -> None:
@@ -76,7 +92,8 @@ def _write(writer: Writer, upper: Layer, override: Override, faults: list[Fault]
     if not rest:
         _write_flat(writer, first, node, faults)
     elif first not in SECTIONS:
-        faults.append(suggest.unknown(".".join(override.steps), node, section=None))
+        hint = suggest.close(first, SECTIONS) or f"sections: {', '.join(SECTIONS)}"
+        faults.append(Fault(message=f"{first}: unknown section", place=node.place, hint=hint))
     elif len(rest) > 1:
         faults.append(suggest.unknown(rest[0], node, section=first))
     elif is_key(f"{first}.{rest[0]}"):
@@ -130,5 +147,5 @@ def _replaced(old: Node, steps: Sequence[str], new: Node) -> Node | None:
 
 def _nothing_there(path: str, rest: str, node: Node, old: Node | None) -> Fault:
     count = len(old.value) if old is not None and isinstance(old.value, list) else 0
-    hint = f"{path} has {count} items, the first is {path}.0" if count else f"set {path} itself"
+    hint = f"the last one is {path}.{count - 1}" if count else f"set {path} itself"
     return Fault(message=f"{path}.{rest}: there is no such item", place=node.place, hint=hint)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtune.recipe.files import exists
+
 if TYPE_CHECKING:
     from qtune.recipe.layers import Settings
     from qtune.recipe.node import Node
@@ -49,7 +51,7 @@ def _local(node: Node) -> Node:
     if not isinstance(text, str) or not text:
         return node
     path = node.source.folder / Path(text).expanduser()
-    if text in (".", "..") or text.startswith(_MARKS) or _exists(path):
+    if text in (".", "..") or text.startswith(_MARKS) or exists(path):
         return replace(node, value=os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
     return node
 
@@ -59,10 +61,3 @@ def _home(node: Node) -> Node:
     if isinstance(node.value, str) and node.value.startswith("~"):
         return replace(node, value=str(Path(node.value).expanduser()))
     return node
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long, or a character no path can have
-        return False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.errors import Fault
 from qtune.recipe import suggest
 from qtune.recipe.keys import METHODS, annotation_at, expects, field_at, item_kind, words_of
+from qtune.recipe.sections import SourceSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -124,7 +125,13 @@ def _fault(
         place = node.place if node else place
     value = node.plain() if node else None
     what, hint = _what(errors, annotation_at(path, method=method), value)
+    key = named(key, node)
     return Fault(message=f"{key}: {what}", place=place, hint=hint)
+
+
+def named(key: str, node: Node | None) -> str:
+    """The key, and the name it was written under."""
+    return f"{key} ({node.note})" if node is not None and node.note else key
 
 
 def _unknown(path: Path, node: Node | None, method: str) -> Fault:
@@ -167,7 +174,7 @@ def _what(errors: Sequence[ErrorDetails], annotation: Any, value: Any) -> tuple[
 def _type_hint(value: Any, annotation: Any) -> str:
     expected = expects(annotation)
     if isinstance(value, str):
-        return _text_hint(value, expected, words_of(annotation))
+        return _text_hint(value, annotation)
     if "a whole number" in expected and isinstance(value, float) and value.is_integer():
         return f"write {value:.0f}"
     if expected == "text" and isinstance(value, int | float):
@@ -175,16 +182,19 @@ def _type_hint(value: Any, annotation: Any) -> str:
     return ""
 
 
-def _text_hint(value: str, expected: str, words: list[str]) -> str:
+def _text_hint(value: str, annotation: Any) -> str:
+    expected = expects(annotation)
     if "number" in expected and value.strip().replace("_", "").isdecimal():
         return f"write {value.strip().replace('_', '')}"
     if "true or false" in expected and value.lower() in ("yes", "on", "no", "off"):
         return f"write {'true' if value.lower() in ('yes', 'on') else 'false'}"
+    if annotation is SourceSection:
+        return f"write {{path: {value}}}"
     if expected == "a list of tables":
         return f"write [{{path: {value}}}]"
     if expected.startswith("a list"):
         return f"write [{value}]"
-    return suggest.close(value, words)
+    return suggest.close(value, words_of(annotation))
 
 
 def _meaning(field: FieldInfo | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -40,8 +40,17 @@ def _size(value: Any) -> Any:
     raise ValueError("is not a size such as 20GB or 512MiB")
 
 
+def _regular_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B")
 Size = Annotated[str, BeforeValidator(_size), Field(pattern=f"^{_SIZE.pattern}$")]
+Regex = Annotated[str, AfterValidator(_regular_expression)]
 Share = Annotated[Real, Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]

@@ -35,10 +35,7 @@ def fragments() -> list[str]:
 def find_recipe(text: str) -> Path:
     """The file that a recipe argument names: a path, or else a shipped recipe's name."""
     path = Path(text)
-    try:
-        if path.exists():
-            return path
-    except OSError:  # a name too long to exist; reading it says so
-        return path
     name = text.removeprefix("recipes/").removesuffix(".yaml")
-    return folder("recipes") / f"{name}.yaml" if name in recipes() else path
+    if name not in recipes() or path.exists():
+        return path
+    return folder("recipes") / f"{name}.yaml"

@@ -23,7 +23,8 @@ class _Composer(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(
-                problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark
+                problem=f"the tag {_short_tag(event.tag)} is not allowed",
+                problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
 
@@ -113,6 +114,10 @@ class _Tree:
 
 def _place(source: Source, line: int) -> str:
     return f"{source.name}:{line}" if source.kind == "file" else source.name
+
+
+def _short_tag(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")
 
 
 def _too_deep(source: Source) -> UsageError:

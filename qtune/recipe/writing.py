@@ -77,7 +77,7 @@ class _Writer:
         origin = self._origins.get(name)
         if origin is None:
             return text
-        comment = re.sub(r"[^\x20-\x7e\xa0-\ud7ff]", "?", str(origin))
+        comment = "".join(c if c.isprintable() else "?" for c in str(origin))
         return f"{text.ljust(_COMMENT_COLUMN)} # {comment}"
 
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+
+from qtune.recipe.keys import is_key
+from qtune.recipe.rules import CONFLICTS, UNREAD
+from tests.recipe.conftest import Faults, Read, Write
+
+HELD_OUT = "val_size: 0.1\n"
+
+
+def test_the_tables_name_real_keys() -> None:
+    for rule in (*UNREAD, *CONFLICTS):
+        keys = rule.keys if hasattr(rule, "keys") else (rule.key,)
+        assert all(is_key(key) for key in (*keys, *rule.because))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("quantization: {bits: 8, double_quant: true}", "quantization.double_quant"),
+        ("quantization: {bits: 16, quant_type: fp4}", "quantization.quant_type"),
+        ("quantization: {bits: 16, skip_modules: [x]}", "quantization.skip_modules"),
+        ("optim: {min_lr_ratio: 0.1}", "optim.min_lr_ratio"),
+        ("optim: {name: lion_8bit, eps: 1e-6}", "optim.eps"),
+        ("eval: {steps: 5}", "eval.steps"),
+        ("eval: {at_start: false}", "eval.at_start"),
+        ("eval: {batch_size: 5}", "eval.batch_size"),
+        ("eval: {generate_rows: 5}", "eval.generate_rows"),
+        ("eval: {max_new_tokens: 5}", "eval.max_new_tokens"),
+        ("val_size: 0.1\neval: {max_new_tokens: 5}", "eval.max_new_tokens"),
+        ("checkpoint: {metric: loss}", "checkpoint.metric"),
+        ("checkpoint: {final: best}", "checkpoint.final"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_a_fault(faults: Faults, text: str, key: str) -> None:
+    [fault] = faults(text + "\n")
+    assert f" {key}: nothing would read it: " in fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "quantization: {bits: 16}",
+        "quantization: {bits: 8, skip_modules: [x]}",
+        "optim: {lr_scheduler_type: cosine, min_lr_ratio: 0.1}",
+        "optim: {name: adamw, eps: 1e-6}",
+        "val_size: 0.1\neval: {steps: 5, generate_rows: 4, max_new_tokens: 5}",
+        "val_size: 0.1\neval: {generate_rows: 4}\ncheckpoint: {metric: token_f1}",
+        "checkpoint: {final: last}",
+        "train: {max_steps: 5, num_train_epochs: 2}",
+        "optim: {warmup_steps: 5, warmup_ratio: 0.1}",
+        "val_size: 20",
+    ],
+)
+def test_settings_that_are_read_are_fine(read: Read, text: str) -> None:
+    read(text + "\n")
+
+
+def test_values_that_contradict(faults: Faults) -> None:
+    [fault] = faults("val_size: 0.1\ncheckpoint: {metric: exact_match}\n")
+    assert fault.endswith("(set eval.generate_rows)")
+    [fault] = faults("val_size: 1.5\n")
+    assert "1.5 is not a share below 1 or a whole number of rows" in fault
+
+
+def test_two_kinds_of_held_out_rows(faults: Faults) -> None:
+    text = "model: m\ndata: {train: [{path: x}], eval: [{path: y}], val_size: 0.1}\n"
+    [fault] = faults(text, whole=True)
+    assert "data.val_size: nothing would read it: data.eval already names" in fault
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        ("path: ./x.json, delimiter: ','", "delimiter"),
+        ("path: ./x.parquet, column_names: [a]", "column_names"),
+        ("path: ./x.csv, config: en", "config"),
+        ("path: ./x.csv, revision: main", "revision"),
+        ("path: hub/x, format: messages, prompt_template: '{a}'", "prompt_template"),
+    ],
+)
+def test_keys_a_source_does_not_use(faults: Faults, source: str, key: str) -> None:
+    [fault] = faults(f"model: m\ndata: {{train: [{{{source}}}]}}\n", whole=True)
+    assert f"data.train.0.{key}: nothing would read it" in fault
+
+
+def test_a_local_model_has_no_revision(faults: Faults, write: Write) -> None:
+    write("{}", "m/config.json")
+    text = "model: {name_or_path: m, revision: main}\ndata: {train: [{path: x}]}\n"
+    [fault] = faults(text, whole=True)
+    assert "model.revision: nothing would read it: a local folder has no revisions" in fault

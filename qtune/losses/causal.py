@@ -15,11 +15,22 @@ IGNORED = -100
 
 
 class TokenBatch(Protocol):
-    """What a loss reads of a batch: input_ids, attention_mask and labels, all [B, T]."""
+    """What a loss reads of a batch, all [B, T]."""
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
+    @property
+    def input_ids(self) -> Tensor:
+        """Tokens."""
+        ...
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """1 for tokens, 0 for padding."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """The tokens to learn; -100 elsewhere."""
+        ...
 
 
 @dataclass(frozen=True)

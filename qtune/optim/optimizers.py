@@ -1,8 +1,8 @@
 """Optimizers by name, from bitsandbytes and torch.
 
 8-bit states are block-wise quantised for tensors of at least 4,096 elements (Dettmers et al.
-2022). Paged states lie in unified memory on CUDA and move to the host under pressure; on a CPU
-they are ordinary tensors.
+2022). Paged states lie in unified memory on CUDA and move to the host under pressure; a CPU has
+nothing to page from, so there the same optimizer runs with ordinary tensors.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qtune.ops.nf4 import library
 from qtune.registry import Registry
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 OPTIMIZERS = Registry(
     "optimizer",
     {
-        "paged_adamw_32bit": "bitsandbytes.optim:PagedAdamW32bit",
-        "paged_adamw_8bit": "bitsandbytes.optim:PagedAdamW8bit",
+        "paged_adamw_32bit": "bitsandbytes.optim:AdamW32bit",
+        "paged_adamw_8bit": "bitsandbytes.optim:AdamW8bit",
         "adamw_8bit": "bitsandbytes.optim:AdamW8bit",
-        "paged_lion_8bit": "bitsandbytes.optim:PagedLion8bit",
+        "paged_lion_8bit": "bitsandbytes.optim:Lion8bit",
         "lion_8bit": "bitsandbytes.optim:Lion8bit",
         "ademamix_8bit": "bitsandbytes.optim:AdEMAMix8bit",
         "adamw": "torch.optim:AdamW",
@@ -59,8 +60,15 @@ def make(section: OptimSection, groups: list[dict[str, Any]]) -> Optimizer:
             settings |= {"betas": (fast, slow), "eps": section.eps, "foreach": True}
         case _:
             settings |= {"betas": (fast, slow), "eps": section.eps}
+    library()  # quiets the log lines of bitsandbytes before the table imports it
+    if section.name.startswith("paged_"):
+        settings["is_paged"] = _on_cuda(groups)
     optimizer: Optimizer = OPTIMIZERS[section.name](groups, **settings)
     return optimizer
+
+
+def _on_cuda(groups: list[dict[str, Any]]) -> bool:
+    return all(parameter.is_cuda for group in groups for parameter in group["params"])
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from qtune.data import Prepared
     from qtune.methods.base import Method
-    from qtune.models import Base
+    from qtune.models import Base, Inventory
     from qtune.plan import Plan
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
@@ -49,7 +49,9 @@ class Learner:
 def decide(asked: Recipe) -> Plan:
     """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
     config = plan.read_config(asked.model.name_or_path, asked.model.revision)
-    decided = plan.make(asked, plan.Machine.probe(), plan.shape_of(config))
+    shape = plan.shape_of(config, place=f"{asked.model.name_or_path}/config.json")
+    rows = plan.count_rows(asked.data).rows
+    decided = plan.make(asked, plan.Machine.probe(), shape, rows=rows)
     decided.check()
     return decided
 
@@ -80,15 +82,24 @@ def learner(
     )
     method = methods.create(asked.method, seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)
-    _check_count(method, decided)
+    check_count(method, decided)
     losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))
-    for line in models.inventory(base.model).lines():
-        journal.line(line)
+    journal.line(inventory_line(models.inventory(base.model)))
     torch.manual_seed(asked.train.seed)
     return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
 
 
-def _check_count(method: Method, decided: Plan) -> None:
+def inventory_line(inventory: Inventory) -> str:
+    """What was loaded and attached, by how it is held."""
+    parts = (
+        f"{row.kind} {row.parameters:,} parameters in {plan.human(row.bytes)}"
+        for row in inventory.rows
+    )
+    return "model: " + ", ".join(parts)
+
+
+def check_count(method: Method, decided: Plan) -> None:
+    """Raise `ModelError` unless the plan counted exactly what trains."""
     count = sum(parameter.numel() for parameter in method.parameters().values())
     if count != decided.trainable_parameters:
         raise ModelError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
+from qtune.methods.files import portable
 from qtune.run.display import Journal
 from qtune.run.follow import Follower
 from qtune.run.prepare import decide, learner, read_rows
@@ -52,7 +53,7 @@ def train(
         env=runs.environment(),
     )
     journal.write_to(folder.log)
-    accelerator.init_trackers("qtune", config=recipe.flatten(asked))
+    accelerator.init_trackers("qtune", config=_flat(asked))
     follower = Follower(asked, folder=folder, journal=journal, tracker=accelerator, save=pupil.save)
     job = make_job(asked, decided, pupil, prepared, journal)
     with training.stop_on_signals() as stop:
@@ -100,6 +101,16 @@ def make_job(
         evaluate_at_start=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
+
+
+def _flat(asked: Recipe) -> dict[str, Any]:
+    """The recipe for trackers: one level, texts and numbers; folders by their last name only."""
+    values = portable(asked.model_dump(mode="json"))
+    return {
+        f"{section}.{key}": value if isinstance(value, str | int | float | bool) else str(value)
+        for section, keys in values.items()
+        for key, value in keys.items()
+    }
 
 
 def _evaluation(

@@ -1,0 +1,65 @@
+"""`qtune train --dry-run`: everything that can fail early, without weights and without a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qtune import methods, models, recipe, runs
+from qtune.models.files import SMALL, locate
+from qtune.models.preparation import freeze
+from qtune.models.skeleton import build, exchange, quantizable
+from qtune.run.display import Journal
+from qtune.run.prepare import check_count, decide, read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qtune.plan import Plan
+    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.run.display import Display
+
+SAMPLE_ROWS = 64
+
+
+def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display) -> dict[str, Any]:
+    """Parse, plan, tokenise the first rows of each source, build on the meta device; returns the
+    plan and the data report of the sample."""
+    journal = Journal(display)
+    loaded = recipe.load(path, overrides)
+    asked = loaded.recipe
+    runs.RunFolder(Path(asked.train.output_dir or Path("runs") / loaded.name)).check()
+    decided = decide(asked)
+    _, prepared = read_rows(sample_of(asked), journal)
+    build_without_weights(asked, decided)
+    journal.line(f"dry run: {loaded.name} can start; nothing was loaded or written")
+    return {"plan": decided.to_dict(), "data": prepared.report.to_dict()}
+
+
+def sample_of(asked: Recipe) -> Recipe:
+    """The recipe with each source cut to its first rows."""
+
+    def cut(sources: tuple[SourceSection, ...]) -> tuple[SourceSection, ...]:
+        return tuple(
+            source.model_copy(update={"max_rows": min(source.max_rows or SAMPLE_ROWS, SAMPLE_ROWS)})
+            for source in sources
+        )
+
+    rows = asked.data.model_copy(
+        update={"train": cut(asked.data.train), "eval": cut(asked.data.eval)}
+    )
+    return asked.model_copy(update={"data": rows})
+
+
+def build_without_weights(asked: Recipe, decided: Plan) -> None:
+    """Attach the method to the model on the meta device; its count must be the plan's."""
+    section, quantization = asked.model, asked.quantization
+    folder = locate(section.name_or_path, revision=section.revision, patterns=SMALL)
+    network = build(folder, section, dtype=getattr(torch, quantization.compute_dtype))
+    exchange(network, quantizable(network, quantization), quantization)
+    freeze(network)
+    method = methods.create(asked.method, seed=asked.train.seed)
+    method.attach(network, tokenizer=models.load_tokenizer(section))
+    check_count(method, decided)

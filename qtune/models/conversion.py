@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.sections import QuantizationSection
 
 log = logging.getLogger(__name__)
 
 
 def load_converted(
     folder: Path,
-    section: ModelSection,
     quantization: QuantizationSection,
     *,
     skeleton: Any,
@@ -43,15 +42,11 @@ def load_converted(
         "(more host memory than qtune's own loader)",
         skeleton.config.model_type,
     )
-    config = (
-        None
-        if getattr(skeleton.config, "quantization_config", None)
-        else _config(skeleton, quantization, names)
-    )
+    config = _config(skeleton, quantization, names)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, quantization.compute_dtype),
-        attn_implementation=section.attn_implementation,
+        attn_implementation=skeleton.config._attn_implementation,
         device_map={"": device},
         output_loading_info=True,
         trust_remote_code=False,

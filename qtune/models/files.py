@@ -108,6 +108,9 @@ def _from_index(folder: Path) -> dict[str, Path]:
     content = read_json(folder / INDEX).get("weight_map")
     if not isinstance(content, dict) or not content:
         raise ModelError("no weight_map", place=str(folder / INDEX))
+    outside = [file for file in content.values() if Path(str(file)).name != file]
+    if outside:
+        raise ModelError(f"{outside[0]} lies outside its folder", place=str(folder / INDEX))
     missing = sorted({file for file in content.values() if not (folder / file).is_file()})
     if missing:
         shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")

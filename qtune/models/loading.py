@@ -1,7 +1,7 @@
 """Load a base model tensor by tensor: checked by name and shape first, then read, cast, quantised.
 
-Host memory stays within one dense tensor of the quantised size: a weight is quantised in pieces
-straight from its mapped file, and only what the model keeps is ever copied.
+Host memory stays within one stored tensor of the quantised size: one is in memory at a time, it is
+quantised in pieces, and what needs no cast is kept without a copy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from qtune.recipe.sections import ModelSection, QuantizationSection
 
-READABLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
 log = logging.getLogger(__name__)
 
 
@@ -52,9 +51,13 @@ def load(
     names = quantizable(network, quantization)
     pairs = match(network, [name for name in checkpoint.index if name not in packed.constants])
     if pairs.fused:
-        network = load_converted(
-            folder, model, quantization, skeleton=network, names=names, device=device
-        )
+        if packed_config:
+            raise ModelError(
+                f"{type(network).__name__} from a quantised checkpoint cannot be put together",
+                place=str(folder),
+                hint="take the 16-bit model",
+            )
+        network = load_converted(folder, quantization, skeleton=network, names=names, device=device)
     else:
         if packed_config:
             names = _packed_layers(network, packed, pairs, quantization)
@@ -79,13 +82,6 @@ class Checkpoint:
         self.table = {
             name: entry for file in self.files for name, entry in tensor_table(file).items()
         }
-        for name, entry in self.table.items():
-            if entry["dtype"] not in READABLE:
-                raise ModelError(
-                    f"{name} is stored as {entry['dtype']}, which needs scales qtune cannot apply",
-                    place=str(self.index[name]),
-                    hint="take the 16-bit model",
-                )
 
     def packed(self, *, expected: bool) -> Packed:
         """The weights that are stored quantised, with all their constants; none unless expected."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def place(
     network: Any, name: str, stored: Tensor, quantization: QuantizationSection, device: torch.device
 ) -> None:
-    """Move a dense tensor (a view on its file) into the model, quantised where its layer wants."""
+    """Move a dense tensor into the model, quantised where its layer wants; may keep it itself."""
     owner, leaf = owner_of(network, name)
     value = stored if device.type == "cpu" else stored.to(device)
     check_finite(name, value)
@@ -31,10 +31,10 @@ def place(
         dtype = getattr(torch, quantization.compute_dtype)
         set_8bit(owner, *quantize_int8(value, dtype=dtype))
     elif leaf in owner._buffers:
-        owner._buffers[leaf] = value.to(owner._buffers[leaf].dtype, copy=True)
+        owner._buffers[leaf] = value.to(owner._buffers[leaf].dtype)
     else:
         dtype = torch.float32 if keeps_fp32(network, name) else owner._parameters[leaf].dtype
-        owner._parameters[leaf] = nn.Parameter(value.to(dtype, copy=True), requires_grad=False)
+        owner._parameters[leaf] = nn.Parameter(value.to(dtype), requires_grad=False)
 
 
 def place_packed(
@@ -48,16 +48,16 @@ def place_packed(
     """Move a weight that is stored quantised; `parts` holds `weight` and its constants."""
     owner, _ = owner_of(network, name)
     for constant, part in parts.items():
-        if part.is_floating_point():
+        if constant != "weight":  # codes may be stored under a float's name, for sharding
             check_finite(f"{name} ({constant})", part)
-    copies = {constant: part.clone() for constant, part in parts.items()}
-    weight = copies.pop("weight")
+    constants = dict(parts)
+    weight = constants.pop("weight")
     if bits_of(owner) == 8:
-        set_8bit(owner, weight.to(device), copies["SCB"].to(device, torch.float32))
+        set_8bit(owner, weight.to(device), constants["SCB"].to(device, torch.float32))
         return
     layers = library().nn
     owner.weight = layers.Params4bit.from_prequantized(
-        weight, copies, requires_grad=False, device=device, module=owner
+        weight, constants, requires_grad=False, device=device, module=owner
     )
     # One dtype for the forward and the backward pass, whatever the quantiser computed in.
     owner.weight.quant_state.dtype = dtype

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from qtune.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
 LFS_MARK = b"version https://git-lfs"
-# A mapped file's pages stay resident until it is closed: opened anew after so many bytes.
-WINDOW = 2**25
+# What a weight or a constant may be stored as; 8-bit floats need scales that no code here applies.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 _AGAIN = "copy or download it again"
 
 
@@ -33,7 +48,13 @@ def tensor_table(path: Path) -> dict[str, dict[str, Any]]:
     `ModelError` with file name and size where header and size disagree.
     """
     refuse_pointer(path)
-    size = path.stat().st_size
+    found = path.stat()
+    return _parse(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _parse(path: Path, size: int, _changed: int) -> dict[str, dict[str, Any]]:
+    """The table of one state of a file: it is asked for again for each constant of a weight."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
@@ -42,31 +63,57 @@ def tensor_table(path: Path) -> dict[str, dict[str, Any]]:
             table = json.loads(file.read(length))
             table.pop("__metadata__", None)
             end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+            fits = all(_size(entry) == _span(entry) for entry in table.values())
         except (UnicodeDecodeError, ValueError, AttributeError, TypeError, LookupError) as error:
             raise _broken(path, "broken header", size) from error
+    if not fits:
+        raise _broken(path, "a tensor's shape and bytes disagree", size)
     if 8 + length + end != size:
         raise _broken(path, f"its header says {8 + length + end} bytes", size)
-    for entry in table.values():
+    for name, entry in table.items():
+        if entry["dtype"] not in DTYPES:
+            message = f"{name} is stored as {entry['dtype']}, which qtune cannot train on"
+            raise ModelError(message, place=str(path), hint="take the 16-bit model")
         entry["data_start"] = 8 + length + entry["data_offsets"][0]
     return table  # type: ignore[no-any-return]
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) as stored; each is a view on the mapped file, so copy what you keep."""
-    from safetensors import SafetensorError, safe_open
+    """(name, tensor) as stored, one at a time, in memory of its own.
 
-    remaining = list(names)
-    try:
-        while remaining:
-            read = 0
-            with safe_open(path, framework="pt") as shard:
-                while remaining and read < WINDOW:
-                    tensor = shard.get_tensor(remaining[0])
-                    read += tensor.numel() * tensor.element_size()
-                    yield remaining.pop(0), tensor
-                    del tensor
-    except SafetensorError as error:
-        raise _broken(path, str(error), path.stat().st_size) from error
+    Plain reads and no mapping: mapped pages count as resident until the file is closed, and a
+    file that is replaced under a mapping kills the process.
+    """
+    table = tensor_table(path)
+    with path.open("rb", buffering=0) as file:
+        for name in names:
+            tensor = _empty(table[name])
+            file.seek(table[name]["data_start"])
+            target = memoryview(cast(Any, tensor.reshape(-1).view(torch.uint8).numpy()))
+            done = 0
+            while done < len(target):
+                count = file.readinto(target[done:])
+                if not count:
+                    raise _broken(path, f"{name} ends early", path.stat().st_size)
+                done += count
+            del target
+            yield name, tensor
+            del tensor
+
+
+def _span(entry: Mapping[str, Any]) -> int:
+    start, end = entry["data_offsets"]
+    return end - start if 0 <= start <= end else -1
+
+
+def _size(entry: Mapping[str, Any]) -> int:
+    """Bytes that the shape asks for; those found where the dtype is refused later anyway."""
+    dtype = DTYPES.get(entry["dtype"])
+    return prod(entry["shape"]) * dtype.itemsize if dtype is not None else _span(entry)
+
+
+def _empty(entry: Mapping[str, Any]) -> Tensor:
+    return torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
 
 
 def _broken(path: Path, what: str, size: int) -> ModelError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from qtune.recipe.sections import ModelSection, QuantizationSection
 
+log = logging.getLogger(__name__)
 INT8_THRESHOLD = 6.0  # LLM.int8's outlier threshold on activations
 
 
@@ -28,30 +30,38 @@ def build(folder: Path, section: ModelSection, *, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = model_config(folder)
+    place = str(folder / "config.json")
+    network_class = causal_class(config, place=place)
+    attention = section.attn_implementation
+    if attention == "sdpa" and not getattr(network_class, "_supports_sdpa", True):
+        log.warning("%s has no sdpa attention in transformers: eager instead", config.model_type)
+        attention = "eager"
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
-                config,
-                attn_implementation=section.attn_implementation,
-                dtype=dtype,
-                trust_remote_code=False,
+                config, attn_implementation=attention, dtype=dtype, trust_remote_code=False
             )
-    except ImportError as error:
-        raise UsageError(
-            str(error).strip().splitlines()[0], place="model.attn_implementation", hint="use sdpa"
-        ) from error
-    except ValueError as error:
-        if section.attn_implementation in str(error):
-            message = str(error).splitlines()[0]
-            raise UsageError(message, place="model.attn_implementation") from error
-        raise ModelError(
-            f"{config.model_type} is no causal language model that transformers has",
-            place=str(folder / "config.json"),
-        ) from error
+    except (ImportError, ValueError) as error:
+        message = str(error).strip().splitlines()[0]
+        if isinstance(error, ImportError) or attention in message:
+            raise UsageError(
+                message, place="model.attn_implementation", hint="set it to sdpa or eager"
+            ) from error
+        raise ModelError(f"no model can be built from it: {message}", place=place) from error
     except (TypeError, AttributeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise ModelError(f"no model can be built from it: {error}", place=place) from error
+
+
+def causal_class(config: Any, *, place: str) -> Any:
+    """transformers' own causal language model class for a config."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if found is None:
         raise ModelError(
-            f"no model can be built from it: {error}", place=str(folder / "config.json")
-        ) from error
+            f"{config.model_type} is no causal language model that transformers has", place=place
+        )
+    return found[0] if isinstance(found, tuple) else found
 
 
 def model_config(folder: Path) -> Any:
@@ -61,14 +71,14 @@ def model_config(folder: Path) -> Any:
     content = read_config(folder)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except Exception as error:  # each config class raises what it likes
         if "auto_map" in content:
             raise ModelError(
                 f"{content.get('model_type')} needs code from its folder, and qtune runs none",
                 place=str(folder),
             ) from error
         raise ModelError(
-            f"transformers cannot read it: {str(error).splitlines()[0]}",
+            f"transformers cannot read it: {' '.join(str(error).split())[:200]}",
             place=str(folder / "config.json"),
         ) from error
 

@@ -6,9 +6,10 @@ compute dtype, a bytes of the adapter dtype, r rank, m inputs and n outputs of a
 A layer keeps, a token:
   norms       RMSNorm: its fp32 input, 4h; LayerNorm: its input, c h; norms on heads 4(q + k)
   attention   queries, keys and values spread over all heads, output: 4 c q, and 4 a head of fp32
-              log-sums; eager attention also keeps its scores, (4 + c) heads a pair of tokens
-  MLP         gated: gate, its activation and up, 3 c f; else four tensors of c f
-  adapters    each: its dropped-out input a m, the mask, a r; DoRA also two products, (c + a) n
+              log-sums; eager: 3 c q and, a head and pair of tokens, 4, c below fp32, c if capped
+  MLP         gated: gate, its activation and up, 3 c f; else the steps of the activation
+  adapters    each: its input in the adapter's dtype a m, a dropout mask, a r; without dropout in
+              one dtype siblings share an input; DoRA keeps two products more, (c + a) n
 Checkpointing keeps the layer inputs, c h each, and one layer's set at a time. While a layer's
 backward runs, two of its widest tensors' gradients exist beside what it keeps.
 """
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from qtune.plan.shape import ModelShape
     from qtune.recipe.sections import Recipe
 
-_UNGATED_TENSORS = 4
-
 
 @dataclass(frozen=True)
 class Activations:
@@ -42,16 +41,16 @@ class Activations:
     in_flight: int
     """Gradients that exist while one layer's backward runs."""
     ends: int
-    """Embeddings before the first layer, final norm after the last."""
+    """Input of the final norm in fp32, its output, and that of the supervised positions."""
 
 
 def activations_of(
     recipe: Recipe, shape: ModelShape, *, compute_bytes: int, length: int, dropout_mask_bytes: int
 ) -> Activations:
     """Activations a token, in rows of `length` tokens."""
-    scores = shape.heads * (4 + compute_bytes) * length
     eager = recipe.model.attn_implementation == "eager"
-    own = _layer(shape, compute_bytes) + (scores if eager else 0)
+    attention = (_eager if eager else _fused)(shape, compute_bytes, length)
+    own = _norms_and_mlp(shape, compute_bytes) + attention
     adapters = _adapters_by_layer(recipe.method, shape, compute_bytes, dropout_mask_bytes)
     widest = max(shape.intermediate_size * (2 if shape.gated else 1), shape.heads * shape.head_dim)
     return Activations(
@@ -59,18 +58,29 @@ def activations_of(
         kept=shape.layers * own + sum(adapters.values()),
         largest_layer=own + max(adapters.values(), default=0),
         in_flight=2 * compute_bytes * widest,
-        ends=(4 + compute_bytes) * shape.hidden_size,
+        ends=(4 + 2 * compute_bytes) * shape.hidden_size,
     )
 
 
-def _layer(shape: ModelShape, compute_bytes: int) -> int:
-    """What one layer keeps of its own, without adapters."""
+def _norms_and_mlp(shape: ModelShape, compute_bytes: int) -> int:
+    """What one layer keeps of its norms and its MLP."""
     queries, keys = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
     norm = (4 if shape.root_norms else compute_bytes) * shape.hidden_size
     norms = shape.norms_per_layer * norm + (4 * (queries + keys) if shape.head_norms else 0)
-    attention = 4 * compute_bytes * queries + 4 * shape.heads
-    tensors = 3 if shape.gated else _UNGATED_TENSORS
-    return norms + attention + tensors * compute_bytes * shape.intermediate_size
+    return norms + shape.mlp_tensors * compute_bytes * shape.intermediate_size
+
+
+def _fused(shape: ModelShape, compute_bytes: int, _: int) -> int:
+    """What sdpa and flash attention keep of one layer."""
+    return 4 * compute_bytes * shape.heads * shape.head_dim + 4 * shape.heads
+
+
+def _eager(shape: ModelShape, compute_bytes: int, length: int) -> int:
+    """What eager attention keeps of one layer; the families without sdpa cap their scores."""
+    narrowed = compute_bytes if compute_bytes < 4 else 0
+    capped = 0 if shape.sdpa else compute_bytes
+    scores = 4 + narrowed + capped
+    return shape.heads * (3 * compute_bytes * shape.head_dim + scores * length)
 
 
 def _adapters_by_layer(
@@ -81,12 +91,19 @@ def _adapters_by_layer(
         return {}
     adapter_bytes = 4 if method.dtype == "float32" else 2
     mask = dropout_mask_bytes if method.dropout else 0
+    # untouched inputs are kept once for the siblings that read them, such as q, k and v
+    shared = not mask and adapter_bytes == compute_bytes
+    read: set[tuple[str, int]] = set()
     kept: dict[int | None, int] = {}
     for adapted in adapted_linears(method, shape):
         linear = adapted.linear
-        size = (adapter_bytes + mask) * linear.in_features + adapter_bytes * adapted.rank
+        source = (linear.name.rpartition(".")[0], linear.in_features)
+        size = adapter_bytes * adapted.rank
+        if not shared or source not in read:
+            size += (adapter_bytes + mask) * linear.in_features
         if method.use_dora:
             size += (compute_bytes + adapter_bytes) * linear.out_features
+        read.add(source)
         layer = layer_index(linear.name)
         kept[layer] = kept.get(layer, 0) + size
     return kept

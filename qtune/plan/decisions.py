@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtune.plan.adapters import targeted_linears
 from qtune.plan.choices import ENOUGH_TOKENS
 from qtune.plan.plan import Decision
-from qtune.plan.sizes import human
+from qtune.plan.sizes import count, human
 from qtune.recipe.methods import PromptConfig
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Verdict:
     def _quantization(self) -> Decision:
         shape, holding = self.costs.shape, self.costs.holding
         quantised = sum(holding.quantizes(linear) for linear in shape.linears)
-        reason = f"{quantised} of {len(shape.linears)} linears; never embeddings, norms, head"
+        reason = f"{quantised} of {len(shape.linears)} linears; embeddings, norms, head never"
         if holding.already:
             reason = f"so is the checkpoint; {reason}"
         elif holding.bits == 16:
@@ -70,13 +70,13 @@ class Verdict:
 
     def _method(self) -> Decision:
         method, shape = self.costs.recipe.method, self.costs.shape
-        count = sum(tensor.elements for tensor in self.costs.tensors)
-        share = f"{count / shape.total_parameters:.2%} of {shape.total_parameters:,} parameters"
+        trained = sum(tensor.elements for tensor in self.costs.tensors)
+        share = f"{trained / shape.total_parameters:.2%} of {count(shape.total_parameters)}"
         if isinstance(method, PromptConfig):
             where = f"{method.num_virtual_tokens} learned positions before each row"
         else:
             where = f"on {len(targeted_linears(method, shape))} of {len(shape.linears)} linears"
-        return Decision("method", f"{method.name}, {count:,} trained", f"{where}; {share}")
+        return Decision("method", f"{method.name}: {count(trained)}", f"{where}; {share}")
 
     def _micro_batch(self) -> Decision:
         size, batch = self.chosen.micro_batch_size, self.costs.recipe.train.batch_size

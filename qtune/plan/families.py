@@ -30,6 +30,7 @@ class Decoder:
     head_norms: bool = False
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     tied: bool = False
+    sdpa: bool = True
 
 
 _GEMMA_NORMS = (
@@ -45,7 +46,7 @@ DECODERS: dict[str, Decoder] = {
     "qwen3": Decoder(bias="config", head_dim=128, key_value_heads=32, head_norms=True),
     "gemma": Decoder(bias="config", head_dim=256, key_value_heads=16, tied=True),
     "gemma2": Decoder(
-        bias="config", head_dim=256, key_value_heads=4, norms=_GEMMA_NORMS, tied=True
+        bias="config", head_dim=256, key_value_heads=4, norms=_GEMMA_NORMS, tied=True, sdpa=False
     ),
     "gemma3_text": Decoder(
         bias="config",
@@ -100,9 +101,11 @@ def _decoder(family: str, fields: ConfigFields) -> ModelShape:
         max_positions=fields.optional_size("max_position_embeddings"),
         tied=fields.flag("tie_word_embeddings", default=traits.tied),
         gated=True,
+        mlp_tensors=3,
         root_norms=True,
         norms_per_layer=len(traits.norms),
         head_norms=traits.head_norms,
+        sdpa=traits.sdpa,
         linears=_repeated("model.layers", layers, block),
         other=(
             TensorShape("model.embed_tokens.weight", (vocabulary, hidden)),
@@ -167,6 +170,7 @@ def _gpt2(family: str, fields: ConfigFields) -> ModelShape:
         max_positions=positions,
         tied=fields.flag("tie_word_embeddings", default=True),
         gated=False,
+        mlp_tensors=_activation_tensors(fields, "activation_function", default="gelu_new"),
         root_norms=False,
         norms_per_layer=2,
         head_norms=False,
@@ -206,6 +210,7 @@ def _gpt_neox(family: str, fields: ConfigFields) -> ModelShape:
         max_positions=fields.optional_size("max_position_embeddings"),
         tied=fields.flag("tie_word_embeddings", default=False),
         gated=False,
+        mlp_tensors=_activation_tensors(fields, "hidden_act", default="gelu"),
         root_norms=False,
         norms_per_layer=2,
         head_norms=False,
@@ -224,6 +229,11 @@ def _whole_heads(fields: ConfigFields, hidden: int, *keys: str) -> int:
     if hidden % heads:
         raise fields.fault(keys[0], f"is {heads}, which does not divide the hidden size {hidden}")
     return heads
+
+
+def _activation_tensors(fields: ConfigFields, key: str, *, default: str) -> int:
+    """An activation composed in Python keeps its steps, a native one its input."""
+    return 4 if (fields.present(key) or default) in ("gelu_new", "gelu_fast") else 1
 
 
 def _repeated(prefix: str, layers: int, block: tuple[LinearShape, ...]) -> tuple[LinearShape, ...]:

@@ -41,10 +41,7 @@ class Machine:
             return cls("cuda", f"GPU with {human(size)}", size, 0, 0, "as given")
         share = _USABLE_SHARE_HBM if gigabytes in _HBM_SIZES else _USABLE_SHARE
         usable = int(gigabytes * share * _GIB)
-        note = (
-            f"a {gigabytes} GB card holds {gigabytes} GiB, of which the smallest such cards "
-            f"leave {usable / _GIB:.1f}"
-        )
+        note = f"the smallest {gigabytes} GB cards leave {usable / _GIB:.1f} of {gigabytes} GiB"
         return cls("cuda", f"{gigabytes} GB GPU", usable, 0, 0, note)
 
     @classmethod

@@ -15,6 +15,7 @@ from qtune.plan.activations import Activations, activations_of
 from qtune.plan.adapters import TrainableTensor, trainable_tensors
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import MemoryItem
+from qtune.plan.sizes import count
 from qtune.plan.weights import (
     Holding,
     constant_bytes,
@@ -141,10 +142,10 @@ def _weights(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
         code = "int8" if holding.bits == 8 else holding.quant_type.upper()
         values = sum(weight_bytes(linear, holding) for linear in quantised)
         constants = sum(constant_bytes(linear, holding) for linear in quantised)
-        count = sum(linear.weights for linear in quantised)
-        reason = f"{len(quantised)} linears, {count:,} weights"
+        weights = sum(linear.weights for linear in quantised)
+        reason = f"{len(quantised)} linears, {count(weights)} weights"
         yield _item(f"{code} weights", values, reason)
-        bits = 8 * (values + constants) / count
+        bits = 8 * (values + constants) / weights
         reason = f"{'double quantised; ' if holding.double_quant else ''}{bits:.3f} bits a weight"
         yield _item(f"{code} constants", constants, reason)
     if dense:
@@ -159,8 +160,8 @@ def _weights(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
 def _trained(tensors: tuple[TrainableTensor, ...]) -> Iterator[MemoryItem]:
     for part in dict.fromkeys(tensor.part for tensor in tensors):
         chosen = [tensor for tensor in tensors if tensor.part == part]
-        count = sum(tensor.elements for tensor in chosen)
-        reason = f"{count:,} parameters x {chosen[0].bytes_each} B"
+        number = sum(tensor.elements for tensor in chosen)
+        reason = f"{count(number)} parameters x {chosen[0].bytes_each} B"
         yield _item(part, sum(tensor.size for tensor in chosen), reason)
     yield _item("gradients", sum(tensor.size for tensor in tensors), "as the trained parameters")
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | None = None) -> Plan:
     """Plan a recipe; never raises because it does not fit, see `Plan.check`."""
+    refuse_attention(recipe, shape)
     costs = costs_of(recipe, machine, shape)
     refuse_quantized_copies(costs)
     budget = budget_of(recipe, machine)
@@ -65,6 +66,16 @@ def budget_of(recipe: Recipe, machine: Machine) -> int:
     if recipe.memory.budget is None:
         return machine.device_memory
     return min(parse_size(recipe.memory.budget, place="memory.budget"), machine.device_memory)
+
+
+def refuse_attention(recipe: Recipe, shape: ModelShape) -> None:
+    """`UsageError` when transformers has no such attention for the family."""
+    if recipe.model.attn_implementation == "sdpa" and not shape.sdpa:
+        raise UsageError(
+            f"transformers runs {shape.family} without sdpa",
+            place="model.attn_implementation",
+            hint="set it to eager",
+        )
 
 
 def refuse_quantized_copies(costs: Costs) -> None:

@@ -70,6 +70,8 @@ class ModelShape:
     max_positions: int | None
     tied: bool
     gated: bool
+    mlp_tensors: int
+    """Tensors of the MLP's width that a backward pass needs, beside the adapters' inputs."""
     root_norms: bool
     """RMSNorm (computed in fp32) instead of LayerNorm."""
     norms_per_layer: int
@@ -78,6 +80,8 @@ class ModelShape:
     linears: tuple[LinearShape, ...]
     other: tuple[TensorShape, ...]
     head: LinearShape
+    sdpa: bool = True
+    """transformers runs the family with torch's scaled_dot_product_attention."""
     stored: StoredQuantization | None = None
 
     @property

@@ -41,3 +41,12 @@ def human(size: int) -> str:
         value, unit = value / 1000, larger
     digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{'-' if size < 0 else ''}{value:.{digits}f} {unit}"
+
+
+def count(number: int) -> str:
+    """A count as people say it: 64.8 billion, 800 million, 41,984."""
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if number >= size:
+            value = number / size
+            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {word}"
+    return f"{number:,}"

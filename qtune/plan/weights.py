@@ -37,12 +37,12 @@ class Holding:
 
     @property
     def name(self) -> str:
-        """A short name: NF4 + double quantisation, FP4, int8, bfloat16."""
+        """A short name: NF4 + double quant, FP4, int8, bfloat16."""
         if self.bits == 16:
             return self.dense
         if self.bits == 8:
             return "int8"
-        return self.quant_type.upper() + (" + double quantisation" if self.double_quant else "")
+        return self.quant_type.upper() + (" + double quant" if self.double_quant else "")
 
     @property
     def dense(self) -> str:

@@ -1,0 +1,151 @@
+"""The table of bytes: the published 65B totals, and every item by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qtune.plan import Machine, make, shape_of
+from tests.plan.given import LARGE, LLAMA_65B, TINY, cpu, gpu, recipe
+
+ONE_ROW = {"micro_batch_size": 1, "gradient_checkpointing": True}
+
+
+def parts(machine: Machine, config: dict[str, Any], **sections: Any) -> dict[str, int]:
+    made = make(recipe(**sections), machine, shape_of(config))
+    assert made.device_bytes == sum(item.bytes for item in made.memory if item.where == "device")
+    return {item.part: item.bytes for item in made.memory}
+
+
+@pytest.mark.parametrize(
+    ("rank", "dtype", "optimizer", "length", "gigabytes"),
+    [
+        (16, "bfloat16", "adamw_8bit", 512, 38.9),
+        (16, "bfloat16", "adamw_8bit", 2048, 41.8),
+        (16, "bfloat16", "adamw_8bit", 4096, 45.6),
+        (64, "bfloat16", "adamw_8bit", 512, 42.6),
+        (64, "bfloat16", "adamw_8bit", 2048, 45.5),
+        (16, "float32", "adamw", 2048, 43.9),
+        (64, "bfloat16", "paged_adamw_32bit", 2048, 50.5),
+    ],
+)
+def test_llama_65b_takes_the_known_totals(
+    rank: int, dtype: str, optimizer: str, length: int, gigabytes: float
+) -> None:
+    asked = recipe(
+        max_length=length,
+        memory=ONE_ROW,
+        method={"name": "lora", "rank": rank, "dtype": dtype},
+        optim={"name": optimizer},
+    )
+    made = make(asked, LARGE, shape_of(LLAMA_65B))
+    assert made.device_bytes / 1e9 == pytest.approx(gigabytes, rel=0.025)
+
+
+def test_every_item_of_a_small_run_by_hand() -> None:
+    found = parts(
+        LARGE,
+        {**TINY, "hidden_size": 256, "intermediate_size": 512, "num_key_value_heads": 4},
+        max_length=100,
+        memory={"micro_batch_size": 3, "gradient_checkpointing": True, "loss_chunk_size": 200},
+        method={"name": "lora", "rank": 8, "dropout": 0.1},
+        optim={"name": "paged_adamw_8bit"},
+        train={"batch_size": 6},
+    )
+    hidden, width, layers, vocabulary, tokens = 256, 512, 2, 320, 300
+    weights = layers * (4 * hidden * hidden + 3 * hidden * width)
+    blocks = weights // 64
+    trained = 8 * layers * (4 * 2 * hidden + 3 * (hidden + width))
+    # 8-bit states only for matrices of at least 4,096 numbers: the MLP's wide ones
+    wide = layers * 3 * 8 * width
+    own = 2 * 4 * hidden + 4 * 2 * hidden + 4 * 4 + 3 * 2 * width
+    adapters = 7 * 4 * 8 + (4 + 1) * (6 * hidden + width)
+    expected = {
+        "NF4 weights": weights // 2,
+        # a byte a block, a float for 256 blocks and an offset for each of 14 matrices
+        "NF4 constants": blocks + 4 * layers * (4 * 4 + 3 * 8) + 4 * 14,
+        "the rest of the base": 2 * (2 * vocabulary * hidden + (2 * layers + 1) * hidden),
+        "low-rank matrices": 4 * trained,
+        "gradients": 4 * trained,
+        "optimizer states": 8 * (trained - wide) + 2 * (wide + wide // 256 * 4),
+        "layer inputs": layers * tokens * 2 * hidden,
+        "work of one layer": tokens * (own + adapters + 2 * 2 * 2 * width + 8 * hidden),
+        "logits": 200 * vocabulary * 10,
+        "dequantised weight": 2 * hidden * width,
+        "CUDA context": 700_000_000,
+    }
+    slack = found.pop("allocator slack")
+    assert found == expected
+    assert slack == int(0.03 * (sum(expected.values()) - 700_000_000))
+
+
+def test_without_checkpointing_all_layers_are_kept() -> None:
+    memory = {"micro_batch_size": 1, "gradient_checkpointing": False}
+    found = parts(LARGE, TINY, memory=memory, method={"name": "bitfit"}, max_length=10)
+    own = 2 * 4 * 64 + 4 * 2 * 64 + 4 * 4 + 3 * 2 * 128
+    assert found["activations"] == 10 * 2 * own
+    assert found["gradients in flight"] == 10 * (2 * 2 * 2 * 128 + 8 * 64)
+    assert "layer inputs" not in found
+    assert found["delta-biases"] == 4 * 2 * (64 + 32 + 32 + 64 + 128 + 128 + 64)
+
+
+def test_a_short_pass_needs_logits_for_its_own_tokens_only() -> None:
+    found = parts(LARGE, TINY, max_length=50, memory={**ONE_ROW, "loss_chunk_size": 1024})
+    assert found["logits"] == 50 * 320 * 10
+
+
+def test_fp32_compute_takes_twice() -> None:
+    small = parts(LARGE, TINY, memory=ONE_ROW)
+    large = parts(LARGE, TINY, memory=ONE_ROW, quantization={"compute_dtype": "float32"})
+    for part in ("the rest of the base", "layer inputs", "dequantised weight"):
+        assert large[part] == 2 * small[part]
+    assert large["logits"] * 10 == small["logits"] * 12
+
+
+def test_what_is_not_quantised_is_its_own_item() -> None:
+    found = parts(LARGE, TINY, quantization={"skip_modules": ["down_proj"]})
+    assert found["linears not quantised"] == 2 * 2 * 64 * 128
+    found = parts(LARGE, TINY, quantization={"bits": 16})
+    assert "dequantised weight" not in found
+    assert "NF4 weights" not in found
+    assert parts(LARGE, TINY, quantization={"bits": 8})["int8 constants"] == 4 * 2 * (
+        64 + 32 + 32 + 64 + 128 + 128 + 64
+    )
+    assert "FP4 weights" in parts(LARGE, TINY, quantization={"quant_type": "fp4"})
+
+
+def test_a_soft_prompt_lengthens_every_row() -> None:
+    plain = parts(LARGE, TINY, memory=ONE_ROW, method={"name": "bitfit"}, max_length=30)
+    method = {"name": "prompt", "num_virtual_tokens": 20}
+    prompted = parts(LARGE, TINY, memory=ONE_ROW, method=method, max_length=30)
+    assert prompted["layer inputs"] * 30 == plain["layer inputs"] * 50
+    assert prompted["prompt"] == 20 * 64 * 4
+
+
+def test_a_cpu_pays_for_libraries_and_no_context() -> None:
+    found = parts(cpu(20), TINY)
+    assert found["interpreter and libraries"] == 600_000_000
+    assert "CUDA context" not in found
+
+
+def test_states_page_only_as_far_as_the_device_lacks_room() -> None:
+    sections: dict[str, Any] = {
+        "memory": ONE_ROW,
+        "method": {"name": "lora", "rank": 64, "dtype": "bfloat16"},
+    }
+    all_there = parts(LARGE, LLAMA_65B, **sections)
+    total = sum(all_there.values())
+    found = parts(Machine("cuda", "GPU", total - 10**9, 0, 1), LLAMA_65B, **sections)
+    assert found["optimizer states, paged out"] == 10**9
+    assert found["optimizer states"] == all_there["optimizer states"] - 10**9
+    assert sum(found.values()) == total
+
+
+def test_states_cannot_page_into_a_host_that_is_too_small() -> None:
+    sections: dict[str, Any] = {"memory": ONE_ROW, "method": {"name": "lora", "dtype": "bfloat16"}}
+    asked = recipe(max_length=2048, **sections)
+    shape = shape_of(LLAMA_65B)
+    assert make(asked, gpu(47), shape).fits
+    assert make(asked, gpu(47, host=64_000_000_000), shape).fits
+    assert not make(asked, gpu(47, host=1_000_000_000), shape).fits

@@ -1,0 +1,200 @@
+"""What the plan decides, and what it says about it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from qtune.errors import UsageError
+from qtune.plan import Machine, Plan, make, shape_of
+from tests.plan.given import LARGE, LLAMA_8B, LLAMA_65B, TINY, cpu, gpu, recipe
+
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 320}
+
+
+def plan(machine: Machine, config: dict[str, Any] = TINY, **sections: Any) -> Plan:
+    return make(recipe(**sections), machine, shape_of(config), rows=sections.pop("rows", None))
+
+
+def reasons(made: Plan) -> dict[str, tuple[str, str]]:
+    return {each.key: (each.value, each.reason) for each in made.decisions}
+
+
+def test_with_room_for_all_nothing_is_recomputed_and_nothing_split() -> None:
+    made = plan(LARGE, max_length=256, train={"batch_size": 24})
+    assert made.micro_batch_size == 24
+    assert made.gradient_accumulation_steps == 1
+    assert made.gradient_checkpointing is False
+    assert reasons(made)["memory.micro_batch_size"][1].endswith("the whole batch")
+
+
+@pytest.mark.parametrize(
+    ("machine", "length", "batch", "expected"),
+    [
+        (LARGE, 2048, 16, 8),
+        (LARGE, 2048, 7, 7),
+        (LARGE, 2048, 22, 2),
+        (LARGE, 100_000, 16, 1),
+        (cpu(10**4), 2048, 16, 2),
+        (cpu(10**4), 256, 16, 16),
+        (cpu(10**4), 256, 48, 16),
+        (cpu(10**4), 5000, 16, 1),
+    ],
+)
+def test_a_pass_has_enough_tokens_and_no_more(
+    machine: Machine, length: int, batch: int, expected: int
+) -> None:
+    made = plan(machine, max_length=length, train={"batch_size": batch})
+    assert made.micro_batch_size == expected
+    assert made.micro_batch_size * made.gradient_accumulation_steps == batch
+
+
+def test_the_micro_batch_is_the_largest_that_fits() -> None:
+    sections: dict[str, Any] = {"max_length": 1024, "memory": {"gradient_checkpointing": True}}
+    largest = plan(LARGE, LLAMA_8B, **sections)
+    assert largest.micro_batch_size == 16
+    short = Machine("cuda", "GPU", largest.device_bytes - 1, 0, 1)
+    made = plan(short, LLAMA_8B, optim={"name": "adamw_8bit"}, **sections)
+    exact = plan(short, LLAMA_8B, **sections)
+    assert exact.micro_batch_size == 8
+    assert "16 would need" in reasons(exact)["memory.micro_batch_size"][1]
+    assert made.device_bytes <= short.device_memory
+
+
+def test_activations_are_kept_when_they_fit_and_recomputed_when_not() -> None:
+    asked = {"max_length": 1024, "method": {"name": "lora", "rank": 16}}
+    roomy, tight = plan(gpu(80), LLAMA_8B, **asked), plan(gpu(12), LLAMA_8B, **asked)
+    assert (roomy.gradient_checkpointing, tight.gradient_checkpointing) == (False, True)
+    assert roomy.fits
+    assert tight.fits
+    assert "would need" in reasons(tight)["memory.gradient_checkpointing"][1]
+
+
+def test_tiny_passes_without_recomputation_lose_to_larger_ones_with_it() -> None:
+    """One short row a pass would unfold the weights sixteen times a step."""
+    asked: dict[str, Any] = {"max_length": 64, "train": {"batch_size": 64}}
+    one = {"memory": {"micro_batch_size": 1, "gradient_checkpointing": False}}
+    machine = Machine("cuda", "GPU", plan(LARGE, LLAMA_8B, **asked, **one).device_bytes, 0, 1)
+    made = plan(machine, LLAMA_8B, **asked)
+    assert made.gradient_checkpointing
+    assert made.micro_batch_size > 1
+
+
+def test_the_recipes_own_values_stand() -> None:
+    memory = {"micro_batch_size": 5, "gradient_checkpointing": True, "loss_chunk_size": 77}
+    made = plan(LARGE, memory=memory, train={"batch_size": 16})
+    assert (made.micro_batch_size, made.gradient_accumulation_steps) == (5, 4)
+    assert made.gradient_checkpointing is True
+    assert made.loss_chunk_size == 77
+    for key in ("memory.micro_batch_size", "memory.gradient_checkpointing"):
+        assert reasons(made)[key][1].endswith("as the recipe says")
+
+
+def test_a_micro_batch_above_the_batch_is_the_batch_and_says_so() -> None:
+    made = plan(LARGE, memory={"micro_batch_size": 32}, train={"batch_size": 16})
+    assert made.micro_batch_size == 16
+    assert "batch_size is only 16" in reasons(made)["memory.micro_batch_size"][1]
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked", "used", "said"),
+    [
+        (cpu(8), "paged_adamw_32bit", "adamw_32bit", "nothing to page from"),
+        (cpu(8), "paged_lion_8bit", "lion_8bit", "nothing to page from"),
+        (cpu(8), "adamw_8bit", "adamw_8bit", "as the recipe says"),
+        (LARGE, "sgd", "sgd", "as the recipe says"),
+        (LARGE, "paged_adamw_8bit", "paged_adamw_8bit", "as the recipe says"),
+    ],
+)
+def test_the_optimizer_is_what_this_machine_runs(
+    machine: Machine, asked: str, used: str, said: str
+) -> None:
+    made = plan(machine, optim={"name": asked})
+    assert made.optimizer == used
+    value, reason = reasons(made)["optim.name"]
+    assert value == used
+    assert said in reason
+
+
+def test_paging_is_said_with_its_bytes() -> None:
+    sections: dict[str, Any] = {"method": {"name": "lora", "dtype": "bfloat16"}}
+    assert "page out under pressure" in reasons(plan(LARGE, LLAMA_65B))["optim.name"][1]
+    made = plan(gpu(45), LLAMA_65B, **sections)
+    paged = next(item.bytes for item in made.memory if item.where == "host")
+    assert paged > 10**9
+    assert f"{paged / 1e9:.2f} GB of its states page out" in reasons(made)["optim.name"][1]
+
+
+def test_paging_is_the_last_resort() -> None:
+    """Recomputing and splitting come first: the states stay on the device if that is enough."""
+    made = plan(gpu(60), LLAMA_65B, method={"name": "lora", "dtype": "bfloat16"})
+    assert made.fits
+    assert all(item.where == "device" for item in made.memory)
+
+
+def test_the_budget_lowers_the_machine_and_never_raises_it() -> None:
+    lowered = plan(gpu(40), memory={"budget": "20GB"})
+    assert lowered.budget_bytes == 20_000_000_000
+    assert reasons(lowered)["memory.budget"][1] == "as the recipe says"
+    raised = plan(gpu(40), memory={"budget": "64GB"})
+    assert raised.budget_bytes == 40_000_000_000
+    assert "64GB is more" in reasons(raised)["memory.budget"][1]
+
+
+def test_quantisation_says_what_it_covers() -> None:
+    made = plan(LARGE, quantization={"skip_modules": ["down_proj"]})
+    value, reason = reasons(made)["quantization"]
+    assert value == "NF4 + double quant"
+    assert "12 of 14 linears" in reason
+    assert reasons(plan(LARGE, quantization={"bits": 8}))["quantization"][0] == "int8"
+    assert reasons(plan(LARGE, quantization={"bits": 16}))["quantization"][0] == "bfloat16"
+    assert reasons(plan(LARGE, GPT2))["quantization"][0] == "bfloat16"
+    assert "no linear of this gpt2" in reasons(plan(LARGE, GPT2))["quantization"][1]
+    stored = {**TINY, "quantization_config": {"load_in_8bit": True}}
+    assert "so is the checkpoint" in reasons(plan(LARGE, stored))["quantization"][1]
+
+
+def test_rows_longer_than_the_model_knows_are_pointed_out() -> None:
+    config = {**TINY, "max_position_embeddings": 512}
+    assert "data.max_length" not in reasons(plan(LARGE, config, max_length=512))
+    assert "512 positions" in reasons(plan(LARGE, config, max_length=513))["data.max_length"][1]
+
+
+def test_a_family_without_sdpa_is_refused_before_loading() -> None:
+    gemma = {**TINY, "model_type": "gemma2"}
+    with pytest.raises(UsageError, match="gemma2 without sdpa"):
+        plan(LARGE, gemma)
+    assert plan(LARGE, gemma, model={"name_or_path": "x", "attn_implementation": "eager"}).fits
+
+
+def test_training_quantised_weights_is_refused() -> None:
+    saved = {"name": "lora", "modules_to_save": ["down_proj"]}
+    with pytest.raises(UsageError, match="quantised weights") as caught:
+        plan(LARGE, method=saved)
+    assert "add down_proj to quantization.skip_modules" in caught.value.faults[0].hint
+    assert plan(LARGE, method=saved, quantization={"skip_modules": ["down_proj"]}).fits
+
+
+def test_counts_and_steps_are_there() -> None:
+    made = make(recipe(method={"name": "lora", "rank": 1}), LARGE, shape_of(TINY), rows=100)
+    assert made.trainable_parameters == 2 * (2 * 128 + 2 * 96 + 3 * 192)
+    assert made.total_parameters == shape_of(TINY).total_parameters
+    assert made.steps is not None
+    assert made.steps.total == 7
+    assert plan(LARGE).steps is None
+
+
+def test_a_plan_is_plain_json() -> None:
+    made = make(recipe(), gpu(1), shape_of(LLAMA_65B), rows=100)
+    read = json.loads(json.dumps(made.to_dict(), allow_nan=False))
+    assert read["fits"] is False
+    assert read["steps"]["total"] == 7
+    assert read["machine"]["device"] == "cuda"
+    assert (
+        sum(item["bytes"] for item in read["memory"] if item["where"] == "device")
+        == (read["device_bytes"])
+    )
+    assert {"part", "bytes", "where", "reason"} == set(read["memory"][0])
+    assert read["remedies"]

@@ -9,6 +9,7 @@ from qtune.evaluation.answers import (
 )
 from qtune.evaluation.decode import (
     Continuation,
+    context_length,
     decode,
     evaluating,
     greedy,
@@ -25,6 +26,7 @@ __all__ = [
     "LossMeasure",
     "answer",
     "answerable",
+    "context_length",
     "decode",
     "difference",
     "evaluate",

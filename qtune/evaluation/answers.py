@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from qtune.data import EncodedRow
+    from qtune.data import Rows
 
     Progress = Callable[[int, int], None]
 
@@ -34,39 +34,44 @@ class Answer:
         return asdict(self)
 
 
-def answerable(rows: Sequence[EncodedRow], limit: int) -> list[EncodedRow]:
+def answerable(rows: Rows, limit: int) -> Rows:
     """The first `limit` rows that have a prompt and a reference answer."""
-    found: list[EncodedRow] = []
-    for row in rows:
+    found: list[int] = []
+    for number in range(len(rows)):
         if len(found) == limit:
             break
+        row = rows[number]
         if row.prompt_ids and row.answer is not None:
-            found.append(row)
-    return found
+            found.append(number)
+    return rows.take(found)
 
 
 def answer(
     model: nn.Module,
     tokenizer: Any,
-    rows: Sequence[EncodedRow],
+    rows: Rows,
     *,
     max_new_tokens: int,
     batch_size: int,
     on_progress: Progress | None = None,
 ) -> list[Answer]:
-    """Greedy answers in the order of `rows`; `on_progress(done, all)` after each batch."""
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].prompt_ids or ()))
-    ends = stop_ids(model, tokenizer)
+    """Greedy answers in the order of `rows`; `on_progress(done, all)` after each batch.
+
+    An answer ends at the token that ends answers in these rows, or at one that the model names.
+    """
+    order = (-rows.lengths).argsort(kind="stable").tolist()
+    ends = stop_ids(model, tokenizer) | frozenset(rows.stop_ids)
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        prompts = [rows[index].prompt_ids or [] for index in chosen]
+        asked = [rows[index] for index in chosen]
+        prompts = [row.prompt_ids or [] for row in asked]
         continued = decode(model, prompts, max_new_tokens=max_new_tokens, stop_ids=ends)
-        for index, prompt, continuation in zip(chosen, prompts, continued, strict=True):
+        for index, row, continuation in zip(chosen, asked, continued, strict=True):
             answers[index] = Answer(
-                place=rows[index].place,
-                prompt=tokenizer.decode(prompt),
-                reference=rows[index].answer or "",
+                place=row.place,
+                prompt=tokenizer.decode(row.prompt_ids),
+                reference=row.answer or "",
                 text=tokenizer.decode(continuation.ids, skip_special_tokens=True),
                 stopped=continuation.stopped,
             )

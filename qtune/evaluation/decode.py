@@ -54,18 +54,30 @@ def decode(
     stop_ids: frozenset[int],
     choose: Choose = greedy,
 ) -> list[Continuation]:
-    """Continue each prompt until a stop token or `max_new_tokens`, all in one batch."""
+    """Continue each prompt until a stop token, `max_new_tokens` or the end of the context."""
+    room = context_length(model)
+    limits = [min(max_new_tokens, room - len(prompt)) for prompt in prompts]
     ids: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
     with evaluating(model):
-        for tokens in islice(token_stream(model, prompts, choose=choose), max_new_tokens):
+        for tokens in islice(token_stream(model, prompts, choose=choose), max(0, *limits)):
             for row, token in enumerate(tokens):
-                stopped[row] = stopped[row] or token in stop_ids
-                if not stopped[row]:
+                if stopped[row] or len(ids[row]) >= limits[row]:
+                    continue
+                if token in stop_ids:
+                    stopped[row] = True
+                else:
                     ids[row].append(token)
-            if all(stopped):
+            over = (len(row) >= limit for row, limit in zip(ids, limits, strict=True))
+            if all(end or full for end, full in zip(stopped, over, strict=True)):
                 break
     return [Continuation(ids=row, stopped=end) for row, end in zip(ids, stopped, strict=True)]
+
+
+def context_length(model: Any) -> int:
+    """The most positions that the model knows."""
+    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(known) if known else 2**31
 
 
 def token_stream(
@@ -82,6 +94,7 @@ def token_stream(
     # The filler stands on masked positions only, so any id does.
     ids, mask = _left_padded(prompts, filler=prompts[0][0], device=device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    last = context_length(model) - 1
     cache: Any = None
     while True:
         # Not around the loop: a suspended generator would leave gradients off for its caller.
@@ -89,7 +102,8 @@ def token_stream(
             output = model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
+                # a row that is full goes along at the last position; nobody reads it
+                position_ids=positions.clamp(max=last),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,

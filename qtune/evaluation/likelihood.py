@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.batch import collate
-from qtune.errors import DataError
+from qtune.errors import DataError, ModelError
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from qtune.data import EncodedRow
+    from qtune.data import Rows
     from qtune.losses import CausalLoss
 
     Progress = Callable[[int, int], None]
@@ -37,7 +37,7 @@ class LossMeasure:
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
-        return math.exp(self.loss)
+        return _exp(self.loss)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""
@@ -46,8 +46,8 @@ class LossMeasure:
             "loss_low": self.low,
             "loss_high": self.high,
             "perplexity": self.perplexity,
-            "perplexity_low": math.exp(self.low),
-            "perplexity_high": math.exp(self.high),
+            "perplexity_low": _exp(self.low),
+            "perplexity_high": _exp(self.high),
             "tokens": self.tokens,
             "rows": self.rows,
         }
@@ -55,7 +55,7 @@ class LossMeasure:
 
 def measure_loss(
     model: torch.nn.Module,
-    rows: Sequence[EncodedRow],
+    rows: Rows,
     *,
     loss: CausalLoss,
     batch_size: int,
@@ -65,7 +65,7 @@ def measure_loss(
 ) -> LossMeasure:
     """Measure every row once; `on_progress(done, all)` after each batch."""
     # Rows of like length share a batch: less padding, and the same sums.
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids))
+    order = (-rows.lengths).argsort(kind="stable").tolist()
     sums, counts = [0.0] * len(rows), [0] * len(rows)
     with evaluating(model):
         for start in range(0, len(order), batch_size):
@@ -89,6 +89,10 @@ def summarise(sums: Sequence[float], counts: Sequence[int]) -> LossMeasure:
             "no row has a token to be measured on",
             hint="the answers are empty, or cut off by data.max_length",
         )
+    if not all(map(math.isfinite, sums)):
+        raise ModelError(
+            "the loss is NaN or infinite on some rows", hint="the weights are broken, or overflow"
+        )
     interval = ratio_interval(sums, counts)
     return LossMeasure(
         loss=math.fsum(sums) / tokens,
@@ -109,3 +113,8 @@ def difference(ours: LossMeasure, base: LossMeasure) -> dict[str, float]:
         ours.row_counts,
     )
     return {"loss": ours.loss - base.loss, "loss_low": interval.low, "loss_high": interval.high}
+
+
+def _exp(loss: float) -> float:
+    """exp, but no overflow for a model that is hopeless."""
+    return math.exp(min(loss, 700.0))

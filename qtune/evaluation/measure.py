@@ -9,9 +9,9 @@ from qtune.evaluation.answers import answer, answerable, score
 from qtune.evaluation.likelihood import measure_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from qtune.data import EncodedRow
+    from qtune.data import Rows
     from qtune.losses import CausalLoss
     from qtune.recipe.sections import EvalSection
 
@@ -23,7 +23,7 @@ SCORES = ("exact_match", "token_f1", "stopped")
 def evaluate(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[EncodedRow],
+    rows: Rows,
     section: EvalSection,
     *,
     loss: CausalLoss,
@@ -43,7 +43,7 @@ def evaluate(
     )
     figures = {"loss": measured.loss, "perplexity": measured.perplexity}
     chosen = answerable(rows, section.generate_rows)
-    if chosen:
+    if len(chosen):
         answers = answer(
             model,
             tokenizer,

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from qtune.ops.nf4 import is_quantized
+from qtune.methods.saved_module import SavedModule
+from qtune.ops.nf4 import is_quantized, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor, nn
 
 MAX_POSITIONS = 2048
 MAX_BYTES = 2**30  # of kept logits
@@ -53,6 +54,11 @@ def sample(rows: Sequence[Sequence[int]], *, vocabulary: int) -> list[list[int]]
     return [row for row in chosen if row]
 
 
+def kept_bytes(vocabulary: int) -> int:
+    """The most that kept logits take."""
+    return min(MAX_BYTES, 4 * vocabulary * MAX_POSITIONS)
+
+
 def fixed_rows(vocabulary: int, *, rows: int = 8, length: int = 64) -> list[list[int]]:
     """Seeded random token ids, for when a run's data is gone."""
     random = torch.Generator().manual_seed(0)
@@ -60,13 +66,42 @@ def fixed_rows(vocabulary: int, *, rows: int = 8, length: int = 64) -> list[list
     return ids
 
 
+class Widened(nn.Module):
+    """A quantised linear that computes in fp32 with the very weight of its compute dtype.
+
+    The 4-bit kernels decode into the dtype of their input: fed with fp32 they would multiply with
+    a finer weight than the one that a bf16 model was trained with.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @property
+    def weight(self) -> Tensor:
+        """[out, in], decoded anew each time."""
+        return weight_of(self.layer).float()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """[out], if there is one."""
+        held = getattr(self.layer, "bias", None)
+        return held if isinstance(held, Tensor) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return functional.linear(x, self.weight, self.bias)
+
+
 def widen(model: nn.Module) -> None:
     """Compute in fp32 with the very weights that are there; quantised ones stay packed."""
-    layer: Any
-    for layer in model.modules():
-        if is_quantized(layer):
-            layer.compute_dtype = torch.float32
-            layer.compute_type_is_set = True
+    quantized = [name for name, module in model.named_modules() if is_quantized(module)]
+    for name in quantized:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, Widened(model.get_submodule(name)))
+    for module in model.modules():
+        if isinstance(module, SavedModule):
+            module.base_dtype = torch.float32
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point():
             tensor.data = tensor.data.float()

@@ -1,0 +1,139 @@
+"""`qtune generate` and `qtune chat`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qtune.cli.output import news, print_json
+from qtune.errors import UsageError
+
+if TYPE_CHECKING:
+    from qtune.run.generate import Chat, Speaker
+
+Thing = Annotated[str, typer.Argument(help="A run folder, an adapter folder or a model.")]
+Base = Annotated[
+    str | None, typer.Option("--base", help="The base model of an adapter, when it lies elsewhere.")
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Feed the text as it stands, without a template.")]
+Length = Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the sampling.")]
+Quietly = Annotated[bool, typer.Option("--quiet", "-q", help="No news on stderr.")]
+LEAVE, FORGET = ("/exit", "/quit"), "/new"
+
+
+def generate(  # noqa: PLR0913 - one parameter an option
+    thing: Thing,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="A prompt; repeatable.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="A file with one prompt; - is stdin.")
+    ] = None,
+    base: Base = None,
+    raw: Raw = False,
+    max_new_tokens: Length = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print prompts and texts as JSON.")
+    ] = False,
+    quiet: Quietly = False,
+) -> None:
+    """Continue a prompt, encoded as the model's training prompts were.
+
+    Examples:
+      qtune generate runs/first --prompt "two lattes, please"
+      qtune generate merged/ --prompt-file question.txt --max-new-tokens 300
+    """
+    prompts = [*(prompt or []), *_read(prompt_file)]
+    if not prompts:
+        raise UsageError("no prompt", hint="add --prompt TEXT or --prompt-file FILE")
+    speaker = _speaker(thing, base=base, raw=raw, temperature=temperature, seed=seed, quiet=quiet)
+    from qtune.run.generate import generate as run
+
+    report = run(speaker, prompts, max_new_tokens=max_new_tokens)
+    if as_json:
+        print_json(report)
+    else:
+        for result in report["results"]:
+            sys.stdout.write(result["text"] + "\n")
+
+
+def chat(
+    thing: Thing,
+    base: Base = None,
+    raw: Raw = False,
+    max_new_tokens: Length = 512,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    quiet: Quietly = False,
+) -> None:
+    """Talk with a model; /new begins anew, /exit or Ctrl-D ends. Works with piped lines, too.
+
+    Examples:
+      qtune chat runs/first
+      qtune chat Qwen/Qwen3-8B --temperature 0.7
+    """
+    speaker = _speaker(thing, base=base, raw=raw, temperature=temperature, seed=seed, quiet=quiet)
+    from qtune.run.generate import Chat
+
+    talk = Chat(speaker, max_new_tokens=max_new_tokens)
+    if not quiet:
+        memory = "remembers its turns" if talk.remembers else "each line is a prompt of its own"
+        news().print(f"{speaker.name}: {memory}; /new, /exit", markup=False)
+    _converse(talk)
+
+
+def _converse(talk: Chat) -> None:
+    """Read lines and stream answers until the end of input."""
+    asking = sys.stdin.isatty()
+    while True:
+        if asking:
+            sys.stderr.write("> ")
+            sys.stderr.flush()
+        line = sys.stdin.readline()
+        text = line.strip()
+        if not line or text in LEAVE:
+            return
+        if text == FORGET:
+            talk.forget()
+        elif text:
+            for piece in talk.reply(text):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+def _read(file: Path | None) -> list[str]:
+    """The text of a prompt file, without its last line break."""
+    if file is None:
+        return []
+    if str(file) == "-":
+        return [sys.stdin.read().removesuffix("\n")]
+    try:
+        return [file.read_text(encoding="utf-8").removesuffix("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read the prompt: {reason}", place=str(file)) from error
+
+
+def _speaker(
+    thing: str, *, base: str | None, raw: bool, temperature: float, seed: int, quiet: bool
+) -> Speaker:
+    from qtune.cli.train_command import make_display
+    from qtune.run.display import Quiet
+    from qtune.run.generate import Speaker
+
+    display = Quiet() if quiet else make_display()
+    try:
+        return Speaker(
+            thing, base=base, raw=raw, temperature=temperature, seed=seed, display=display
+        )
+    finally:
+        display.close()

@@ -1,0 +1,116 @@
+"""`qtune merge`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qtune.cli.output import print_json, results
+
+
+class Onto(StrEnum):
+    """The weights that the adapter is added to."""
+
+    dequantized = "dequantized"
+    original = "original"
+
+
+class Dtype(StrEnum):
+    """The dtype of the written weights."""
+
+    auto = "auto"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+def merge(  # noqa: PLR0913 - one parameter an option
+    thing: Annotated[str, typer.Argument(help="A run folder or an adapter folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
+    onto: Annotated[
+        Onto | None,
+        typer.Option("--base", help="Add to the weights trained on, or to the 16-bit originals."),
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="The base model of an adapter, when it lies elsewhere.")
+    ] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="dtype of the weights; auto keeps that of the base.")
+    ] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The largest weight file.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare the merged model with the trained one.")
+    ] = True,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No news on stderr.")] = False,
+) -> None:
+    """Fold an adapter into full weights that load in plain transformers.
+
+    The model is never whole in memory while it is written. The result is compared with the trained
+    model and kept only if it is the same (merge.max_kl).
+
+    Examples:
+      qtune merge runs/first -o merged
+      qtune merge runs/first -o merged-fp32 --dtype float32
+      qtune merge runs/first -o other --base original
+    """
+    from qtune.cli.train_command import make_display
+    from qtune.run.display import Quiet
+    from qtune.run.merge import merge as run
+
+    settings = {
+        key: str(value)
+        for key, value in (("base", onto), ("dtype", dtype), ("max_shard_size", max_shard_size))
+        if value is not None
+    }
+    display = Quiet() if quiet else make_display()
+    try:
+        report = run(
+            thing,
+            output,
+            base=base_model,
+            overrides=overrides or (),
+            settings=settings,
+            verify=verify,
+            display=display,
+        )
+    finally:
+        display.close()
+    if as_json:
+        print_json(report)
+    else:
+        results().print(summary(report), markup=False, soft_wrap=True)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """A merge in a few lines."""
+    files = "file" if report["files"] == 1 else "files"
+    lines = [
+        f"{report['output']}: {report['edits']} of {report['tensors']} tensors edited, "
+        f"{report['bytes'] / 1e6:,.1f} MB of {report['dtype']} in {report['files']} {files}, "
+        f"on the {report['base']} base"
+    ]
+    if report["unties_embeddings"]:
+        lines.append("the embedding and the head, tied in the base, are two tensors now")
+    if report["rounding"] > 1e-6:
+        lines.append(
+            f"rounding to {report['dtype']}: {100 * report['rounding']:.2g} % of the change"
+        )
+    found = report["verification"]
+    if found is None:
+        lines.append("not verified")
+    else:
+        lines.append(
+            f"against the trained model on {found['positions']:,} positions of {found['rows']}: "
+            f"KL {found['kl']:.2e} nats per token (worst {found['max_kl']:.2e}), "
+            f"top-1 agreement {100 * found['top1']:.2f} %"
+        )
+    return "\n".join(lines)

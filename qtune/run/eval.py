@@ -1,0 +1,259 @@
+"""`qtune eval`: loss, perplexity and answers, with the adapter and without it, side by side."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtune import data, evaluation, losses, models, recipe
+from qtune.errors import DataError, OutputError, UsageError
+from qtune.recipe.sections import DataSection, Recipe, SourceSection
+from qtune.run.subject import load, refuse_overrides, resolve, working_device
+from qtune.runs import write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qtune.data import Rows
+    from qtune.evaluation import Answer, LossMeasure
+    from qtune.run.display import Display
+    from qtune.run.subject import Loaded, Subject
+
+RECIPE_ENDINGS = (".yaml", ".yml")
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much to measure; what is not given is the recipe's."""
+
+    rows: int | None = None
+    generate: int | None = None
+    max_new_tokens: int | None = None
+
+
+_RECIPES = Limits()
+
+
+def evaluate(
+    thing: str,
+    against: str | None = None,
+    *,
+    base: str | None = None,
+    overrides: Sequence[str] = (),
+    limits: Limits = _RECIPES,
+    output: Path | None = None,
+    display: Display,
+) -> dict[str, Any]:
+    """Measure `thing` on the held-out rows of its run, of a recipe, or of a data file."""
+    started = time.perf_counter()
+    by_recipe = against is not None and _is_recipe(against)
+    subject = resolve(thing, base=base, overrides=overrides)
+    if not by_recipe:
+        refuse_overrides(subject, overrides)
+    asked = _recipe(subject, against, overrides)
+    if by_recipe:
+        subject = _quantized_like(subject, asked, overrides)
+    target = _report_path(subject, output)
+    tokenizer = models.load_tokenizer(subject.model)
+    chosen = held_out(subject, asked, against, tokenizer, display)[: limits.rows]
+    count = asked.eval.generate_rows if limits.generate is None else limits.generate
+    asked_rows = evaluation.answerable(chosen, count)
+    if count and not len(asked_rows):
+        raise DataError(
+            "no row has a prompt and an answer to generate", hint="leave --generate out"
+        )
+
+    progress = partial(display.progress, "loading")
+    loaded = load(subject, device=working_device(), on_progress=progress)
+    bench = Bench(asked, loaded, tokenizer, chosen, asked_rows, limits, display)
+    sides = bench.measure(subject)
+    report = {
+        "thing": subject.name,
+        "kind": subject.kind,
+        "base": subject.base_name,
+        "rows": len(chosen),
+        **{name: side.figures() for name, side in sides.items()},
+    }
+    if len(sides) == 2:
+        report["difference"] = difference(sides["adapter"], sides["base"])
+    report["seconds"] = round(time.perf_counter() - started, 3)
+    if target is not None:
+        _write(target, report, sides, display)
+    return report
+
+
+class Side:
+    """What was measured of one model."""
+
+    def __init__(self, loss: LossMeasure, answers: list[Answer]) -> None:
+        self.loss = loss
+        self.answers = answers
+
+    def figures(self) -> dict[str, Any]:
+        """For the report."""
+        scores = evaluation.score(self.answers) if self.answers else None
+        return self.loss.to_dict() | ({"answers": scores} if scores else {})
+
+
+class Bench:
+    """The rows and settings that every side is measured with."""
+
+    def __init__(
+        self,
+        asked: Recipe,
+        loaded: Loaded,
+        tokenizer: Any,
+        rows: Rows,
+        asked_rows: Rows,
+        limits: Limits,
+        display: Display,
+    ) -> None:
+        micro = asked.memory.micro_batch_size
+        self._batch_size = asked.eval.batch_size or (micro if micro != "auto" else BATCH_SIZE)
+        self._loss = losses.CausalLoss(chunk_size=asked.memory.loss_chunk_size)
+        self._max_new_tokens = limits.max_new_tokens or asked.eval.max_new_tokens
+        self._loaded = loaded
+        self._tokenizer = tokenizer
+        self._rows = rows
+        self._asked_rows = asked_rows
+        self._display = display
+
+    def measure(self, subject: Subject) -> dict[str, Side]:
+        """{model} for a plain model; {adapter, base} where there is an adapter to switch off."""
+        method = self._loaded.method
+        if method is None:
+            return {"model": self._side(subject.name)}
+        adapter = self._side("adapter")
+        with method.disabled():
+            return {"adapter": adapter, "base": self._side("base")}
+
+    def _side(self, name: str) -> Side:
+        model = self._loaded.base.model
+        progress = self._display.progress
+        loss = evaluation.measure_loss(
+            model,
+            self._rows,
+            loss=self._loss,
+            batch_size=self._batch_size,
+            pad_id=evaluation.filler_id(self._tokenizer),
+            device=next(model.parameters()).device,
+            on_progress=partial(progress, f"measuring the {name}"),
+        )
+        answers = evaluation.answer(
+            model,
+            self._tokenizer,
+            self._asked_rows,
+            max_new_tokens=self._max_new_tokens,
+            batch_size=self._batch_size,
+            on_progress=partial(progress, f"answers of the {name}"),
+        )
+        return Side(loss, answers)
+
+
+def difference(ours: Side, base: Side) -> dict[str, Any]:
+    """Adapter minus base on the same rows, with paired intervals."""
+    moved: dict[str, Any] = evaluation.difference(ours.loss, base.loss)
+    if ours.answers:
+        moved["answers"] = evaluation.score_difference(ours.answers, base.answers)
+    return moved
+
+
+def held_out(
+    subject: Subject, asked: Recipe, against: str | None, tokenizer: Any, display: Display
+) -> Rows:
+    """The rows to measure on: those named, or those that the run kept apart."""
+    if against is not None and not _is_recipe(against):
+        sources: tuple[SourceSection, ...] = asked.data.eval
+    elif asked.data.eval:
+        sources = asked.data.eval
+    elif asked.data.val_size:
+        prepared = data.prepare(asked, tokenizer, on_progress=partial(display.progress, "reading"))
+        assert prepared.eval is not None
+        return prepared.eval
+    else:
+        raise DataError(
+            "nothing was held out: the recipe has neither data.eval nor data.val_size",
+            hint=f"name a data file: qtune eval {subject.name} FILE",
+        )
+    return data.read_eval(sources, asked, tokenizer)
+
+
+def _recipe(subject: Subject, against: str | None, overrides: Sequence[str]) -> Recipe:
+    """The settings of the evaluation: of the recipe named, of the run, or the defaults."""
+    if against is not None and _is_recipe(against):
+        return recipe.load(against, overrides).recipe
+    if against is None:
+        if subject.recipe is None:
+            raise UsageError(
+                f"{subject.name} has no recipe, so there are no rows to measure it on",
+                hint="add a recipe or a data file after it",
+            )
+        return subject.recipe
+    source = SourceSection(path=_named(against))
+    if subject.recipe is None:
+        return Recipe(
+            model=subject.model,
+            quantization=subject.quantization,
+            data=DataSection(train=(source,), eval=(source,)),
+        )
+    settings = _reading_like(subject.recipe, source)
+    section = subject.recipe.data.model_copy(update={"eval": (settings,)})
+    return subject.recipe.model_copy(update={"data": section})
+
+
+def _quantized_like(subject: Subject, asked: Recipe, overrides: Sequence[str]) -> Subject:
+    """An adapter without a run is loaded as the recipe says; a model only if --set says so."""
+    told = any(override.startswith("quantization.") for override in overrides)
+    if subject.recipe is None and (subject.kind == "adapter" or told):
+        return replace(subject, quantization=asked.quantization)
+    return subject
+
+
+def _reading_like(known: Recipe, source: SourceSection) -> SourceSection:
+    """Read another file as the run's own files are read: format, columns, prompt template."""
+    example = (*known.data.eval, *known.data.train)[0]
+    return example.model_copy(update={"path": source.path, "max_rows": None})
+
+
+def _named(against: str) -> str:
+    """A local file by its full path, anything else as a hub id."""
+    path = Path(against).expanduser()
+    return str(path.resolve()) if path.exists() else against
+
+
+def _is_recipe(against: str) -> bool:
+    return Path(against).suffix in RECIPE_ENDINGS or ("/" not in against and "." not in against)
+
+
+def _report_path(subject: Subject, output: Path | None) -> Path | None:
+    """Where the report goes: the file asked for, or the next free eval.json of the run."""
+    if output is not None:
+        if output.exists():
+            raise OutputError("the file exists already", place=str(output), hint="name another")
+        if not output.parent.is_dir():
+            raise UsageError("no such folder", place=str(output.parent))
+        return output
+    if subject.kind != "run" or subject.run is None:
+        return None
+    number = 1
+    while (path := subject.run / f"eval{f'-{number}' if number > 1 else ''}.json").exists():
+        number += 1
+    return path
+
+
+def _write(target: Path, report: dict[str, Any], sides: dict[str, Side], display: Display) -> None:
+    """The report, and beside it every answer as a line of JSON."""
+    lines = [
+        json.dumps({"side": name, **answer.to_dict()}, ensure_ascii=False)
+        for name, side in sides.items()
+        for answer in side.answers
+    ]
+    if lines:
+        write_text(target.with_suffix(".predictions.jsonl"), "\n".join(lines) + "\n")
+    write_json(target, report)
+    display.line(f"written to {target}")

@@ -1,0 +1,215 @@
+"""`qtune merge`: fold an adapter into full weights and prove that they are the trained model."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qtune import data, merging, models, plan
+from qtune.errors import CheckError, QtuneError, ResourceError
+from qtune.merging import fidelity
+from qtune.models.files import locate
+from qtune.recipe.sections import MergeSection
+from qtune.run.subject import load, refuse_overrides, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from qtune.merging import Fidelity, Merge, MergeReport
+    from qtune.run.display import Display
+    from qtune.run.subject import Subject
+
+SAMPLE_ROWS = 64
+CPU = torch.device("cpu")
+
+
+def merge(
+    thing: str,
+    target: Path,
+    *,
+    base: str | None = None,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    verify: bool = True,
+    display: Display,
+) -> dict[str, Any]:
+    """Write the merged model of a run or an adapter to the new folder `target`.
+
+    `settings` are keys of the recipe's merge section, over it.
+    """
+    subject = resolve(thing, base=base, overrides=overrides)
+    refuse_overrides(subject, overrides)
+    section = subject.recipe.merge if subject.recipe else MergeSection()
+    section = MergeSection.model_validate(section.model_dump() | dict(settings or {}))
+    shard_bytes = plan.parse_size(section.max_shard_size, place="merge.max_shard_size")
+    adapter = subject.read_adapter()
+    edits = adapter.merge_edits()
+    folder = models.resolve(subject.model)
+    adapter.require_base(models.fingerprint(folder))
+    work = merging.prepare(
+        folder,
+        subject.model,
+        subject.quantization,
+        edits,
+        base=section.base,
+        dtype=None if section.dtype == "auto" else getattr(torch, section.dtype),
+        tokenizer_folder=locate(subject.model.tokenizer) if subject.model.tokenizer else folder,
+    )
+    read = [subject.run] if subject.run else [adapter.folder]
+    merging.preflight(work, target, protected=read)
+    trained = trained_model(subject, work, section, display) if verify else None
+    report = merging.write(
+        work,
+        target,
+        max_shard_bytes=shard_bytes,
+        verify=trained.check if trained else _no_check,
+        card=partial(
+            merging.card,
+            base_name=subject.base_name,
+            summary=summary(subject),
+            on_hub=not Path(subject.model.name_or_path).is_dir(),
+        ),
+        on_progress=partial(display.progress, "merging"),
+    )
+    return {"thing": subject.name, "output": str(target), **_told(report, trained)}
+
+
+@dataclass
+class Trained:
+    """What the trained model says to the sample, and the bound on how far the merge may be."""
+
+    rows: list[list[int]]
+    logits: list[Tensor]
+    source: str
+    section: MergeSection
+    attention: str
+    display: Display
+
+    def check(self, folder: Path) -> Fidelity:
+        """Load the merged folder in plain transformers; `CheckError` when it is another model."""
+        self.display.line("verifying: the merged model in plain transformers")
+        found = fidelity.compare(self.logits, _plain(folder, self.attention), self.rows)
+        if self.section.base == "dequantized" and not found.kl <= self.section.max_kl:
+            raise CheckError(
+                f"the merged model is not the trained one: mean KL {found.kl:.2e} nats per token, "
+                f"allowed {self.section.max_kl:.2e} (top-1 agreement {100 * found.top1:.2f} %)",
+                place="merge.max_kl",
+                hint=_way_out(self.section),
+            )
+        return found
+
+
+def trained_model(
+    subject: Subject, work: Merge, section: MergeSection, display: Display
+) -> Trained:
+    """The logits of quantised base and live adapter in fp32 compute; the model is let go again."""
+    vocabulary = int(work.blueprint.network.config.get_text_config().vocab_size)
+    check_memory(work.parameters, vocabulary)
+    rows, source = sample_rows(subject, vocabulary, display)
+    loaded = load(subject, device=CPU, on_progress=partial(display.progress, "loading"))
+    display.line(f"verifying on {sum(map(len, rows)):,} positions of {source}")
+    fidelity.widen(loaded.base.model)
+    logits = fidelity.all_logits(loaded.base.model, rows)
+    del loaded
+    gc.collect()
+    return Trained(rows, logits, source, section, subject.model.attn_implementation, display)
+
+
+def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[list[list[int]], str]:
+    """Rows of the run's data (held-out ones if it has some), else fixed random tokens."""
+    if subject.recipe is not None:
+        section = subject.recipe.data
+        sources = [
+            source.model_copy(update={"max_rows": min(source.max_rows or SAMPLE_ROWS, SAMPLE_ROWS)})
+            for source in section.eval or section.train
+        ]
+        try:
+            rows = data.read_eval(sources, subject.recipe, models.load_tokenizer(subject.model))
+            found = fidelity.sample([row.input_ids for row in rows], vocabulary=vocabulary)
+        except QtuneError as error:
+            display.line(f"the run's data cannot be read any more: {error}")
+        else:
+            return found, "the held-out rows" if section.eval else "the training rows"
+    found = fidelity.sample(fidelity.fixed_rows(vocabulary), vocabulary=vocabulary)
+    return found, "random tokens"
+
+
+def check_memory(parameters: int, vocabulary: int) -> None:
+    """`ResourceError` unless the larger of the two models fits into this machine's free memory."""
+    needed = 4 * parameters + fidelity.kept_bytes(vocabulary)
+    free = plan.Machine.probe().host_memory
+    if 0 < free < needed:
+        raise ResourceError(
+            f"verifying the merge needs {plan.human(needed)} of host memory (the merged model in "
+            f"fp32), {plan.human(free)} are free",
+            hint="merge on a larger machine, or add --no-verify and check the result elsewhere",
+        )
+
+
+def summary(subject: Subject) -> dict[str, Any]:
+    """What the model card tells of the recipe; data by file name only."""
+    asked = subject.recipe
+    if asked is None:
+        return {"base": subject.base_name}
+    told = {
+        "base": subject.base_name,
+        "data": ", ".join(Path(source.path).name for source in asked.data.train),
+        **{f"quantization.{key}": value for key, value in asked.quantization},
+        **{f"method.{key}": value for key, value in asked.method},
+        "optim.name": asked.optim.name,
+        "optim.learning_rate": asked.optim.learning_rate,
+        "train.batch_size": asked.train.batch_size,
+        "train.num_train_epochs": asked.train.num_train_epochs,
+        "train.max_steps": asked.train.max_steps,
+        "train.seed": asked.train.seed,
+    }
+    return {key: value for key, value in told.items() if value not in (None, (), {})}
+
+
+def _plain(folder: Path, attention: str) -> Any:
+    """The folder as any user of transformers loads it, in fp32; `CheckError` if keys are left."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, facts = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    left = {key: sorted(map(str, names)) for key, names in facts.items() if names}
+    if left:
+        raise CheckError(f"transformers cannot load the merged model whole: {left}")
+    return model
+
+
+def _no_check(_: Path) -> None:
+    logging.getLogger(__name__).info("not verified")
+
+
+def _way_out(section: MergeSection) -> str:
+    if section.dtype in ("bfloat16", "float16", "auto"):
+        return "nothing was written; merge with --dtype float32, or raise merge.max_kl"
+    return "nothing was written; see --base and merge.max_kl"
+
+
+def _told(report: MergeReport, trained: Trained | None) -> dict[str, Any]:
+    told = report.to_dict()
+    if trained is not None:
+        told["verification"] |= {"rows": trained.source}
+    return told

@@ -1,0 +1,201 @@
+"""What a person points at: a run folder, an adapter, or a model, and how its base is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from qtune import methods, models, recipe
+from qtune.errors import ModelError, UsageError
+from qtune.models.files import read_config
+from qtune.recipe.sections import ModelSection, QuantizationSection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qtune.methods import AdapterFile
+    from qtune.methods.base import Method
+    from qtune.models import Base
+    from qtune.recipe.sections import Recipe
+
+RECIPE, ADAPTER, MODEL = "recipe.yaml", "adapter_config.json", "config.json"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to work with: a base, and perhaps an adapter on it and the recipe of its run."""
+
+    kind: Literal["run", "adapter", "model"]
+    name: str
+    model: ModelSection
+    quantization: QuantizationSection
+    adapter: Path | None = None
+    recipe: Recipe | None = None
+    run: Path | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The base's hub id, or its folder's own name: no path of this machine."""
+        path = Path(self.model.name_or_path)
+        return path.name if path.is_dir() else self.model.name_or_path
+
+    def read_adapter(self) -> AdapterFile:
+        """The adapter's files, checked; `UsageError` when the subject is a plain model."""
+        if self.adapter is None:
+            raise UsageError(
+                f"{self.name} is a model without an adapter",
+                hint="name a run folder, or an adapter folder with adapter_config.json",
+            )
+        return methods.read(self.adapter)
+
+
+@dataclass
+class Loaded:
+    """A subject in memory; `method` is attached to the base's model."""
+
+    base: Base
+    method: Method | None
+
+
+def resolve(thing: str, *, base: str | None = None, overrides: Sequence[str] = ()) -> Subject:
+    """Tell what `thing` is; `base` names the base model of an adapter that lies alone."""
+    path = Path(thing).expanduser()
+    if path.is_file():
+        raise UsageError(
+            "a file, where a run folder, an adapter folder or a model is wanted",
+            place=thing,
+            hint="a recipe is trained first: qtune train"
+            if path.suffix in (".yaml", ".yml")
+            else "",
+        )
+    if path.is_dir():
+        return _folder(path, base=base, overrides=overrides)
+    if path.is_absolute() or thing.startswith((".", "~")) or thing.count("/") > 1:
+        raise UsageError("no such folder", place=thing)
+    return _model(ModelSection(name_or_path=thing), name=thing)
+
+
+def _folder(path: Path, *, base: str | None, overrides: Sequence[str]) -> Subject:
+    if (path / RECIPE).is_file():
+        return _run(path, path / "adapter", kind="run", base=base, overrides=overrides)
+    if (path / ADAPTER).is_file():
+        # runs/x/adapter, or runs/x/checkpoints/step-000100
+        for run in path.resolve().parents[:2]:
+            if (run / RECIPE).is_file():
+                return _run(run, path, kind="adapter", base=base, overrides=overrides)
+        return _lone_adapter(path, base=base)
+    if (path / MODEL).is_file():
+        section = ModelSection(name_or_path=str(path.resolve()))
+        return _model(section, name=path.resolve().name)
+    raise UsageError(
+        f"neither a run ({RECIPE}), nor an adapter ({ADAPTER}), nor a model ({MODEL})",
+        place=str(path),
+    )
+
+
+def _run(
+    run: Path,
+    adapter: Path,
+    *,
+    kind: Literal["run", "adapter"],
+    base: str | None,
+    overrides: Sequence[str],
+) -> Subject:
+    if not (adapter / ADAPTER).is_file():
+        checkpoints = sorted((run / "checkpoints").glob("step-*"))
+        raise ModelError(
+            "the run has no finished adapter",
+            place=str(run),
+            hint=f"name a checkpoint, such as {checkpoints[-1]}"
+            if checkpoints
+            else "train it first",
+        )
+    settings = [*overrides, f"model.name_or_path={base}"] if base else overrides
+    asked = recipe.load(run / RECIPE, settings).recipe
+    return Subject(
+        kind=kind,
+        name=run.resolve().name if kind == "run" else f"{run.resolve().name}/{adapter.name}",
+        model=asked.model,
+        quantization=asked.quantization,
+        adapter=adapter,
+        recipe=asked,
+        run=run,
+    )
+
+
+def _lone_adapter(path: Path, *, base: str | None) -> Subject:
+    found = methods.read(path)
+    name = base or found.base_model
+    if not name:
+        raise UsageError("the adapter does not say its base", place=str(path), hint="add --base")
+    local = Path(name).expanduser()
+    if base is None and not local.is_dir() and "/" not in name:
+        raise UsageError(
+            f"the adapter's base {name!r} is no folder here", place=str(path), hint="add --base"
+        )
+    section = ModelSection(name_or_path=str(local.resolve()) if local.is_dir() else name)
+    return Subject(
+        kind="adapter",
+        name=path.resolve().name,
+        model=section,
+        # As qtune trains by default; a base that is stored quantised says itself how.
+        quantization=stored_quantization(section) or QuantizationSection(),
+        adapter=path,
+    )
+
+
+def _model(section: ModelSection, *, name: str) -> Subject:
+    config = read_config(models.resolve(section))
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+    dense = QuantizationSection(
+        bits=16, compute_dtype="float32" if dtype == "float32" else "bfloat16"
+    )
+    return Subject("model", name, section, stored_quantization(section) or dense)
+
+
+def stored_quantization(section: ModelSection) -> QuantizationSection | None:
+    """How a checkpoint says it is quantised by bitsandbytes; None for a dense one."""
+    stored = read_config(models.resolve(section)).get("quantization_config")
+    if not stored:
+        return None
+    if not stored.get("load_in_4bit"):
+        return QuantizationSection(bits=8)
+    facts: dict[str, Any] = {
+        "quant_type": stored.get("bnb_4bit_quant_type", "fp4"),
+        "double_quant": bool(stored.get("bnb_4bit_use_double_quant", False)),
+    }
+    if stored.get("bnb_4bit_compute_dtype") == "float32":
+        facts["compute_dtype"] = "float32"
+    return QuantizationSection(bits=4, **facts)
+
+
+def refuse_overrides(subject: Subject, overrides: Sequence[str]) -> None:
+    """`UsageError` when there are overrides and no recipe to change."""
+    if overrides and subject.recipe is None:
+        raise UsageError("--set changes a recipe, and there is none", hint="name a run folder")
+
+
+def load(
+    subject: Subject, *, device: torch.device, on_progress: Callable[[int, int], None] | None = None
+) -> Loaded:
+    """The base as it was trained on, with the adapter live; `ModelError` if they do not fit."""
+    adapter = subject.read_adapter() if subject.adapter is not None else None
+    base = models.load(
+        subject.model,
+        subject.quantization,
+        device=device,
+        gradient_checkpointing=False,
+        on_progress=on_progress,
+    )
+    base.model.eval()
+    if adapter is None:
+        return Loaded(base, None)
+    return Loaded(base, adapter.attach(base.model, base_fingerprint=base.fingerprint))
+
+
+def working_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -73,7 +73,7 @@ def prepare(
         train_sources=train_sources,
         eval_sources=eval_sources,
         held_out=0 if held is None or data.eval else len(held),
-        shared=0 if held is None else shared_rows(train, held),
+        shared=shared_rows(train, held) if held is not None and data.eval else 0,
         max_length=data.max_length,
         example=marked(train[0], tokenizer),
         example_place=train[0].place,

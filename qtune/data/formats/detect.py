@@ -76,7 +76,7 @@ def _named(row: Row, source: SourceSection, name: str, why: str) -> Detected:
     missing += [f for f in columns if columns[f] not in row.values and f not in missing]
     if missing:
         wanted = [columns.get(field, field) for field in missing]
-        raise _no_columns(row, f"{name} needs {_listed(wanted)}", wanted)
+        raise _no_columns(row, f"{_listed(wanted)} for {name}", wanted)
     return Detected(chosen, columns, why)
 
 

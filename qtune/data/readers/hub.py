@@ -24,12 +24,13 @@ def read(source: SourceSection) -> Iterator[Row]:
 def _load(source: SourceSection) -> Any:
     """The data set; `DataError` in one line for all that the hub can answer."""
     import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
         return datasets.load_dataset(
             source.path, name=source.config, split=source.split, revision=source.revision
         )
-    except (OSError, ValueError, KeyError, RuntimeError, datasets.DatasetsError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
         reach = "HF_HUB_OFFLINE is set, so only cached data sets open" if offline else ""

@@ -28,7 +28,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The base model of an adapter, when it lies elsewhere.")
+        str | None,
+        typer.Option("--base-model", help="The base model of an adapter, when it lies elsewhere."),
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
     generate: Annotated[

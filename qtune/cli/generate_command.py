@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Thing = Annotated[str, typer.Argument(help="A run folder, an adapter folder or a model.")]
 Base = Annotated[
-    str | None, typer.Option("--base", help="The base model of an adapter, when it lies elsewhere.")
+    str | None,
+    typer.Option("--base-model", help="The base model of an adapter, when it lies elsewhere."),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Feed the text as it stands, without a template.")]
 Length = Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")]

@@ -130,11 +130,15 @@ def _lone_adapter(path: Path, *, base: str | None) -> Subject:
     found = methods.read(path)
     name = base or found.base_model
     if not name:
-        raise UsageError("the adapter does not say its base", place=str(path), hint="add --base")
+        raise UsageError(
+            "the adapter does not say its base", place=str(path), hint="add --base-model"
+        )
     local = Path(name).expanduser()
     if base is None and not local.is_dir() and "/" not in name:
         raise UsageError(
-            f"the adapter's base {name!r} is no folder here", place=str(path), hint="add --base"
+            f"the adapter's base {name!r} is no folder here",
+            place=str(path),
+            hint="add --base-model",
         )
     section = ModelSection(name_or_path=str(local.resolve()) if local.is_dir() else name)
     return Subject(

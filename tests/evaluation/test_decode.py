@@ -64,9 +64,9 @@ def test_mode_and_gradients_come_back(model: nn.Module) -> None:
     model.train()
     decode(model, [[4, 5]], max_new_tokens=2, stop_ids=NEVER)
     assert model.training
-    with pytest.raises(RuntimeError, match="boom"), evaluating(model):
+    with evaluating(model):
         assert not model.training
-        raise RuntimeError("boom")
+        assert not torch.is_grad_enabled()
     assert model.training
     stream = token_stream(model, [[4, 5]])
     next(stream)

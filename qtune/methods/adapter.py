@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """A trainable module inside a frozen model; with `enabled` off it does what the base does."""
 
     enabled: bool = True
 
+    @abstractmethod
     def tensors(self) -> dict[str, nn.Parameter]:
         """The trainable tensors by the end of their name in PEFT's adapter file."""
-        raise NotImplementedError
 
 
 class Standin(Adapter):

@@ -223,10 +223,10 @@ def test_a_death_on_the_way_leaves_no_wrong_adapter(
 
 
 def test_no_path_of_this_machine_is_written(tmp_path: Path) -> None:
-    note = {"data": [{"path": "/home/me/train.jsonl"}], "rank": 4, "id": "owner/name"}
-    folder = write(tmp_path / "a", base_model="/home/me/models/Tiny-1B", recipe_note=note)
+    note = {"data": [{"path": "/disk/me/train.jsonl"}], "rank": 4, "id": "owner/name"}
+    folder = write(tmp_path / "a", base_model="/disk/me/models/Tiny-1B", recipe_note=note)
     for path in folder.iterdir():
-        assert b"/home" not in path.read_bytes()
+        assert b"/disk" not in path.read_bytes()
     file = methods.read(folder)
     assert file.base_model == "Tiny-1B"
     assert file.facts["recipe"] == {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qtune.errors import Fault, UsageError
 from qtune.recipe import shipped
-from qtune.recipe.files import exists, read_text
+from qtune.recipe.files import exists, expand, read_text
 from qtune.recipe.keys import SECTIONS
 from qtune.recipe.layers import Layer, beside, overlay, read_layer
 from qtune.recipe.node import Node, Source
@@ -69,8 +69,8 @@ def _fragment(node: Node, faults: list[Fault], *, chain: tuple[Path, ...]) -> La
 def _locate(text: str, node: Node) -> tuple[Path, Source]:
     """A file relative to the one that names it, or a shipped fragment."""
     if text.startswith(("./", "../", "/", "~")):
-        path = node.source.folder / Path(text).expanduser()
-        name = os.path.normpath(Path(node.source.name).parent / Path(text).expanduser())
+        path = node.source.folder / expand(text)
+        name = os.path.normpath(Path(node.source.name).parent / expand(text))
         return path, Source(name=name, label=path.name, folder=path.resolve().parent)
     path = shipped.folder("configs") / f"{text}.yaml"
     return path, Source(

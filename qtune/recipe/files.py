@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from qtune.errors import UsageError
 from qtune.recipe import shipped
 from qtune.registry import nearest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MOST_BYTES = 1_000_000
 MINIMAL = "the smallest recipe: model: {name_or_path: ...} and data: {train: [{path: ...}]}"
@@ -39,6 +36,14 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long, or a character no path can have
         return False
+
+
+def expand(text: str) -> Path:
+    """A path with ~ read; as it stands where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _read_bytes(path: Path, name: str) -> bytes:

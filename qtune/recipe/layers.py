@@ -68,15 +68,7 @@ def _read_section(
 
 def overlay(lower: Layer, upper: Layer) -> Layer:
     """`upper` over `lower`: key by key, but another `method.name` replaces that section."""
-    lower = without_other_method(lower, upper)
-    merged: Settings = {s: dict(keys) for s, keys in lower.settings.items()}
-    for section, keys in upper.settings.items():
-        merged[section] = {**merged.get(section, {}), **keys}
-    return Layer(
-        settings=merged,
-        sections={**lower.sections, **upper.sections},
-        blamed=lower.blamed | upper.blamed,
-    )
+    return _join(without_other_method(lower, upper), upper)
 
 
 def without_other_method(lower: Layer, upper: Layer) -> Layer:

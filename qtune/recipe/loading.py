@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from qtune.errors import Fault, UsageError
+from qtune.errors import Fault, QtuneError, UsageError
 from qtune.recipe import overrides as command_line
 from qtune.recipe import shipped
 from qtune.recipe.check import check
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from qtune.recipe.layers import Layer
     from qtune.recipe.node import Node
     from qtune.recipe.sections import Recipe
+
+
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,40 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     file = shipped.find_recipe(str(path))
     name = str(path) if file == Path(path) else f"recipes/{file.name}"
     faults: list[Fault] = []
-    layer = read_file(file, name=name, faults=faults)
+    try:
+        layer = read_file(file, name=name, faults=faults)
+    except UsageError as error:
+        raise _error(error.faults) from None
     layer = command_line.apply(layer, overrides, faults)
     localise(layer.settings)
     recipe = check(layer, faults, file=name)
     if faults or recipe is None:
-        raise UsageError.of(sorted(dict.fromkeys(faults), key=_position))
+        raise _error(faults)
     return Loaded(
         recipe=recipe,
         origins={key: _origin(key, layer) for key, _ in leaves(recipe)},
         path=file.resolve(),
         name=file.stem,
     )
+
+
+def _error(faults: Sequence[Fault]) -> QtuneError:
+    """All faults in the order of their lines, each told once."""
+    return UsageError.of(sorted(dict.fromkeys(map(_one_line, faults)), key=_position))
+
+
+def _one_line(fault: Fault) -> Fault:
+    """The fault without line breaks, terminal codes and endless texts of the file in it."""
+    return Fault(
+        message=_printable(fault.message),
+        place=_printable(fault.place),
+        hint=_printable(fault.hint),
+    )
+
+
+def _printable(text: str) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _position(fault: Fault) -> tuple[bool, str, int]:

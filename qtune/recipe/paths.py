@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtune.recipe.files import exists
+from qtune.recipe.files import exists, expand
 
 if TYPE_CHECKING:
     from qtune.recipe.layers import Settings
@@ -50,7 +50,7 @@ def _local(node: Node) -> Node:
     text = node.value
     if not isinstance(text, str) or not text:
         return node
-    path = node.source.folder / Path(text).expanduser()
+    path = node.source.folder / expand(text)
     if text in (".", "..") or text.startswith(_MARKS) or exists(path):
         return replace(node, value=os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
     return node
@@ -59,5 +59,5 @@ def _local(node: Node) -> Node:
 def _home(node: Node) -> Node:
     """Outputs stay relative to the working directory; only ~ is read."""
     if isinstance(node.value, str) and node.value.startswith("~"):
-        return replace(node, value=str(Path(node.value).expanduser()))
+        return replace(node, value=str(expand(node.value)))
     return node

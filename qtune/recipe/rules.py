@@ -42,6 +42,7 @@ def held_out(recipe: Recipe) -> bool:
 
 
 _HELD_OUT = ("data.eval", "data.val_size")
+_TABLES = (".csv", ".tsv", ".txt")
 _EPSILON_FREE = ("sgd", "lion_8bit", "paged_lion_8bit")
 
 UNREAD: tuple[Unread, ...] = (
@@ -139,9 +140,8 @@ def unread(recipe: Recipe) -> dict[str, Unread]:
 def _unread_of_source(source: SourceSection) -> Iterator[tuple[str, str]]:
     """Keys of a source that its kind of file or format does not use."""
     if is_local(source.path):
-        yield from ((key, "a local path has none") for key in ("config", "revision"))
-        if Path(source.path).suffix in (".json", ".jsonl", ".parquet"):
-            kind = Path(source.path).suffix
-            yield from ((k, f"a {kind} file has none") for k in ("column_names", "delimiter"))
+        yield from ((key, "a local path has none") for key in ("config", "split", "revision"))
+    if Path(source.path.lower().removesuffix(".gz")).suffix not in _TABLES:
+        yield from ((k, "only csv, tsv and txt have it") for k in ("column_names", "delimiter"))
     if source.format not in ("auto", "prompt-completion"):
         yield "prompt_template", f"format {source.format} has none"

@@ -40,7 +40,8 @@ def no_table(section: str, node: Node) -> Fault:
     """The fault of a section that is a text or a list."""
     value = node.plain()
     shown = "a list" if isinstance(value, list) else repr(value)
-    shorthand = _SHORTHANDS.get(section) if isinstance(value, str) else None
+    short = isinstance(value, str) and value.isprintable() and len(value) <= 80
+    shorthand = _SHORTHANDS.get(section) if short else None
     hint = shorthand.format(value) if shorthand else f"its keys: {', '.join(keys_of(section))}"
     return Fault(message=f"{section}: {shown} is not a table of keys", place=node.place, hint=hint)
 

@@ -18,9 +18,15 @@ class _Composer(yaml.SafeLoader):
     """PyYAML's composer; scalars get their meaning from `scalar`, so it resolves no tags."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
+    composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        self.composed += 1
+        if self.composed > MOST_VALUES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {MOST_VALUES} values", problem_mark=event.start_mark
+            )
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(
                 problem=f"the tag {_short_tag(event.tag)} is not allowed",
@@ -132,6 +138,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, source: Source) -> UsageError:
         return UsageError("a second document (---): a recipe is one", place=place)
     if "'\\t'" in problem:
         return UsageError("a tab where YAML wants spaces", place=place, hint="indent with spaces")
+    if problem.startswith("more than"):
+        return UsageError(f"{problem}: this is no recipe", place=place)
     if problem.startswith("the tag"):
         return UsageError(problem, place=place, hint="a recipe holds plain values only")
     return UsageError(f"not valid YAML: {problem}", place=place, hint=_syntax_hint(problem))

@@ -131,6 +131,13 @@ def test_model_and_data(faults: Faults, text: str, expected: list[str]) -> None:
         assert part in fault
 
 
+def test_texts_of_the_file_cannot_break_a_line_or_reach_the_terminal(faults: Faults) -> None:
+    for text in ('"a\\n\\e[31m": 1', 'method: "x\\ny"', f"{'k' * 900}: 1", 'extends: "a\\e"'):
+        [fault] = faults(text + "\n")
+        assert fault.isprintable()
+        assert len(fault) < 700
+
+
 def test_an_empty_value_is_no_fault_even_where_the_key_is_unknown(read: Read) -> None:
     recipe = read("wandb_project:\noptim: {learning_rate: , wibble: null}\nseed:\n").recipe
     assert recipe == read().recipe

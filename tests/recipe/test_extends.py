@@ -94,6 +94,7 @@ def test_a_diamond_is_fine(write: Write, read: Read) -> None:
     [
         ("method/qlor", "no fragment method/qlor (did you mean method/qlora"),
         ("./nothing.yaml", "no fragment ./nothing.yaml (looked in "),
+        ("~nobody-here/x.yaml", "no fragment ~nobody-here/x.yaml"),
         ("recipe.yaml", "(a file of yours is written ./recipe.yaml)"),
         ("{a: 1}", "not a fragment's name or a list of them"),
         ("[method/qlora, 3]", "not a fragment's name or a list of them"),

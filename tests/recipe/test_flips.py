@@ -66,7 +66,7 @@ def candidates(annotation: Any) -> Iterator[Any]:
 def load_with(section: str, settings: dict[str, Any], context: str) -> Recipe:
     plain: dict[str, dict[str, Any]] = {
         "model": {"name_or_path": "m"},
-        "data": {"train": [{"path": "t"}]},
+        "data": {"train": [{"path": "t.csv"}]},
     }
     for part in (CONTEXT.get(context, CONTEXT.get(section, {})), {section: settings}):
         for name, keys in part.items():
@@ -83,7 +83,7 @@ def test_flipping_a_key_changes_the_recipe(section: str, kind: type[Section], ke
     fields = item.model_fields if item is not None and inner else kind.model_fields
     found = []
     for value in candidates(fields[inner or outer].annotation):
-        flipped = [{"path": "t", inner: value}] if inner else value
+        flipped = [{"path": "t.csv", inner: value}] if inner else value
         with contextlib.suppress(UsageError):  # out of its range
             found.append(load_with(section, {**method, outer: flipped}, f"{section}.{key}"))
     if (section, key) == ("method", "name"):

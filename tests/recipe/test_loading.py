@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from qtune.recipe import leaves, load
+from qtune.recipe.files import expand
 from tests.recipe.conftest import MINIMAL, Read, Write
 
 
@@ -52,6 +53,7 @@ def test_a_file_of_ones_own_comes_before_a_shipped_one(write: Write) -> None:
         (".", True),
         ("/models/gpt2", True),
         ("~/gpt2", True),
+        ("~nobody-here/gpt2", True),
         ("here", True),
         ("x" * 300, False),
     ],
@@ -62,7 +64,7 @@ def test_what_is_a_local_path(write: Write, text: str, local: bool) -> None:
         f"model: {{name_or_path: {text}}}\ndata: {{train: [{{path: x}}]}}\n", "deep/r.yaml"
     )
     model = load(path).recipe.model.name_or_path
-    expected = Path.cwd() / "deep" / Path(text).expanduser()
+    expected = Path.cwd() / "deep" / expand(text)
     if local:
         assert Path(model).is_absolute()
         assert Path(model).resolve() == expected.resolve()

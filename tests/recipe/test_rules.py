@@ -77,12 +77,27 @@ def test_two_kinds_of_held_out_rows(faults: Faults) -> None:
         ("path: ./x.parquet, column_names: [a]", "column_names"),
         ("path: ./x.csv, config: en", "config"),
         ("path: ./x.csv, revision: main", "revision"),
+        ("path: ./x.csv, split: test", "split"),
+        ("path: hub/x, delimiter: ','", "delimiter"),
         ("path: hub/x, format: messages, prompt_template: '{a}'", "prompt_template"),
     ],
 )
 def test_keys_a_source_does_not_use(faults: Faults, source: str, key: str) -> None:
     [fault] = faults(f"model: m\ndata: {{train: [{{{source}}}]}}\n", whole=True)
     assert f"data.train.0.{key}: nothing would read it" in fault
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "path: ./x.txt, delimiter: '||', column_names: [a, b]",
+        "path: ./x.CSV.gz, delimiter: ';'",
+        "path: hub/x, config: en, split: test, revision: main",
+        "path: ./x.json, prompt_template: '{a}'",
+    ],
+)
+def test_keys_a_source_uses(read: Read, source: str) -> None:
+    read("", f"data.train=[{{{source}}}]")
 
 
 def test_a_local_model_has_no_revision(faults: Faults, write: Write) -> None:

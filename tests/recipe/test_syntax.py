@@ -73,6 +73,7 @@ def test_duplicate_keys_name_both_lines() -> None:
         ("a: b\x07", "a.yaml:1: the control character U+0007 is not allowed"),
         ("a: " + "[" * 5000, "a.yaml: nested deeper than 50 levels"),
         ("a: " + "[" * 60 + "]" * 60, "a.yaml: nested deeper than 50 levels"),
+        ("- 1\n" * 30_000, "a.yaml:20000: more than 20000 values: this is no recipe"),
         ("a: &a [*a]", "a.yaml: nested deeper than 50 levels"),
     ],
 )

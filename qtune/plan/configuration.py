@@ -127,10 +127,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _config_from_hub(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
     where = repository if revision is None else f"{repository} at {revision}"
     try:
+        # what is cached needs no network: a plan is quick, and the loader asks the hub anyway
+        cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
         return Path(hf_hub_download(repository, "config.json", revision=revision))
     except errors.HFValidationError:
         what, hint = "is neither a folder nor a Hugging Face id", "an id is owner/name"

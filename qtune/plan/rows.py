@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,10 @@ def count_rows(data: DataSection) -> RowCount:
 
 
 def _held_out(val_size: float, rows: int) -> int:
-    return min(rows, round(rows * val_size) if val_size < 1 else int(val_size))
+    """As the data is split: a share is rounded, and holds out one row at least."""
+    if not val_size:
+        return 0
+    return min(rows, int(val_size) if val_size >= 1 else max(1, floor(val_size * rows + 0.5)))
 
 
 def _count(source: SourceSection) -> int:

@@ -187,7 +187,9 @@ def test_what_is_no_hub_id_is_said_clearly() -> None:
     assert "neither a folder nor" in str(_read("models/llama/7b"))
 
 
-def test_a_cached_model_is_found_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_model_is_found_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub.constants
 
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -197,5 +199,7 @@ def test_a_cached_model_is_found_offline(tmp_path: Path, monkeypatch: pytest.Mon
     (cached / "refs" / "main").write_text(commit)
     (cached / "snapshots" / commit / "config.json").write_text(json.dumps(TINY))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    # with or without HF_HUB_OFFLINE: what is cached asks no network
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
     assert read_config("some-owner/cached") == TINY
     assert read_config("some-owner/cached", commit) == TINY

@@ -80,7 +80,9 @@ def test_sources_add_up_and_one_unknown_makes_all_unknown(tmp_path: Path) -> Non
     assert count(first, {"path": "owner/name"}).rows is None
 
 
-@pytest.mark.parametrize(("val_size", "left"), [(0.1, 90), (25.0, 75), (0.0, 100), (500.0, 0)])
+@pytest.mark.parametrize(
+    ("val_size", "left"), [(0.1, 90), (0.125, 87), (0.001, 99), (25.0, 75), (0.0, 100), (500.0, 0)]
+)
 def test_held_out_rows_are_not_trained_on(tmp_path: Path, val_size: float, left: int) -> None:
     rows_of = source(tmp_path / "a.jsonl", "{}\n" * 100)
     assert count(rows_of, val_size=val_size).rows == left

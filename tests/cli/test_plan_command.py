@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qtune.cli.app import run_app
+from tests.plan.given import LLAMA_65B
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = """\
+model: {name_or_path: ./llama}
+data: {train: [{path: rows.jsonl}], max_length: 512}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text(json.dumps(LLAMA_65B))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 1600)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path / "recipe.yaml"
+
+
+def test_65b_on_a_48gb_card_is_itemised(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "48GB"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    for part in (
+        "NF4 weights                         32.4 GB  560 linears, 64.8 billion weights",
+        "NF4 constants                       1.03 GB",
+        "low-rank matrices                   3.20 GB  800 million parameters x 4 B",
+        "optimizer states, paged out (host)",
+        "gradient_checkpointing  true",
+        "steps: 100 (100 an epoch of 1,600 rows, 3 warm-up), at most 819,200 tokens",
+        "fits",
+    ):
+        assert part in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_what_cannot_fit_is_shown_and_refused(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "24GB"]) == 5
+    shown = capsys.readouterr()
+    assert "does not fit" in shown.out
+    assert "NF4 weights" in shown.out
+    assert shown.err.startswith("error: memory: needs 44.5 GB, and 23.8 GB are there (24 GB GPU)")
+    assert "Traceback" not in shown.err
+
+
+def test_json_is_one_object_also_when_it_does_not_fit(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "48GB", "--json"]) == 0
+    fitting = json.loads(capsys.readouterr().out)
+    assert fitting["fits"] is True
+    assert fitting["recipe"] == "recipe"
+    assert fitting["steps"]["total"] == 100
+    assert fitting["rows"] == {"count": 1600, "reason": "rows in the files, before any is dropped"}
+    assert run_app(["plan", str(recipe), "--gpu", "40GB", "--json"]) == 5
+    refused = json.loads(capsys.readouterr().out)
+    assert refused["fits"] is False
+    assert any(remedy["fits"] for remedy in refused["remedies"])
+
+
+def test_settings_are_planned_over_the_recipe(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["plan", str(recipe), "--gpu", "40GB", "--json", "--set", "method.rank=16"]
+    assert run_app([*arguments, "--set", "method.dtype=bfloat16"]) == 0
+    assert json.loads(capsys.readouterr().out)["trainable_parameters"] == 199_884_800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--gpu", "big"], 2, "--gpu: 'big' is not a size"),
+        (["--set", "model.name_or_path=/nowhere/model", "--gpu", "48GB"], 4, "no such model"),
+        (["--set", "method.target_modules=[q_prj]", "--gpu", "48GB"], 2, "q_proj"),
+    ],
+)
+def test_faults_are_one_line_with_their_code(
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    assert run_app(["plan", str(recipe), *arguments]) == code
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_65b_takes_under_a_second_of_cpu_and_no_torch(recipe: Path) -> None:
+    code = (
+        "import sys; from qtune.cli.app import run_app;"
+        f"code = run_app(['plan', {str(recipe)!r}, '--gpu', '48GB']);"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'bitsandbytes'} & set(sys.modules);"
+        "import time; print(code, sorted(heavy), time.process_time(), file=sys.stderr)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    wall = time.perf_counter() - started
+    code_, heavy, seconds = done.stderr.strip().split(" ")
+    assert (code_, heavy) == ("0", "[]")
+    assert float(seconds) < 1.0
+    # a machine that is busy with other things may take longer, but not much
+    assert wall < 10.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -52,7 +53,7 @@ class QtuneError(Exception):
         super().__init__(str(self.faults[0]))
 
     @classmethod
-    def of(cls, faults: list[Fault] | tuple[Fault, ...]) -> QtuneError:
+    def of(cls, faults: list[Fault] | tuple[Fault, ...]) -> Self:
         """One error that reports several faults together."""
         error = cls(faults[0].message, place=faults[0].place, hint=faults[0].hint)
         error.faults = tuple(faults)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qtune.cli.output import news, print_json, results
+from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
     from qtune.run.display import Display
@@ -37,7 +38,7 @@ def train(
     """
     settings = list(overrides or [])
     if output is not None:
-        settings.append(f"train.output_dir={output}")
+        settings.append(f"train.output_dir={flow(str(output))}")
     if max_steps is not None:
         settings.append(f"train.max_steps={max_steps}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,22 +13,28 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 BLANK = 0x2800
 
 
-def chart(values: Sequence[float], *, width: int, height: int) -> list[str]:
-    """Lines of text, `height` of them: the curve of all values squeezed into `width` characters."""
+def chart(values: Sequence[float], *, total: int, width: int, height: int) -> list[str]:
+    """`height` lines of `width` characters: the curve so far, on an axis of `total` values.
+
+    Neighbouring points are joined by an upright stroke, so that a steep curve stays one.
+    """
     columns, rows = width * 2, height * 4
-    points = resample(values, columns)
+    points = resample(values, max(1, round(columns * len(values) / total)))
     low, high = min(points), max(points)
     span = (high - low) or 1.0
+    levels = [round((high - value) / span * (rows - 1)) for value in points]
     cells = [[BLANK] * width for _ in range(height)]
-    for x, value in enumerate(points):
-        y = round((high - value) / span * (rows - 1))
-        cells[y // 4][x // 2] |= DOTS[x % 2][y % 4]
+    for x, (before, here) in enumerate(pairwise([levels[0], *levels])):
+        step = 1 if here >= before else -1
+        for y in range(before + step if before != here else here, here + step, step):
+            cells[y // 4][x // 2] |= DOTS[x % 2][y % 4]
     return ["".join(map(chr, row)) for row in cells]
 
 
 def resample(values: Sequence[float], count: int) -> list[float]:
-    """At most `count` values: each the mean of an equal share of the given ones."""
-    if len(values) <= count:
-        return list(values)
-    edges = [round(index * len(values) / count) for index in range(count + 1)]
-    return [sum(values[start:end]) / (end - start) for start, end in itertools.pairwise(edges)]
+    """`count` values: means of equal shares of the given ones, or each of them repeated."""
+    edges = [index * len(values) // count for index in range(count + 1)]
+    return [
+        sum(values[start : max(end, start + 1)]) / (max(end, start + 1) - start)
+        for start, end in pairwise(edges)
+    ]

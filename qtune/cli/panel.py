@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -38,7 +37,7 @@ class PanelDisplay:
 
     def line(self, text: str) -> None:
         """A fact, above the panel."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Long work, as a bar."""
@@ -65,16 +64,18 @@ class PanelDisplay:
     def _draw(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._last is not None:
-            parts += [self._curve(), self._numbers(self._last)]
+            parts += [self._curve(self._last), self._numbers(self._last)]
         if self._work is not None:
             parts.append(_bar(*self._work))
         if not parts:
             return Text("")
         return Panel(Group(*parts), title="qtune train", border_style="dim")
 
-    def _curve(self) -> RenderableType:
+    def _curve(self, event: StepEvent) -> RenderableType:
         width = max(20, self._console.width - 16)
-        lines = chart(self._losses, width=width, height=CHART_HEIGHT)
+        logged = len(self._losses)
+        total = max(logged, round(event.total * logged / event.step))
+        lines = chart(self._losses, total=total, width=width, height=CHART_HEIGHT)
         labels = [""] * CHART_HEIGHT
         labels[0] = f"{max(self._losses):.3f}"
         labels[-1] = f"{min(self._losses):.3f}"
@@ -85,20 +86,25 @@ class PanelDisplay:
 
     def _numbers(self, event: StepEvent) -> RenderableType:
         left = (event.total - event.step) * self._seconds / max(1, event.step)
-        grid = Table.grid(expand=True)
-        for _ in range(3):
-            grid.add_column(ratio=1)
         rate = event.tokens / max(event.seconds, 1e-9)
+        grid = Table.grid(expand=True)
+        for _ in range(4):
+            grid.add_column(ratio=1)
         grid.add_row(
-            f"step {event.step}/{event.total}", f"loss {event.loss:.4f}", f"{rate:,.0f} tokens/s"
+            f"step {event.step}/{event.total}",
+            f"loss {event.loss:.4f}",
+            f"lr {event.learning_rate:.2e}",
+            f"{rate:,.0f} tokens/s",
         )
         grid.add_row(
-            f"epoch {event.epoch:.2f}", f"lr {event.learning_rate:.2e}", f"memory {_memory()}"
+            f"epoch {event.epoch:.2f}",
+            f"norm {event.grad_norm:.3g}",
+            f"memory {_memory()}",
+            f"left {duration(left)}",
         )
-        grid.add_row(
-            f"left {duration(left)}", f"norm {event.grad_norm:.3g}", time.strftime("%H:%M:%S")
-        )
-        return Group(ProgressBar(total=event.total, completed=event.step), grid)
+        bar = Table.grid(expand=True)
+        bar.add_row(ProgressBar(total=event.total, completed=event.step))
+        return Group(bar, grid)
 
 
 def _bar(what: str, done: int, total: int) -> RenderableType:

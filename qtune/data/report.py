@@ -142,5 +142,5 @@ def marked(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:
         text = str(tokenizer.decode(row.input_ids[start:end], skip_special_tokens=False))
         pieces.append(f"⟦{text}⟧" if learnt else text)
         start = end
-    text = repr("".join(pieces))[1:-1]
+    text = "".join(pieces).replace("\r", "").replace("\n", "⏎")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"

@@ -89,7 +89,7 @@ def test_the_report_says_format_reason_template_and_example(tmp_path: Path) -> N
     text = "\n".join(report.lines())
     assert "format messages (auto: column messages holds role/content turns)" in text
     assert "the tokenizer's chat template" in text
-    assert r"<s><|user|>\na<|assistant|>\n⟦b</s>⟧" in text
+    assert "<s><|user|>⏎a<|assistant|>⏎⟦b</s>⟧" in text
     json.dumps(report.to_dict())
 
 

@@ -138,6 +138,27 @@ def test_the_refusal_says_how_much_and_what_to_do() -> None:
     assert f"leaves {smallest / 1e9:.1f} GB; take a smaller model" in text
 
 
+@pytest.mark.parametrize(
+    ("machine", "asked", "advised"),
+    [
+        (cpu(1), "adamw_8bit", set()),
+        (cpu(1), "paged_adamw_32bit", {"adamw_8bit"}),
+        (gpu(2), "adamw_8bit", {"paged_adamw_8bit"}),
+        (gpu(2), "lion_8bit", {"paged_lion_8bit"}),
+        (gpu(2), "adamw", {"paged_adamw_8bit"}),
+        # the states of small matrices never page: 8-bit ones still save
+        (gpu(2), "paged_adamw_32bit", {"paged_adamw_8bit"}),
+        (gpu(2), "paged_lion_8bit", set()),
+    ],
+)
+def test_a_lighter_optimizer_is_one_that_this_machine_has(
+    machine: Machine, asked: str, advised: set[str]
+) -> None:
+    made, _ = refused(machine, LLAMA_8B, recipe(optim={"name": asked}))
+    settings = {setting for remedy in made.remedies for setting in remedy.settings}
+    assert {each.split("=")[1] for each in settings if each.startswith("optim.name")} == advised
+
+
 def test_a_plan_that_fits_has_nothing_to_say() -> None:
     made = make(recipe(), gpu(20), shape_of(TINY))
     made.check()

@@ -55,6 +55,9 @@ def test_sizes_are_written_with_three_digits(size: int, shown: str) -> None:
         (64_760_053_760, "64.8 billion"),
         (799_539_200, "800 million"),
         (1_234_000, "1.23 million"),
+        (9_996_000, "10.0 million"),
+        (99_940_000, "99.9 million"),
+        (99_960_000, "100 million"),
         (41_984, "41,984"),
     ],
 )

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from qtune.recipe import methods as method_sections
+from qtune.recipe import sections
+from qtune.recipe.section import Section
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "qtune").rglob("*.py"))
 WRITTEN = [
@@ -65,6 +69,20 @@ def test_the_command_line_starts_without_torch() -> None:
     code = f"import sys, qtune.cli.app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_key_of_a_recipe_is_read_somewhere() -> None:
+    readers = [path.read_text() for path in SOURCES if path.parent.name != "recipe"]
+    kinds = [*vars(sections).values(), *vars(method_sections).values()]
+    keys = {
+        key
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, Section)
+        for key in kind.model_fields
+    }
+    assert len(keys) > 60
+    unread = [key for key in keys if not any(re.search(rf"\.{key}\b", text) for text in readers)]
+    assert unread == []
 
 
 def test_every_test_folder_mirrors_the_package() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from qtune.cli.output import news, print_json, results
 from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from qtune.run.display import Display
 
 
@@ -59,7 +61,7 @@ def train(
     if as_json:
         print_json(report)
     elif not dry_run:
-        results().print(summary(report))
+        show(report)
     raise typer.Exit(code)
 
 
@@ -75,20 +77,33 @@ def make_display() -> Display:
     return PlainDisplay(console)
 
 
-def summary(report: dict[str, object]) -> str:
-    """A run in three lines."""
-    lines = [
-        f"{report['steps']} steps, {report['tokens']:,} tokens in {report['seconds']:.0f} s; "
-        f"loss {report['loss_first']:.4f} -> {report['loss_last']:.4f}"
-    ]
-    evaluations = report["evaluations"]
-    assert isinstance(evaluations, list)
-    if evaluations:
-        first, last = evaluations[0], evaluations[-1]
-        changes = (
-            f"{name} {first[name]:.4f} -> {value:.4f}"
-            for name, value in last.items()
-            if name != "step"
-        )
-        lines.append("held out: " + ", ".join(changes))
-    return "\n".join(lines)
+def show(report: dict[str, Any]) -> None:
+    """What a run did: one line, the held-out measures before and after, where the result lies."""
+    console = results()
+    change = f"loss {report['loss_first']:.4f} -> {report['loss_last']:.4f}"
+    work = f"{report['steps']} steps, {report['tokens']:,} tokens in {report['seconds']:.0f} s"
+    console.print(f"{work}; {change}", soft_wrap=True)
+    if report["evaluations"]:
+        console.print(held_out(report))
+    if "adapter_step" in report:
+        adapter = f"{report['folder']}/adapter (step {report['adapter_step']})"
+        console.print(f"adapter: {adapter}", soft_wrap=True, markup=False)
+
+
+def held_out(report: dict[str, Any]) -> Table:
+    """Held-out measures at the start, at the best step and at the end."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("held out")
+    evaluations = {record["step"]: record for record in report["evaluations"]}
+    first, last, best = min(evaluations), max(evaluations), report["best"]["step"]
+    steps = sorted({first, last} | ({best} if best is not None else set()))
+    for step in steps:
+        mark = " (best)" if step == best else ""
+        table.add_column(f"step {step}{mark}", justify="right")
+    for name in evaluations[last]:
+        if name != "step":
+            table.add_row(name, *(f"{evaluations[step][name]:.4f}" for step in steps))
+    return table

@@ -62,15 +62,17 @@ def train(
 
     report = train_report(loaded, decided, pupil, prepared, follower)
     report["seconds"] = round(time.perf_counter() - started, 3)
+    # where it lies is for the caller; the folder itself may move
+    place = {"folder": str(folder.path)}
     if stop.code is not None:
-        journal.line(f"stopped after step {follower.step}; its weights are in {folder.checkpoints}")
-        return report, int(stop.code)
+        journal.line(f"stopped after step {follower.step}; its weights are in {folder.path.name}")
+        return report | place, int(stop.code)
     best = follower.best.step if asked.checkpoint.final == "best" else None
     report["adapter_step"] = best or follower.step
     folder.publish(report["adapter_step"])
     folder.write_report(report)
-    journal.line(f"adapter of step {report['adapter_step']} in {folder.adapter}")
-    return report, 0
+    journal.line(f"adapter of step {report['adapter_step']} in {folder.path.name}/adapter")
+    return report | place, 0
 
 
 def make_job(

@@ -85,7 +85,9 @@ CASES = {
     "an empty file": Case(2, "empty", _text("recipe.yaml", "")),
     "a JSON list": Case(2, "list", _text("recipe.yaml", "[1, 2]")),
     "a conda environment": Case(
-        2, "not a recipe", _text("recipe.yaml", "name: qlora\nchannels: [x]\ndependencies: [python]\n")
+        2,
+        "not a recipe",
+        _text("recipe.yaml", "name: qlora\nchannels: [x]\ndependencies: [python]\n"),
     ),
     "a weight file": Case(2, "", recipe=WEIGHTS),
     "not YAML": Case(2, "recipe.yaml:2", _text("recipe.yaml", "model: [unclosed\n")),
@@ -116,7 +118,9 @@ CASES = {
     "a missing completion": Case(
         3, "train.jsonl:2", _rows({"prompt": "a", "completion": "b"}, {"prompt": "a"})
     ),
-    "every completion empty": Case(3, "train.jsonl:3", _rows(*[{"prompt": "a", "completion": ""}] * 3)),
+    "every completion empty": Case(
+        3, "train.jsonl:3", _rows(*[{"prompt": "a", "completion": ""}] * 3)
+    ),
     "no assistant turn": Case(
         3, "assistant", _rows({"messages": [{"role": "user", "content": "a"}]})
     ),

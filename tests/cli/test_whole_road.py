@@ -1,0 +1,165 @@
+"""train -> eval -> merge -> generate through the command line, and a stop half-way."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qtune.cli.app import run_app
+from tests.run.made_run import write_rows
+from tests.tiny import save_tiny, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("road")
+    save_tiny(folder / "base", tiny_llama())
+    write_rows(folder / "train.jsonl", 40)
+    write_rows(folder / "test.jsonl", 8, first=100)
+    settings = {
+        "model": {"name_or_path": "base"},
+        "quantization": {"compute_dtype": "float32"},
+        "method": {"name": "lora", "rank": 8, "alpha": 16, "dropout": 0},
+        "data": {"train": [{"path": "train.jsonl"}], "eval": [{"path": "test.jsonl"}]},
+        "optim": {"name": "adamw_8bit", "learning_rate": 1e-2, "max_grad_norm": 1.0},
+        "train": {"batch_size": 8, "max_steps": 12},
+        "eval": {"steps": 4, "generate_rows": 4, "max_new_tokens": 8},
+        "logging": {"report_to": ["tensorboard"], "steps": 2},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def _run(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> Any:
+    code = run_app([str(argument) for argument in arguments])
+    said = capfd.readouterr()
+    assert code == 0, said.err
+    return said
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """The finished run; made once, by the command line."""
+    assert run_app(["train", str(folder / "recipe.yaml"), "-o", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_training_leaves_the_folder_it_promises(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "recipe.yaml",
+        "plan.json",
+        "env.json",
+        "metrics.jsonl",
+        "log.txt",
+        "checkpoints",
+        "adapter",
+        "report.json",
+    }
+    assert list(run.rglob("events.out.tfevents.*"))
+    report = json.loads((run / "report.json").read_text())
+    assert [record["step"] for record in report["evaluations"]] == [0, 4, 8, 12]
+    assert report["evaluations"][-1]["loss"] < report["evaluations"][0]["loss"] - 0.4
+    assert report["memory"]["peak_bytes"] > report["memory"]["planned_bytes"] / 10
+
+
+def test_metrics_are_logged_as_asked(run: Path) -> None:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    trained = [record for record in records if record["kind"] == "train"]
+    assert [record["step"] for record in trained] == [2, 4, 6, 8, 10, 12]
+    assert [record["step"] for record in records if record["kind"] == "eval"] == [0, 4, 8, 12]
+    log = (run / "log.txt").read_text()
+    assert "step 12/12" in log
+    assert "eval at step 12" in log
+
+
+def test_the_best_and_the_last_step_are_kept(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    best = min(report["evaluations"][1:], key=lambda record: record["loss"])["step"]
+    assert report["adapter_step"] == best
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == sorted({f"step-{best:06d}", "step-000012"})
+
+
+def test_no_path_of_the_machine_is_in_the_run(run: Path, folder: Path) -> None:
+    for path in run.rglob("*"):
+        if path.is_file() and "tfevents" not in path.name:
+            assert str(folder).encode() not in path.read_bytes(), path.name
+
+
+def test_the_run_is_evaluated_merged_and_asked(
+    run: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = _run(capfd, "eval", run, "--json")
+    report = json.loads(said.out)
+    trained = json.loads((run / "report.json").read_text())
+    best = min(trained["evaluations"][1:], key=lambda record: record["loss"])
+    assert report["adapter"]["loss"] == pytest.approx(best["loss"], abs=1e-6)
+    assert report["base"]["loss"] == pytest.approx(trained["evaluations"][0]["loss"], abs=1e-6)
+    _run(capfd, "merge", run, "-o", folder / "merged")
+    own = _run(capfd, "generate", run, "--prompt", "5: seven ->", "--max-new-tokens", "6")
+    merged = _run(
+        capfd,
+        "generate",
+        folder / "merged",
+        "--raw",  # a model alone does not know that its rows had no chat template
+        "--prompt",
+        "5: seven ->",
+        "--max-new-tokens",
+        "6",
+    )
+    assert own.out == merged.out != ""
+
+
+def test_the_recipe_in_the_run_repeats_it(
+    run: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _run(capfd, "train", run / "recipe.yaml", "-o", folder / "again", "--quiet")
+    names = ["adapter_model.safetensors", "adapter_config.json"]
+    for name in names:
+        first, again = run / "adapter" / name, folder / "again" / "adapter" / name
+        assert first.read_bytes() == again.read_bytes()
+
+
+def test_json_is_one_object_on_stdout(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = folder / "json"
+    said = _run(
+        capfd, "train", folder / "recipe.yaml", "-o", out, "--json", "-q", "--max-steps", "1"
+    )
+    assert json.loads(said.out)["steps"] == 1
+    assert said.err == ""
+
+
+def test_a_dry_run_leaves_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = _run(capfd, "train", folder / "recipe.yaml", "-o", folder / "dry", "--dry-run", "--json")
+    report = json.loads(said.out)
+    assert report["plan"]["fits"] is True
+    assert report["data"]["train"]["rows"] == 40
+    assert not (folder / "dry").exists()
+
+
+def test_a_signal_stops_after_the_step_with_weights_and_no_result(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtune.run.follow import Follower
+
+    logged = Follower._log
+
+    def log_then_terminate(self: Follower, event: Any) -> None:
+        logged(self, event)
+        if event.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Follower, "_log", log_then_terminate)
+    stopped = folder / "stopped"
+    code = run_app(["train", str(folder / "recipe.yaml"), "-o", str(stopped)])
+    said = capfd.readouterr()
+    assert code == 143
+    assert "stopped after step 6" in said.err
+    assert (stopped / "checkpoints" / "step-000006" / "adapter_model.safetensors").is_file()
+    assert not (stopped / "adapter").exists()

@@ -58,6 +58,8 @@ def load(
                 hint="take the 16-bit model",
             )
         network = load_converted(folder, quantization, skeleton=network, names=names, device=device)
+        if on_progress is not None:
+            on_progress(len(checkpoint.index), len(checkpoint.index))
     else:
         if packed_config:
             names = _packed_layers(network, packed, pairs, quantization)

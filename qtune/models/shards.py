@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
+import sys
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,10 +15,12 @@ from qtune.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
 
     from torch import Tensor
 
+OWN_PAGES = 2**17
 LFS_MARK = b"version https://git-lfs"
 # What a weight or a constant may be stored as; 8-bit floats need scales that no code here applies.
 DTYPES = {
@@ -81,24 +85,47 @@ def _parse(path: Path, size: int, _changed: int) -> dict[str, dict[str, Any]]:
 def read_tensors(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) as stored, one at a time, in memory of its own.
 
-    Plain reads and no mapping: mapped pages count as resident until the file is closed, and a
+    The file is read and not mapped: its pages would count as resident until it is closed, and a
     file that is replaced under a mapping kills the process.
     """
     table = tensor_table(path)
     with path.open("rb", buffering=0) as file:
         for name in names:
-            tensor = _empty(table[name])
-            file.seek(table[name]["data_start"])
-            target = memoryview(cast(Any, tensor.reshape(-1).view(torch.uint8).numpy()))
-            done = 0
-            while done < len(target):
-                count = file.readinto(target[done:])
-                if not count:
-                    raise _broken(path, f"{name} ends early", path.stat().st_size)
-                done += count
-            del target
-            yield name, tensor
-            del tensor
+            entry = table[name]
+            file.seek(entry["data_start"])
+            content = _memory(_span(entry))
+            if not _read(file, content):
+                raise _broken(path, f"{name} ends early", path.stat().st_size)
+            yield name, _tensor(content, entry)
+            del content
+
+
+def _memory(size: int) -> bytearray | mmap.mmap:
+    """Zeroed bytes; large ones in pages of their own, which the system gets back at once.
+
+    The heap would keep freed ones, scattered between the weights that stay.
+    """
+    if size < OWN_PAGES or sys.platform == "win32":
+        return bytearray(size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _read(file: FileIO, content: bytearray | mmap.mmap) -> bool:
+    """Fill the bytes from where the file stands; False when it ends before."""
+    done = 0
+    with memoryview(content) as target:
+        while done < len(target):
+            count = file.readinto(target[done:])
+            if not count:
+                return False
+            done += count
+    return True
+
+
+def _tensor(content: bytearray | mmap.mmap, entry: Mapping[str, Any]) -> Tensor:
+    dtype = DTYPES[entry["dtype"]]
+    flat = torch.frombuffer(content, dtype=dtype) if len(content) else torch.empty(0, dtype=dtype)
+    return flat.reshape(entry["shape"])
 
 
 def _span(entry: Mapping[str, Any]) -> int:
@@ -110,10 +137,6 @@ def _size(entry: Mapping[str, Any]) -> int:
     """Bytes that the shape asks for; those found where the dtype is refused later anyway."""
     dtype = DTYPES.get(entry["dtype"])
     return prod(entry["shape"]) * dtype.itemsize if dtype is not None else _span(entry)
-
-
-def _empty(entry: Mapping[str, Any]) -> Tensor:
-    return torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
 
 
 def _broken(path: Path, what: str, size: int) -> ModelError:

@@ -114,10 +114,11 @@ def child(loader: str, small: Path, folder: Path) -> None:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """RssAnon and RssFile of a process in bytes."""
+    """Resident bytes of a process: RssAnon (with RssShmem) and RssFile."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    values = dict(line.split(":", 1) for line in lines)
-    return {key: int(values[key].split()[0]) * 1024 for key in ("RssAnon", "RssFile")}
+    values = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
+    size = {key: int(value.split()[0]) * 1024 for key, value in values.items()}
+    return {"RssAnon": size["RssAnon"] + size["RssShmem"], "RssFile": size["RssFile"]}
 
 
 def measure(loader: str, small: Path, folder: Path) -> dict[str, float]:

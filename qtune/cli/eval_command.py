@@ -81,10 +81,10 @@ def table(report: dict[str, Any]) -> Table:
     made = Table(title=f"{report['thing']}: {report['rows']} rows", title_justify="left")
     made.add_column("measure")
     for side in sides:
-        made.add_column(report["base"] if side == "base" else side, justify="right")
+        made.add_column(f"base ({report['base_model']})" if side == "base" else side)
     paired = "difference" in report
     if paired:
-        made.add_column("difference", justify="right")
+        made.add_column("difference")
     for name in MEASURES:
         columns = [report[side] for side in sides]
         columns += [report["difference"]] if paired else []

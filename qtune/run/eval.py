@@ -75,7 +75,7 @@ def evaluate(
     report = {
         "thing": subject.name,
         "kind": subject.kind,
-        "base": subject.base_name,
+        "base_model": subject.base_name,
         "rows": len(chosen),
         **{name: side.figures() for name, side in sides.items()},
     }

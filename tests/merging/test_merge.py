@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qtune import models
-from qtune.errors import CheckError, ModelError
+from qtune.errors import CheckError, ModelError, UsageError
 from qtune.merging import fidelity
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
@@ -73,6 +73,36 @@ def test_every_tensor_is_the_trained_one_plus_its_change(
         assert found[name].dtype == torch.float32
         assert torch.equal(found[name], wanted), name
     assert (report.edits, report.tensors, report.rounding) == (2, 21, 0.0)
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+def test_a_base_that_is_stored_quantised(tmp_path: Path, quant_type: str) -> None:
+    save_tiny(tmp_path / "dense")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=True
+    )
+    packed = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "dense", dtype=torch.float32, quantization_config=config
+    )
+    packed.save_pretrained(tmp_path / "packed")
+    quantization = QuantizationSection(quant_type=quant_type, compute_dtype="float32")
+    merged(tmp_path / "packed", tmp_path / "out", usual_edits(), quantization=quantization)
+    found, trained = tensors(tmp_path / "out"), trained_weights(tmp_path / "packed", quantization)
+    changes = {UP: low_rank(128, 64, seed=1), QUERY: low_rank(64, 64, seed=2)}
+    assert found.keys() == trained.keys()
+    for name, value in trained.items():
+        assert torch.equal(found[name], value + changes.get(name, 0.0)), name
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in written
+    assert written["dtype"] == "float32"
+    with pytest.raises(UsageError, match="no original weights"):
+        merged(
+            tmp_path / "packed",
+            tmp_path / "other",
+            usual_edits(),
+            quantization=quantization,
+            onto="original",
+        )
 
 
 def test_the_original_base_is_the_stored_one(tmp_path: Path) -> None:

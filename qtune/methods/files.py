@@ -104,7 +104,7 @@ def save(
     _refuse_existing(folder, replace=replace)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}
-    _write(folder / WEIGHTS_FILE, to_bytes(tensors, metadata=metadata))
+    _write(folder / WEIGHTS_FILE, in_order(to_bytes(tensors, metadata=metadata)))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     _write(folder / CONFIG_FILE, text.encode())
 
@@ -133,6 +133,16 @@ def read(folder: Path) -> AdapterFile:
         raw=raw,
         facts=facts,
     )
+
+
+def in_order(content: bytes) -> bytes:
+    """A safetensors file with its header sorted: the library writes metadata in a new order each
+    time, and equal adapters should be equal files."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    padded = header.encode()
+    padded += b" " * (-len(padded) % 8)
+    return len(padded).to_bytes(8, "little") + padded + content[8 + size :]
 
 
 def portable(value: Any) -> Any:

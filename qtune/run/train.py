@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from qtune.data import Prepared
     from qtune.plan import Plan
+    from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Display
     from qtune.run.prepare import Learner
@@ -48,7 +49,7 @@ def train(
     )
     pupil = learner(asked, decided, tokenizer, device=accelerator.device, journal=journal)
     folder.create(
-        recipe_yaml=recipe.to_yaml(asked, relative_to=folder.path, origins=loaded.origins),
+        recipe_yaml=_without_folder(loaded, folder.path),
         plan=decided.to_dict(),
         env=runs.environment(),
     )
@@ -103,6 +104,15 @@ def make_job(
         evaluate_at_start=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
+
+
+def _without_folder(loaded: Loaded, folder: Path) -> str:
+    """The recipe to keep, without its output folder: run again, it must not meet its results."""
+    place = "train.output_dir"
+    train_section = loaded.recipe.train.model_copy(update={"output_dir": None})
+    kept = loaded.recipe.model_copy(update={"train": train_section})
+    origins = {key: origin for key, origin in loaded.origins.items() if key != place}
+    return recipe.to_yaml(kept, relative_to=folder, origins=origins)
 
 
 def _flat(asked: Recipe) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -55,6 +56,10 @@ class _Signalled(BaseException):
 
 def main() -> NoReturn:
     """Run the command line and exit with the code that the README lists."""
+    # libgomp's threads spin at each barrier for so long that a second busy process on the same
+    # cores makes both ten times slower; a short spin costs nothing on a quiet machine. It is read
+    # once, when torch loads libgomp.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run_app())
 
 

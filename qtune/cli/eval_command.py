@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
+from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly, Thing
 from qtune.cli.output import print_json, results
+from qtune.cli.screen import showing
 
 SIDES = ("adapter", "base", "model")
 MEASURES = ("loss", "perplexity")
@@ -16,7 +19,7 @@ SCORES = ("exact_match", "token_f1", "stopped")
 
 
 def evaluate(  # noqa: PLR0913 - one parameter an option
-    thing: Annotated[str, typer.Argument(help="A run folder, an adapter folder or a model.")],
+    thing: Thing,
     against: Annotated[
         str | None,
         typer.Argument(
@@ -24,13 +27,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
             help="Rows to measure on: of a recipe, or a data file; else the run's held-out rows.",
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option("--base-model", help="The base model of an adapter, when it lies elsewhere."),
-    ] = None,
+    overrides: Overrides = None,
+    base: BaseModel = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
     generate: Annotated[
         int | None, typer.Option(min=0, help="Answer so many rows by greedy decoding.")
@@ -39,8 +37,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The report; else eval.json of the run.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No news on stderr.")] = False,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
 ) -> None:
     """Measure a run, an adapter or a model: loss, perplexity, answers, each with its interval.
 
@@ -51,13 +49,10 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
       qtune eval runs/first test.jsonl --generate 200
       qtune eval merged/ recipe.yaml --json
     """
-    from qtune.cli.train_command import make_display
-    from qtune.run.display import Quiet
     from qtune.run.eval import Limits
     from qtune.run.eval import evaluate as run
 
-    display = Quiet() if quiet else make_display()
-    try:
+    with showing(quiet=quiet) as display:
         report = run(
             thing,
             against,
@@ -67,8 +62,6 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
             output=output,
             display=display,
         )
-    finally:
-        display.close()
     if as_json:
         print_json(report)
     else:
@@ -78,13 +71,14 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
 def table(report: dict[str, Any]) -> Table:
     """Measures down, models across, the paired difference last; intervals hold 95 %."""
     sides = [side for side in SIDES if side in report]
-    made = Table(title=f"{report['thing']}: {report['rows']} rows", title_justify="left")
-    made.add_column("measure")
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made.add_column(f"{report['rows']} rows")
     for side in sides:
-        made.add_column(f"base ({report['base_model']})" if side == "base" else side)
+        title = f"base ({report['base_model']})" if side == "base" else side
+        made.add_column(title, justify="right")
     paired = "difference" in report
     if paired:
-        made.add_column("difference")
+        made.add_column("difference", justify="right")
     for name in MEASURES:
         columns = [report[side] for side in sides]
         columns += [report["difference"]] if paired else []
@@ -101,4 +95,4 @@ def _cell(figures: dict[str, Any], name: str) -> str:
     if name not in figures:
         return ""
     low, high = figures[f"{name}_low"], figures[f"{name}_high"]
-    return f"{figures[name]:.4g} [{low:.4g}, {high:.4g}]"
+    return f"{figures[name]:.4g}\n{low:.4g} .. {high:.4g}"

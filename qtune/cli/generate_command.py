@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qtune.cli.options import AsJson, BaseModel, Quietly, Thing
 from qtune.cli.output import news, print_json
+from qtune.cli.screen import showing
 from qtune.errors import UsageError
 
 if TYPE_CHECKING:
     from qtune.run.generate import Chat, Speaker
 
-Thing = Annotated[str, typer.Argument(help="A run folder, an adapter folder or a model.")]
-Base = Annotated[
-    str | None,
-    typer.Option("--base-model", help="The base model of an adapter, when it lies elsewhere."),
-]
 Raw = Annotated[bool, typer.Option("--raw", help="Feed the text as it stands, without a template.")]
 Length = Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the sampling.")]
-Quietly = Annotated[bool, typer.Option("--quiet", "-q", help="No news on stderr.")]
 LEAVE, FORGET = ("/exit", "/quit"), "/new"
 
 
@@ -35,14 +31,12 @@ def generate(  # noqa: PLR0913 - one parameter an option
     prompt_file: Annotated[
         Path | None, typer.Option(help="A file with one prompt; - is stdin.")
     ] = None,
-    base: Base = None,
+    base: BaseModel = None,
     raw: Raw = False,
     max_new_tokens: Length = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print prompts and texts as JSON.")
-    ] = False,
+    as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
     """Continue a prompt, encoded as the model's training prompts were.
@@ -67,7 +61,7 @@ def generate(  # noqa: PLR0913 - one parameter an option
 
 def chat(
     thing: Thing,
-    base: Base = None,
+    base: BaseModel = None,
     raw: Raw = False,
     max_new_tokens: Length = 512,
     temperature: Temperature = 0.0,
@@ -127,14 +121,9 @@ def _read(file: Path | None) -> list[str]:
 def _speaker(
     thing: str, *, base: str | None, raw: bool, temperature: float, seed: int, quiet: bool
 ) -> Speaker:
-    from qtune.cli.train_command import make_display
-    from qtune.run.display import Quiet
     from qtune.run.generate import Speaker
 
-    display = Quiet() if quiet else make_display()
-    try:
+    with showing(quiet=quiet) as display:
         return Speaker(
             thing, base=base, raw=raw, temperature=temperature, seed=seed, display=display
         )
-    finally:
-        display.close()

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly
 from qtune.cli.output import print_json, results
+from qtune.cli.screen import showing
 
 
 class Onto(StrEnum):
@@ -34,9 +36,7 @@ def merge(  # noqa: PLR0913 - one parameter an option
         Onto | None,
         typer.Option("--base", help="Add to the weights trained on, or to the 16-bit originals."),
     ] = None,
-    base_model: Annotated[
-        str | None, typer.Option(help="The base model of an adapter, when it lies elsewhere.")
-    ] = None,
+    base_model: BaseModel = None,
     dtype: Annotated[
         Dtype | None, typer.Option(help="dtype of the weights; auto keeps that of the base.")
     ] = None,
@@ -46,11 +46,9 @@ def merge(  # noqa: PLR0913 - one parameter an option
     verify: Annotated[
         bool, typer.Option(help="Compare the merged model with the trained one.")
     ] = True,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No news on stderr.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
 ) -> None:
     """Fold an adapter into full weights that load in plain transformers.
 
@@ -62,8 +60,6 @@ def merge(  # noqa: PLR0913 - one parameter an option
       qtune merge runs/first -o merged-fp32 --dtype float32
       qtune merge runs/first -o other --base original
     """
-    from qtune.cli.train_command import make_display
-    from qtune.run.display import Quiet
     from qtune.run.merge import merge as run
 
     settings = {
@@ -71,8 +67,7 @@ def merge(  # noqa: PLR0913 - one parameter an option
         for key, value in (("base", onto), ("dtype", dtype), ("max_shard_size", max_shard_size))
         if value is not None
     }
-    display = Quiet() if quiet else make_display()
-    try:
+    with showing(quiet=quiet) as display:
         report = run(
             thing,
             output,
@@ -82,8 +77,6 @@ def merge(  # noqa: PLR0913 - one parameter an option
             verify=verify,
             display=display,
         )
-    finally:
-        display.close()
     if as_json:
         print_json(report)
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qtune.cli.options import AsJson, Overrides
 from qtune.cli.output import print_json, results
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ def plan(
         str | None,
         typer.Option("--gpu", metavar="SIZE", help="Plan for such a card, not this machine."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a recipe would take, and refuse what cannot fit (exit 5). Loads nothing.
 
@@ -48,7 +47,9 @@ def show(planned: Planned) -> None:
     """The plan for people: bytes, decisions, steps, verdict."""
     made = planned.plan
     console = results()
-    console.print(f"[bold]{made.machine.name}[/], {planned.model}", soft_wrap=True)
+    # a hub id in full; of a folder its own name, which fits on the line
+    model = planned.model if planned.model.count("/") == 1 else Path(planned.model).name
+    console.print(f"[bold]{made.machine.name}[/], {model}", soft_wrap=True)
     console.print(memory_table(made))
     console.print()
     console.print(decision_table(made))

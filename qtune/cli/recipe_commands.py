@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qtune.cli.options import AsJson, Overrides
 from qtune.cli.output import print_json, results
 from qtune.errors import ExitCode, Fault, UsageError
 from qtune.recipe import leaves, load
@@ -18,11 +19,6 @@ from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
     from qtune.recipe import Loaded, Recipe
-
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 _WIDTH = 80
 

@@ -7,29 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qtune.cli.output import news, print_json, results
+from qtune.cli.options import AsJson, Overrides, Quietly
+from qtune.cli.output import print_json, results
+from qtune.cli.screen import showing
 from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qtune.run.display import Display
-
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of a shipped one.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the recipe.")
-    ] = None,
+    overrides: Overrides = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run folder (must be new).")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, read some data, build without weights; stop.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No news on stderr.")] = False,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
 ) -> None:
     """Fine-tune a base model by a recipe.
 
@@ -43,11 +41,7 @@ def train(
         settings.append(f"train.output_dir={flow(str(output))}")
     if max_steps is not None:
         settings.append(f"train.max_steps={max_steps}")
-
-    from qtune.run.display import Quiet
-
-    display: Display = Quiet() if quiet else make_display()
-    try:
+    with showing(quiet=quiet) as display:
         if dry_run:
             from qtune.run.dry import dry_run as rehearse
 
@@ -56,25 +50,11 @@ def train(
             from qtune.run.train import train as run
 
             report, code = run(recipe, overrides=settings, display=display)
-    finally:
-        display.close()
     if as_json:
         print_json(report)
     elif not dry_run:
         show(report)
     raise typer.Exit(code)
-
-
-def make_display() -> Display:
-    """The live panel on a terminal, lines elsewhere."""
-    console = news()
-    if console.is_terminal:
-        from qtune.cli.panel import PanelDisplay
-
-        return PanelDisplay(console)
-    from qtune.cli.plain import PlainDisplay
-
-    return PlainDisplay(console)
 
 
 def show(report: dict[str, Any]) -> None:

@@ -43,6 +43,7 @@ class Learner:
             self.method,
             base_model=self.base_name,
             base_fingerprint=self.base.fingerprint,
+            recipe_note={"quantization": self.base.quantization.model_dump(mode="json")},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qtune.models import Base
     from qtune.recipe.sections import Recipe
 
+log = logging.getLogger(__name__)
 RECIPE, ADAPTER, MODEL = "recipe.yaml", "adapter_config.json", "config.json"
 
 
@@ -145,10 +147,26 @@ def _lone_adapter(path: Path, *, base: str | None) -> Subject:
         kind="adapter",
         name=path.resolve().name,
         model=section,
-        # As qtune trains by default; a base that is stored quantised says itself how.
-        quantization=stored_quantization(section) or QuantizationSection(),
+        quantization=_trained_quantization(found, section),
         adapter=path,
     )
+
+
+def _trained_quantization(found: AdapterFile, section: ModelSection) -> QuantizationSection:
+    """How the base was held when the adapter learnt: as its file says, or as the base is stored.
+
+    Other tools write down neither; theirs is loaded as qtune's default, and that is said.
+    """
+    noted = found.facts.get("recipe", {}).get("quantization")
+    if noted is not None:
+        return QuantizationSection.model_validate(noted)
+    stored = stored_quantization(section)
+    if stored is None:
+        log.warning(
+            "%s does not say how its base was quantised: taking NF4 with double quantisation",
+            found.folder.name,
+        )
+    return stored or QuantizationSection()
 
 
 def _model(section: ModelSection, *, name: str) -> Subject:

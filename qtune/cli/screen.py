@@ -1,0 +1,35 @@
+"""Which display a command gets: the live panel, lines, or none."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from qtune.cli.output import news
+from qtune.run.display import Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.run.display import Display
+
+
+@contextmanager
+def showing(*, quiet: bool) -> Iterator[Display]:
+    """A display for the time of the block: the panel on a terminal, lines elsewhere."""
+    display = Quiet() if quiet else _on_stderr()
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def _on_stderr() -> Display:
+    console = news()
+    if console.is_terminal:
+        from qtune.cli.panel import PanelDisplay
+
+        return PanelDisplay(console)
+    from qtune.cli.plain import PlainDisplay
+
+    return PlainDisplay(console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -100,17 +101,25 @@ def _listen() -> None:
 
 
 def _bug(error: Exception) -> int:
-    # known by name, so that no light command imports torch to ask
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        short = str(error).split(". ")[0]
-        print_error(
-            ResourceError(
-                f"out of memory: {short}",
-                hint="halve memory.micro_batch_size, set memory.gradient_checkpointing: true, "
-                "or see what `qtune plan` suggests",
-            )
-        )
-        return int(ExitCode.RESOURCES)
+    known = _resource_error(error)
+    if known is not None:
+        print_error(known)
+        return int(known.code)
     traceback.print_exception(error)
     news().print("this is a bug in qtune; please report the lines above", style="bold red")
     return int(ExitCode.BUG)
+
+
+def _resource_error(error: Exception) -> ResourceError | None:
+    """What a machine that is too small says, in our words; None for anything else."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = str(error.filename or "")
+        return ResourceError("no space left on the disk", place=place, hint="free some and rerun")
+    # known by its name, so that no light command imports torch to ask
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return ResourceError(
+            f"out of memory: {str(error).split('. ')[0]}",
+            hint="halve memory.micro_batch_size, set memory.gradient_checkpointing: true, "
+            "or see what `qtune plan` suggests",
+        )
+    return None

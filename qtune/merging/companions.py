@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from qtune.runs.files import write_json
+from qtune.durable import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from qtune.durable import write_text
 from qtune.errors import UsageError
 from qtune.merging import companions, shards
 from qtune.merging.bases import OriginalBase, TrainedBase
@@ -12,7 +13,6 @@ from qtune.merging.blueprint import blueprint
 from qtune.merging.folding import Folding
 from qtune.merging.layout import lay_out
 from qtune.merging.staging import check_space, check_target, staged
-from qtune.runs.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,8 +7,8 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from qtune.durable import flush, flush_tree
 from qtune.errors import OutputError, ResourceError
-from qtune.runs.files import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,15 +75,11 @@ def staged(target: Path) -> Iterator[Path]:
 
 def _publish(staging: Path, target: Path) -> None:
     """Everything to the disk, then one rename."""
-    sync_folder(staging)
+    flush_tree(staging)
     if target.is_dir():
         target.rmdir()  # it was empty; if that has changed, this fails and nothing is lost
     staging.rename(target)
-    handle = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(target.parent)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -7,7 +7,6 @@ dtype, the base's fingerprint, sha256 of the tensors and a copy of what adapter_
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save as to_bytes
 
 import qtune
+from qtune.durable import write_bytes, write_json
 from qtune.errors import ModelError, OutputError, UsageError
 from qtune.methods.adapter_file import WEIGHTS_FILE, digest, read_config, read_tensors
 from qtune.methods.integrity import METADATA_KEY, check_facts, check_tensors
@@ -104,9 +104,8 @@ def save(
     _refuse_existing(folder, replace=replace)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}
-    _write(folder / WEIGHTS_FILE, in_order(to_bytes(tensors, metadata=metadata)))
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    _write(folder / CONFIG_FILE, text.encode())
+    write_bytes(folder / WEIGHTS_FILE, in_order(to_bytes(tensors, metadata=metadata)))
+    write_json(folder / CONFIG_FILE, dict(sorted(config.items())))
 
 
 def read(folder: Path) -> AdapterFile:
@@ -166,26 +165,3 @@ def _refuse_existing(folder: Path, *, replace: bool) -> None:
             place=str(folder),
             hint="choose another folder",
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, then rename over it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

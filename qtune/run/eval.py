@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune import data, evaluation, losses, models, recipe
+from qtune.durable import write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
 from qtune.recipe.sections import DataSection, Recipe, SourceSection
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
-from qtune.runs import write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """The run folder: what is written, where, and how."""
 
 from qtune.runs.environment import environment
-from qtune.runs.files import write_json, write_text
 from qtune.runs.folder import RunFolder
 
-__all__ = ["RunFolder", "environment", "write_json", "write_text"]
+__all__ = ["RunFolder", "environment"]

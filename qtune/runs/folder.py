@@ -14,8 +14,8 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from qtune.durable import make_folder, write_json, write_text
 from qtune.errors import OutputError, ResourceError
-from qtune.runs.files import copy_folder, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ class RunFolder:
         target = self.checkpoint(step)
         if not target.exists():
             self.checkpoints.mkdir(exist_ok=True)
-            save(target)
+            make_folder(target, save)
         kept = {self.checkpoint(number) for number in keep | {step}}
         for old in self.checkpoints.glob("step-*"):
             if old not in kept:
@@ -77,7 +77,7 @@ class RunFolder:
 
     def publish(self, step: int) -> None:
         """Make the weights of `step` the run's result."""
-        copy_folder(self.checkpoint(step), self.adapter)
+        make_folder(self.adapter, lambda draft: shutil.copytree(self.checkpoint(step), draft))
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Write report.json, last."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qtune.errors import OutputError, ResourceError
-from qtune.runs import RunFolder, write_json, write_text
+from qtune.runs import RunFolder
 
 
 def _made(path: Path) -> RunFolder:
@@ -99,13 +99,3 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
     assert [json.loads(line)["loss"] for line in lines] == [2.5, 2.25]
     with pytest.raises(ValueError, match="JSON"):
         folder.append_metrics({"loss": float("nan")})
-
-
-def test_a_text_file_is_replaced_whole(tmp_path: Path) -> None:
-    write_text(tmp_path / "a", "old")
-    write_text(tmp_path / "a", "new")
-    assert (tmp_path / "a").read_text() == "new"
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "a", float("inf"))
-    assert (tmp_path / "a").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,64 @@
+"""Files and folders that are whole or absent: written beside, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file; a crash or a full disk leaves the old one or none, never half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file, indented for people; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
+    """A new folder filled by `fill`; it appears under its name only when it is whole."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        fill(draft)
+        flush_tree(draft)
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    flush(target.parent)
+
+
+def flush_tree(folder: Path) -> None:
+    """Flush the files of a flat folder, and the folder itself, to the disk."""
+    for path in [*folder.iterdir(), folder]:
+        flush(path)
+
+
+def flush(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,99 @@
+"""The one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qtune import __version__
+from qtune.cli import app
+from qtune.errors import CheckError, DataError, Fault
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Give pytest its handlers back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _run_failing(monkeypatch: pytest.MonkeyPatch, fault: Any) -> int:
+    def fail(**_: Any) -> None:
+        if isinstance(fault, signal.Signals):
+            signal.raise_signal(fault)
+        raise fault
+
+    monkeypatch.setattr(app, "app", fail)
+    return app.run_app([])
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [
+        (DataError("no rows", place="a.jsonl:1", hint="add some"), 3, "a.jsonl:1: no rows (add"),
+        (CheckError("differs"), 9, "differs"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/x"), 5, "run/x: no space left"),
+        (OutOfMemoryError("CUDA out of memory. Tried to"), 5, "CUDA out of memory (halve"),
+        (MemoryError(), 5, "out of memory"),
+        (signal.SIGINT, 130, "stopped"),
+        (signal.SIGTERM, 143, "stopped"),
+        (signal.SIGHUP, 129, "stopped"),
+    ],
+)
+def test_a_fault_is_a_line_and_a_code(
+    fault: Any,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert _run_failing(monkeypatch, fault) == code
+    said = capfd.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_several_faults_are_several_lines(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faults = [Fault(message="one", place="a:1"), Fault(message="[two]", place="a:2")]
+    assert _run_failing(monkeypatch, DataError.of(faults)) == 3
+    assert capfd.readouterr().err.splitlines() == ["error: a:1: one", "error: a:2: [two]"]
+
+
+def test_a_bug_shows_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _run_failing(monkeypatch, ZeroDivisionError("of ours")) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" in said
+    assert "a bug in qtune" in said
+
+
+def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
+    assert app.run_app(["--version"]) == 0
+    assert capfd.readouterr().out == f"qtune {__version__}\n"
+    assert app.run_app(["tarin"]) == 2
+    assert "train" in capfd.readouterr().err
+    assert app.run_app(["train", "quickstart", "--max-steps", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"],
+)
+def test_every_verb_has_help_with_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert app.run_app([verb, "--help"]) == 0
+    assert f"qtune {verb}" in capfd.readouterr().out

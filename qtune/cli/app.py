@@ -36,16 +36,22 @@ for verb in (train, merge, generate, chat, plan, validate, show, schema):
 app.command("eval")(evaluate)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"qtune {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
     """QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge."""
-    if version:
-        sys.stdout.write(f"qtune {__version__}\n")
-        raise typer.Exit
 
 
 class _Signalled(BaseException):

@@ -52,7 +52,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     from qtune.run.eval import Limits
     from qtune.run.eval import evaluate as run
 
-    with showing(quiet=quiet) as display:
+    with showing("qtune eval", quiet=quiet) as display:
         report = run(
             thing,
             against,

@@ -123,7 +123,7 @@ def _speaker(
 ) -> Speaker:
     from qtune.run.generate import Speaker
 
-    with showing(quiet=quiet) as display:
+    with showing("qtune", quiet=quiet) as display:
         return Speaker(
             thing, base=base, raw=raw, temperature=temperature, seed=seed, display=display
         )

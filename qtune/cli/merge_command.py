@@ -67,7 +67,7 @@ def merge(  # noqa: PLR0913 - one parameter an option
         for key, value in (("base", onto), ("dtype", dtype), ("max_shard_size", max_shard_size))
         if value is not None
     }
-    with showing(quiet=quiet) as display:
+    with showing("qtune merge", quiet=quiet) as display:
         report = run(
             thing,
             output,

@@ -1,4 +1,4 @@
-"""The live panel of a training run, on a terminal."""
+"""The live panel of long work, on a terminal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ CHART_HEIGHT = 6
 class PanelDisplay:
     """Loss curve, learning rate, tokens/s, memory and the time left, redrawn in place."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, title: str) -> None:
         self._console = console
+        self._title = title
         self._losses: list[float] = []
         self._last: StepEvent | None = None
         self._work: tuple[str, int, int] | None = None
@@ -69,7 +70,7 @@ class PanelDisplay:
             parts.append(_bar(*self._work))
         if not parts:
             return Text("")
-        return Panel(Group(*parts), title="qtune train", border_style="dim")
+        return Panel(Group(*parts), title=self._title, border_style="dim")
 
     def _curve(self, event: StepEvent) -> RenderableType:
         width = max(20, self._console.width - 16)

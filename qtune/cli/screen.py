@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def showing(*, quiet: bool) -> Iterator[Display]:
+def showing(title: str, *, quiet: bool) -> Iterator[Display]:
     """A display for the time of the block: the panel on a terminal, lines elsewhere."""
-    display = Quiet() if quiet else _on_stderr()
+    display = Quiet() if quiet else _on_stderr(title)
     try:
         yield display
     finally:
         display.close()
 
 
-def _on_stderr() -> Display:
+def _on_stderr(title: str) -> Display:
     console = news()
     if console.is_terminal:
         from qtune.cli.panel import PanelDisplay
 
-        return PanelDisplay(console)
+        return PanelDisplay(console, title=title)
     from qtune.cli.plain import PlainDisplay
 
     return PlainDisplay(console)

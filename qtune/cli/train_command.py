@@ -41,7 +41,7 @@ def train(
         settings.append(f"train.output_dir={flow(str(output))}")
     if max_steps is not None:
         settings.append(f"train.max_steps={max_steps}")
-    with showing(quiet=quiet) as display:
+    with showing("qtune train", quiet=quiet) as display:
         if dry_run:
             from qtune.run.dry import dry_run as rehearse
 

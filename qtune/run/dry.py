@@ -12,7 +12,7 @@ from qtune.models.files import SMALL, locate
 from qtune.models.preparation import freeze
 from qtune.models.skeleton import build, exchange, quantizable
 from qtune.run.display import Journal
-from qtune.run.prepare import check_count, decide, read_rows
+from qtune.run.prepare import check_count, decide, plan_line, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
     asked = loaded.recipe
     runs.RunFolder(Path(asked.train.output_dir or Path("runs") / loaded.name)).check()
     decided = decide(asked)
+    journal.line(plan_line(decided))
     _, prepared = read_rows(sample_of(asked), journal)
     build_without_weights(asked, decided)
     journal.line(f"dry run: {loaded.name} can start; nothing was loaded or written")

@@ -9,6 +9,7 @@ import torch
 
 from qtune import data, losses, methods, models, plan
 from qtune.errors import ModelError
+from qtune.run.memory import limit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,8 @@ def learner(
     asked: Recipe, decided: Plan, tokenizer: Any, *, device: torch.device, journal: Journal
 ) -> Learner:
     """Load the base, attach the method, and prove what the plan promised about both."""
+    if asked.memory.budget is not None:
+        limit(device, budget=decided.budget_bytes)
     base = models.load(
         asked.model,
         asked.quantization,
@@ -89,6 +92,16 @@ def learner(
     journal.line(inventory_line(models.inventory(base.model)))
     torch.manual_seed(asked.train.seed)
     return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
+
+
+def plan_line(decided: Plan) -> str:
+    """What was decided, in one line; `qtune plan` tells it all."""
+    steps = decided.steps
+    batch = f"{decided.gradient_accumulation_steps} x {decided.micro_batch_size} rows a step"
+    kept = "layers recomputed" if decided.gradient_checkpointing else "activations kept"
+    memory = f"{plan.human(decided.device_bytes)} of {plan.human(decided.budget_bytes)}"
+    length = f"{steps.total:,} steps, {steps.warmup:,} of warm-up" if steps else "steps unknown"
+    return f"plan: {memory}; {length}; {batch}; {kept}; {decided.optimizer}"
 
 
 def inventory_line(inventory: Inventory) -> str:

@@ -13,7 +13,7 @@ from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.methods.files import portable
 from qtune.run.display import Journal
 from qtune.run.follow import Follower
-from qtune.run.prepare import decide, learner, read_rows
+from qtune.run.prepare import decide, learner, plan_line, read_rows
 from qtune.run.report import train_report
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def train(
     decided = decide(asked)
     tokenizer, prepared = read_rows(asked, journal)
     decided = replace(decided, steps=plan.schedule(asked, len(prepared.train)))
+    journal.line(plan_line(decided))
 
     accelerator = Accelerator(
         cpu=decided.machine.device == "cpu",

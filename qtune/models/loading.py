@@ -140,7 +140,7 @@ class Filler:
                     on_progress(done, len(self.pairs.names))
                 del tensor
         self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
-        self._compute_buffers()
+        compute_buffers(self.network, self.device)
 
     def _place_packed(self, name: str, target: str, weight: torch.Tensor) -> None:
         constants = self.packed.four_bit.get(name) or self.packed.eight_bit[name]
@@ -151,17 +151,18 @@ class Filler:
         dtype = getattr(torch, self.quantization.compute_dtype)
         place_packed(self.network, target, parts, dtype=dtype, device=self.device)
 
-    def _compute_buffers(self) -> None:
-        """RoPE frequencies and their like, by the model's own initialisation, as transformers does.
 
-        Everything that was read is marked, so that the initialisation leaves it alone.
-        """
-        for tensor in (*self.network.parameters(), *self.network.buffers()):
-            tensor._is_hf_initialized = True
-        for name, buffer in list(self.network.named_non_persistent_buffers()):
-            owner, leaf = owner_of(self.network, name)
-            owner._buffers[leaf] = torch.empty_like(buffer, device=self.device)
-        self.network.initialize_weights()
+def compute_buffers(network: Any, device: torch.device) -> None:
+    """RoPE frequencies and their like, by the model's own initialisation, as transformers does.
+
+    Everything that was read is marked, so that the initialisation leaves it alone.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor._is_hf_initialized = True
+    for name, buffer in list(network.named_non_persistent_buffers()):
+        owner, leaf = owner_of(network, name)
+        owner._buffers[leaf] = torch.empty_like(buffer, device=device)
+    network.initialize_weights()
 
 
 def _packed_layers(

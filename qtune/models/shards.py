@@ -52,33 +52,37 @@ def tensor_table(path: Path) -> dict[str, dict[str, Any]]:
     `ModelError` with file name and size where header and size disagree.
     """
     refuse_pointer(path)
-    found = path.stat()
-    return _parse(path, found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _parse(path: Path, size: int, _changed: int) -> dict[str, dict[str, Any]]:
-    """The table of one state of a file: it is asked for again for each constant of a weight."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise _broken(path, "cut off, or no safetensors file", size)
-        try:
-            table = json.loads(file.read(length))
-            table.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
-            fits = all(_size(entry) == _span(entry) for entry in table.values())
-        except (UnicodeDecodeError, ValueError, AttributeError, TypeError, LookupError) as error:
-            raise _broken(path, "broken header", size) from error
+        return _parse(path, size, file.read(length))
+
+
+@lru_cache(maxsize=256)
+def _parse(path: Path, size: int, header: bytes) -> dict[str, dict[str, Any]]:
+    """The table of one header: it is asked for again for each constant of a weight.
+
+    Known again by its bytes, not by the file's time: a file can change twice in one clock tick.
+    """
+    try:
+        table = json.loads(header)
+        table.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+        fits = all(_size(entry) == _span(entry) for entry in table.values())
+    except (UnicodeDecodeError, ValueError, AttributeError, TypeError, LookupError) as error:
+        raise _broken(path, "broken header", size) from error
     if not fits:
         raise _broken(path, "a tensor's shape and bytes disagree", size)
-    if 8 + length + end != size:
-        raise _broken(path, f"its header says {8 + length + end} bytes", size)
+    start = 8 + len(header)
+    if start + end != size:
+        raise _broken(path, f"its header says {start + end} bytes", size)
     for name, entry in table.items():
         if entry["dtype"] not in DTYPES:
             message = f"{name} is stored as {entry['dtype']}, which qtune cannot train on"
             raise ModelError(message, place=str(path), hint="take the 16-bit model")
-        entry["data_start"] = 8 + length + entry["data_offsets"][0]
+        entry["data_start"] = start + entry["data_offsets"][0]
     return table  # type: ignore[no-any-return]
 
 

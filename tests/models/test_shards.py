@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,3 +102,14 @@ def test_a_value_that_is_not_finite_is_named(name: str, value: str, folder: Path
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=rf"{name} holds {value} \(element 5 of"):
         load_folder(folder)
+
+
+def test_a_file_that_changes_within_a_clock_tick_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"one": torch.zeros(4)}, path)
+    assert list(tensor_table(path)) == ["one"]
+    before = path.stat()
+    save_file({"two": torch.zeros(4)}, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert list(tensor_table(path)) == ["two"]

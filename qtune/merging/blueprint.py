@@ -10,11 +10,11 @@ import torch
 from qtune.errors import ModelError
 from qtune.merging.shards import DTYPES, TensorSpec
 from qtune.methods.base import CannotMerge
-from qtune.models.files import read_config
 from qtune.models.loading import Checkpoint
 from qtune.models.names import check_shapes, match
 from qtune.models.prequantized import Packed, check_config
 from qtune.models.skeleton import build, exchange, quantizable
+from qtune.plan import read_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from qtune.artefacts import read_object, refuse_pointer
 from qtune.errors import ModelError
 from qtune.methods.peft_format import CONFIG_FILE
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
-LFS_MARK = b"version https://git-lfs"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -30,14 +30,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError("no such folder", place=str(folder))
     if not path.is_file():
         raise ModelError(f"no {CONFIG_FILE}: not an adapter folder", place=str(folder))
-    _refuse_pointer(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"not valid JSON: {error}", place=str(path)) from error
-    if not isinstance(content, dict):
-        raise ModelError("not a JSON object", place=str(path))
-    return content
+    return read_object(path)
 
 
 def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -45,7 +38,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         _refuse_missing(folder)
-    _refuse_pointer(path)
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -71,18 +64,9 @@ def _refuse_missing(folder: Path) -> None:
     pickle = folder / PICKLE_FILE
     if not pickle.is_file():
         raise ModelError(f"no {WEIGHTS_FILE}", place=str(folder))
-    _refuse_pointer(pickle)
+    refuse_pointer(pickle)
     raise ModelError(
         "a .bin file is a pickle, which can run code when it is read; qtune never reads one",
         place=str(pickle),
         hint=f"write it as {WEIGHTS_FILE} with the tool that made it",
     )
-
-
-def _refuse_pointer(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(len(LFS_MARK))
-    if start == LFS_MARK:
-        raise ModelError(
-            "a git-lfs pointer, not the file itself", place=str(path), hint="run git lfs pull"
-        )

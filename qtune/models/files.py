@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from qtune.artefacts import read_object
 from qtune.errors import ModelError
-from qtune.models.shards import refuse_pointer, tensor_table
+from qtune.models.shards import tensor_table
 
 if TYPE_CHECKING:
     from qtune.recipe.sections import ModelSection
@@ -69,31 +69,6 @@ def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) 
     return Path(folder)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder; `ModelError` names the file and its fault."""
-    refuse_pointer(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"not valid JSON: {error}", place=str(path)) from error
-    if not isinstance(content, dict):
-        raise ModelError("not a JSON object", place=str(path))
-    return content
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder; an adapter's folder is told apart."""
-    path = folder / "config.json"
-    if path.is_file():
-        return read_json(path)
-    if (folder / "adapter_config.json").is_file():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        hint = f"set model.name_or_path to its base model, {base}"
-        raise ModelError("this is an adapter, not a model", place=str(folder), hint=hint)
-    hint = "a model folder holds config.json, *.safetensors and a tokenizer"
-    raise ModelError("no config.json", place=str(folder), hint=hint)
-
-
 def shard_index(folder: Path) -> dict[str, Path]:
     """Tensor name -> the safetensors file that holds it, from the index or the only file."""
     if (folder / INDEX).is_file():
@@ -105,7 +80,7 @@ def shard_index(folder: Path) -> dict[str, Path]:
 
 
 def _from_index(folder: Path) -> dict[str, Path]:
-    content = read_json(folder / INDEX).get("weight_map")
+    content = read_object(folder / INDEX).get("weight_map")
     if not isinstance(content, dict) or not content:
         raise ModelError("no weight_map", place=str(folder / INDEX))
     outside = [file for file in content.values() if Path(str(file)).name != file]

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from qtune.models.files import read_config, shard_index
+from qtune.models.files import shard_index
 from qtune.models.shards import tensor_table
+from qtune.plan import read_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ import torch
 from qtune.errors import ModelError, UsageError
 from qtune.models.base import Base, inventory
 from qtune.models.conversion import count_quantised, load_converted
-from qtune.models.files import read_config, resolve, shard_index
+from qtune.models.files import resolve, shard_index
 from qtune.models.fingerprint import fingerprint
 from qtune.models.names import Match, check_shapes, match
 from qtune.models.placing import owner_of, place, place_packed
@@ -24,6 +24,7 @@ from qtune.models.preparation import freeze, use_checkpointing
 from qtune.models.prequantized import Packed, check_config, check_constants, find, read_state
 from qtune.models.shards import read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
+from qtune.plan import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qtune.artefacts import refuse_pointer
 from qtune.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OWN_PAGES = 2**17
-LFS_MARK = b"version https://git-lfs"
 # What a weight or a constant may be stored as; 8-bit floats need scales that no code here applies.
 DTYPES = {
     "F64": torch.float64,
@@ -36,14 +36,6 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _AGAIN = "copy or download it again"
-
-
-def refuse_pointer(path: Path) -> None:
-    """`ModelError` for a git-lfs pointer that stands where the file should be."""
-    with path.open("rb") as file:
-        if file.read(len(LFS_MARK)) == LFS_MARK:
-            hint = "run git lfs pull in its folder"
-            raise ModelError("a git-lfs pointer, not the file itself", place=str(path), hint=hint)
 
 
 def tensor_table(path: Path) -> dict[str, dict[str, Any]]:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from qtune.errors import ModelError, UsageError
-from qtune.models.files import read_config
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import library
+from qtune.plan import read_config
 from qtune.registry import nearest
 
 if TYPE_CHECKING:

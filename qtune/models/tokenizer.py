@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtune.artefacts import read_object
 from qtune.errors import ModelError
-from qtune.models.files import SMALL, locate, read_config, read_json
+from qtune.models.files import SMALL, locate
+from qtune.plan import read_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +38,7 @@ def load_tokenizer(section: ModelSection) -> Any:
 def _check_files(folder: Path) -> None:
     for name in FILES:
         if (folder / name).is_file():
-            read_json(folder / name)
+            read_object(folder / name)
     if (folder / "tokenizer.json").is_file():
         return
     hint = "set model.tokenizer to a folder or hub id that holds tokenizer.json"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qtune.artefacts import read_object
 from qtune.errors import ModelError
 from qtune.plan import families
 from qtune.plan.fields import ConfigFields
@@ -62,16 +62,17 @@ def stored_quantization(
     )
 
 
-def read_config(name_or_path: str, revision: str | None = None) -> dict[str, Any]:
+def read_config(name_or_path: str | Path, revision: str | None = None) -> dict[str, Any]:
     """The config.json of a local folder or of a hub id (its cache first, offline honoured)."""
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        return _read_json(_config_in(path))
+        return read_object(_config_in(path))
     if path.exists():
         raise _not_a_folder(path)
-    if path.is_absolute() or name_or_path.startswith((".", "~")):
+    name = str(name_or_path)
+    if path.is_absolute() or name.startswith((".", "~")):
         raise ModelError("there is no such model folder", place=str(path), hint=f"see {_PLACE}")
-    return _read_json(_config_from_hub(name_or_path, revision))
+    return read_object(_config_from_hub(name, revision))
 
 
 def _config_in(folder: Path) -> Path:
@@ -105,25 +106,10 @@ def _not_a_folder(path: Path) -> ModelError:
 
 def _base_of_adapter(path: Path) -> str | None:
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
+        base = read_object(path).get("base_model_name_or_path")
+    except ModelError:
         return None
     return base if isinstance(base, str) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text)
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}", place=str(path)) from None
-    except ValueError as error:
-        line = getattr(error, "lineno", None)
-        place = f"{path}:{line}" if line else str(path)
-        raise ModelError(f"is not valid JSON: {error}", place=place) from None
-    if not isinstance(values, dict):
-        raise ModelError("is not a JSON object", place=str(path))
-    return values
 
 
 def _config_from_hub(repository: str, revision: str | None) -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from qtune import methods, models, recipe
 from qtune.errors import ModelError, UsageError
-from qtune.models.files import read_config
+from qtune.plan import read_config
 from qtune.recipe.sections import ModelSection, QuantizationSection
 
 if TYPE_CHECKING:

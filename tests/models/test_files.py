@@ -97,7 +97,8 @@ def test_faulty_configs(folder: Path) -> None:
         path.write_text(text)
         with pytest.raises(ModelError, match=said) as caught:
             load_folder(folder)
-        assert caught.value.faults[0].place == str(path)
+        place = f"{path}:1" if said == "not valid JSON" else str(path)
+        assert caught.value.faults[0].place == place
         assert "\n" not in str(caught.value)
     path.unlink()
     with pytest.raises(ModelError, match=r"no config\.json"):

@@ -89,7 +89,8 @@ def learner(
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)
     losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))
-    journal.line(inventory_line(models.inventory(base.model)))
+    for line in inventory_lines(models.inventory(base.model)):
+        journal.line(line)
     torch.manual_seed(asked.train.seed)
     return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
 
@@ -104,13 +105,13 @@ def plan_line(decided: Plan) -> str:
     return f"plan: {memory}; {length}; {batch}; {kept}; {decided.optimizer}"
 
 
-def inventory_line(inventory: Inventory) -> str:
-    """What was loaded and attached, by how it is held."""
-    parts = (
-        f"{row.kind} {row.parameters:,} parameters in {plan.human(row.bytes)}"
-        for row in inventory.rows
-    )
-    return "model: " + ", ".join(parts)
+def inventory_lines(inventory: Inventory) -> list[str]:
+    """What was loaded and attached, by how it is held: a small table."""
+    lines = [f"{'model':<10} {'tensors':>8} {'parameters':>16} {'bytes':>9}"]
+    for row in inventory.rows:
+        size = plan.human(row.bytes)
+        lines.append(f"{row.kind:<10} {row.tensors:>8,} {row.parameters:>16,} {size:>9}")
+    return lines
 
 
 def check_count(method: Method, decided: Plan) -> None:

@@ -113,7 +113,9 @@ def test_it_trains_what_the_plan_counts(trained: Trained) -> None:
 
 def test_gradients_are_finite_and_everywhere(trained: Trained) -> None:
     model = trained.base.model
-    assert model.is_activation_checkpointing
+    # newer versions of transformers renamed it
+    new = hasattr(model, "is_activation_checkpointing")
+    assert model.is_activation_checkpointing if new else model.is_gradient_checkpointing
     model.train()
     model(**batch()).loss.backward()
     for name, parameter in trained.method.parameters().items():

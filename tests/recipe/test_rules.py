@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from qtune.errors import UsageError
+from qtune.recipe import load
 from qtune.recipe.keys import is_key
 from qtune.recipe.rules import CONFLICTS, UNREAD
-from tests.recipe.conftest import Faults, Read, Write
+from tests.recipe.conftest import MINIMAL, Faults, Read, Write
 
 HELD_OUT = "val_size: 0.1\n"
 
@@ -105,3 +107,17 @@ def test_a_local_model_has_no_revision(faults: Faults, write: Write) -> None:
     text = "model: {name_or_path: m, revision: main}\ndata: {train: [{path: x}]}\n"
     [fault] = faults(text, whole=True)
     assert "model.revision: nothing would read it: a local folder has no revisions" in fault
+
+
+@pytest.mark.parametrize(
+    "override", ["eval.generate_rows=0", "eval.generate_rows=", "data.val_size=0"]
+)
+def test_a_set_may_idle_a_key_of_the_file(write: Write, override: str) -> None:
+    path = write(MINIMAL + "eval: {generate_rows: 5, max_new_tokens: 9}\nval_size: 0.1\n")
+    assert load(path, [override]).recipe.eval.max_new_tokens == 9
+
+
+def test_a_set_that_nothing_reads_is_a_fault_all_the_same(write: Write) -> None:
+    path = write(MINIMAL)
+    with pytest.raises(UsageError, match=r"eval\.max_new_tokens: nothing would read it"):
+        load(path, ["eval.max_new_tokens=9"])

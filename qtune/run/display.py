@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from qtune.errors import QtuneError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from qtune.training import EvalEvent, StepEvent
@@ -88,6 +92,15 @@ class Journal:
     def close(self) -> None:
         """Close the display."""
         self._display.close()
+
+    @contextmanager
+    def keeping_errors(self) -> Iterator[None]:
+        """An error that ends the work stands in the log, too; it is shown by who catches it."""
+        try:
+            yield
+        except QtuneError as error:
+            self._keep(f"error: {error}")
+            raise
 
     def _keep(self, text: str) -> None:
         if self._path is None:

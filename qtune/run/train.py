@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
-
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
-from qtune.methods.files import portable
 from qtune.run.display import Journal
 from qtune.run.follow import Follower
 from qtune.run.prepare import decide, learner, plan_line, read_rows
 from qtune.run.report import train_report
+from qtune.run.trackers import accelerator, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,28 +37,24 @@ def train(
     folder = runs.RunFolder(Path(asked.train.output_dir or Path("runs") / loaded.name))
     folder.check()
     decided = decide(asked)
+    tracker = accelerator(asked, decided, folder.path)
     tokenizer, prepared = read_rows(asked, journal)
     decided = replace(decided, steps=plan.schedule(asked, len(prepared.train)))
     journal.line(plan_line(decided))
 
-    accelerator = Accelerator(
-        cpu=decided.machine.device == "cpu",
-        log_with=list(asked.logging.report_to) or None,
-        project_dir=folder.path,
-    )
-    pupil = learner(asked, decided, tokenizer, device=accelerator.device, journal=journal)
+    pupil = learner(asked, decided, tokenizer, device=tracker.device, journal=journal)
     folder.create(
         recipe_yaml=_without_folder(loaded, folder.path),
         plan=decided.to_dict(),
         env=runs.environment(),
     )
     journal.write_to(folder.log)
-    accelerator.init_trackers("qtune", config=_flat(asked))
-    follower = Follower(asked, folder=folder, journal=journal, tracker=accelerator, save=pupil.save)
+    tracker.init_trackers("qtune", config=flat(asked))
+    follower = Follower(asked, folder=folder, journal=journal, tracker=tracker, save=pupil.save)
     job = make_job(asked, decided, pupil, prepared, journal)
-    with training.stop_on_signals() as stop:
+    with training.stop_on_signals() as stop, journal.keeping_errors():
         follower.follow(training.fit(job), stop)
-    accelerator.end_training()
+    tracker.end_training()
 
     report = train_report(loaded, decided, pupil, prepared, follower)
     report["seconds"] = round(time.perf_counter() - started, 3)
@@ -114,16 +108,6 @@ def _without_folder(loaded: Loaded, folder: Path) -> str:
     kept = loaded.recipe.model_copy(update={"train": train_section})
     origins = {key: origin for key, origin in loaded.origins.items() if key != place}
     return recipe.to_yaml(kept, relative_to=folder, origins=origins)
-
-
-def _flat(asked: Recipe) -> dict[str, Any]:
-    """The recipe for trackers: one level, texts and numbers; folders by their last name only."""
-    values = portable(asked.model_dump(mode="json"))
-    return {
-        f"{section}.{key}": value if isinstance(value, str | int | float | bool) else str(value)
-        for section, keys in values.items()
-        for key, value in keys.items()
-    }
 
 
 def _evaluation(

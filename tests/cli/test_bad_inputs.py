@@ -105,6 +105,9 @@ CASES = {
     "a module to skip that is not there": Case(
         2, "q_proj", set=("quantization.skip_modules=[qq]",)
     ),
+    "a tracker that is not installed": Case(
+        2, "logging.report_to: comet_ml is not", set=("logging.report_to=[comet_ml]",)
+    ),
     # the data
     "no data file": Case(3, "nope.jsonl", set=("data.train.0.path=./nope.jsonl",)),
     "an empty data file": Case(3, "train.jsonl", _text("train.jsonl", "")),

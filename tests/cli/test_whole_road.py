@@ -135,6 +135,20 @@ def test_json_is_one_object_on_stdout(folder: Path, capfd: pytest.CaptureFixture
     assert said.err == ""
 
 
+def test_a_run_that_diverges_says_where_and_publishes_nothing(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lost = folder / "lost"
+    rate = ("--set", "optim.learning_rate=1e30", "--set", "optim.warmup_steps=0")
+    code = run_app(["train", str(folder / "recipe.yaml"), "-o", str(lost), "-q", *rate])
+    said = capfd.readouterr().err
+    assert code == 6
+    assert "no update was made" in said
+    assert "train.jsonl:" in said
+    assert said.strip() in (lost / "log.txt").read_text()
+    assert not (lost / "adapter").exists()
+
+
 def test_a_dry_run_leaves_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     said = _run(capfd, "train", folder / "recipe.yaml", "-o", folder / "dry", "--dry-run", "--json")
     report = json.loads(said.out)

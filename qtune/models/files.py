@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtune import hub
 from qtune.artefacts import read_object
 from qtune.errors import ModelError
 from qtune.models.shards import tensor_table
@@ -28,44 +29,19 @@ def locate(
     name_or_path: str, *, revision: str | None = None, patterns: tuple[str, ...] = WANTED
 ) -> Path:
     """The local folder behind a path or a hub id; only files like `patterns` are fetched."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ModelError(f"{path} is a file", hint="name the folder that holds config.json")
-    if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
-        raise ModelError(f"no such folder: {path}", hint="a hub id has the form owner/name")
-    return _snapshot(name_or_path, revision, patterns)
+    return hub.local_folder(name_or_path) or _snapshot(name_or_path, revision, patterns)
 
 
 def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    wanted = repository if revision is None else f"{repository} at revision {revision}"
-    try:
+    with hub.refusals(repository, revision):
         folder = snapshot_download(
             repository,
             revision=revision,
             allow_patterns=list(patterns),
             ignore_patterns=list(UNWANTED),
         )
-    except errors.HFValidationError as error:
-        raise ModelError(f"{repository!r} is neither a folder nor a hub id") from error
-    except errors.GatedRepoError as error:
-        hint = "accept its terms on the hub and set HF_TOKEN"
-        raise ModelError(f"{wanted} is gated", hint=hint) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(f"{repository} has no revision {revision}") from error
-    except errors.RepositoryNotFoundError as error:
-        hint = "check the spelling; a private one needs HF_TOKEN"
-        raise ModelError(f"no folder and no hub model named {wanted}", hint=hint) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        hint = f"download it where there is a network: hf download {repository}"
-        raise ModelError(
-            f"{wanted} is not a folder, not in the cache and the hub cannot be reached", hint=hint
-        ) from error
-    except OSError as error:
-        raise ModelError(f"{wanted} cannot be downloaded: {error}") from error
     return Path(folder)
 
 

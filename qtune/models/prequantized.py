@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.errors import ModelError, UsageError
 from qtune.models.shards import read_tensors
+from qtune.plan import stored_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,22 +45,11 @@ class Packed:
 
 def check_config(config: Mapping[str, Any], quantization: QuantizationSection) -> bool:
     """Whether config.json tells of bitsandbytes weights; refuses other methods and a clash."""
-    stored = config.get("quantization_config")
-    if not stored:
+    stored = stored_quantization(config)
+    if stored is None:
         return False
-    method = stored.get("quant_method", "bitsandbytes")
-    if method != "bitsandbytes":
-        raise ModelError(
-            f"the checkpoint is quantised with {method}, which qtune cannot train on",
-            hint="take the 16-bit model, or one quantised with bitsandbytes",
-        )
-    bits = 4 if stored.get("load_in_4bit") else 8
-    facts = {"bits": bits}
-    if bits == 4:
-        facts["quant_type"] = stored.get("bnb_4bit_quant_type", "fp4")
-        facts["double_quant"] = bool(stored.get("bnb_4bit_use_double_quant", False))
-    for key, value in facts.items():
-        asked = getattr(quantization, key)
+    for key in ("bits", "quant_type", "double_quant") if stored.bits == 4 else ("bits",):
+        value, asked = getattr(stored, key), getattr(quantization, key)
         if asked != value:
             raise UsageError(
                 f"the checkpoint is already quantised with {_text(value)}, the recipe says "

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qtune import hub
 from qtune.artefacts import read_object
 from qtune.errors import ModelError
 from qtune.plan import families
 from qtune.plan.fields import ConfigFields
 from qtune.plan.shape import ModelShape, StoredQuantization
 from qtune.registry import nearest
-
-_PLACE = "model.name_or_path"
 
 
 def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelShape:
@@ -49,9 +48,9 @@ def stored_quantization(
     method = stored.get("quant_method") if isinstance(stored, Mapping) else None
     if method not in (None, "bitsandbytes") or not isinstance(stored, Mapping):
         raise ModelError(
-            f"the checkpoint is quantised by {method or stored!r}",
+            f"the checkpoint is quantised with {method or repr(stored)}, which qtune cannot train on",
             place=place,
-            hint="qtune trains on 16-bit or bitsandbytes checkpoints",
+            hint="take the 16-bit model, or one quantised with bitsandbytes",
         )
     if stored.get("load_in_8bit"):
         return StoredQuantization(bits=8)
@@ -59,20 +58,18 @@ def stored_quantization(
         bits=4,
         quant_type="nf4" if stored.get("bnb_4bit_quant_type") == "nf4" else "fp4",
         double_quant=bool(stored.get("bnb_4bit_use_double_quant")),
+        compute_dtype="float32"
+        if stored.get("bnb_4bit_compute_dtype") == "float32"
+        else "bfloat16",
     )
 
 
 def read_config(name_or_path: str | Path, revision: str | None = None) -> dict[str, Any]:
     """The config.json of a local folder or of a hub id (its cache first, offline honoured)."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return read_object(_config_in(path))
-    if path.exists():
-        raise _not_a_folder(path)
-    name = str(name_or_path)
-    if path.is_absolute() or name.startswith((".", "~")):
-        raise ModelError("there is no such model folder", place=str(path), hint=f"see {_PLACE}")
-    return read_object(_config_from_hub(name, revision))
+    folder = hub.local_folder(name_or_path)
+    if folder is not None:
+        return read_object(_config_in(folder))
+    return read_object(_config_from_hub(str(name_or_path), revision))
 
 
 def _config_in(folder: Path) -> Path:
@@ -85,23 +82,12 @@ def _config_in(folder: Path) -> Path:
     elif (folder / "recipe.yaml").is_file() or (folder / "plan.json").is_file():
         what, hint = "is a run folder, not a model", "name the base model the run was trained on"
     elif any(folder.glob("*.gguf")):
-        what, hint = "holds GGUF files, not a model to train", _GGUF_HINT
+        what, hint = "holds GGUF files, not a model to train", hub.GGUF_HINT
     elif (folder / "params.json").is_file():
         what, hint = "is in the original layout", "convert it to the Hugging Face layout first"
     else:
         what, hint = "holds no config.json", "name the folder that holds config.json and weights"
     raise ModelError(f"the folder {what}", place=str(folder), hint=hint)
-
-
-_GGUF_HINT = "name the 16-bit checkpoint it was made from"
-
-
-def _not_a_folder(path: Path) -> ModelError:
-    if path.suffix == ".gguf":
-        return ModelError("a GGUF file is not a model to train", place=str(path), hint=_GGUF_HINT)
-    return ModelError(
-        "a model is a folder, not a file", place=str(path), hint=f"name its folder: {path.parent}"
-    )
 
 
 def _base_of_adapter(path: Path) -> str | None:
@@ -113,28 +99,11 @@ def _base_of_adapter(path: Path) -> str | None:
 
 
 def _config_from_hub(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    where = repository if revision is None else f"{repository} at {revision}"
-    try:
+    with hub.refusals(repository, revision):
         # what is cached needs no network: a plan is quick, and the loader asks the hub anyway
         cached = try_to_load_from_cache(repository, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached)
         return Path(hf_hub_download(repository, "config.json", revision=revision))
-    except errors.HFValidationError:
-        what, hint = "is neither a folder nor a Hugging Face id", "an id is owner/name"
-    except errors.GatedRepoError:
-        what, hint = "is gated", "accept its terms on the hub and set HF_TOKEN"
-    except errors.RepositoryNotFoundError:
-        what, hint = "is not on the hub", "check the name; a private one needs HF_TOKEN"
-    except errors.RevisionNotFoundError:
-        what, hint = "has no such revision", "check model.revision"
-    except errors.LocalEntryNotFoundError:
-        what = "is not in the local cache and the hub is not reachable"
-        hint = "unset HF_HUB_OFFLINE, connect, or name a local folder"
-    except errors.EntryNotFoundError:
-        what, hint = "holds no config.json", "is it an adapter or a GGUF repository?"
-    except OSError as error:
-        what, hint = f"cannot be fetched: {error}", "connect, or name a local folder"
-    raise ModelError(f"{where} {what}", place=_PLACE, hint=hint)

@@ -53,6 +53,7 @@ class StoredQuantization:
     bits: Literal[4, 8]
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = False
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
 
 @dataclass(frozen=True, kw_only=True)

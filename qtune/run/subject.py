@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from qtune import methods, models, recipe
+from qtune import hub, methods, models, plan, recipe
 from qtune.errors import ModelError, UsageError
-from qtune.plan import read_config
 from qtune.recipe.sections import ModelSection, QuantizationSection
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def resolve(thing: str, *, base: str | None = None, overrides: Sequence[str] = (
         )
     if path.is_dir():
         return _folder(path, base=base, overrides=overrides)
-    if path.is_absolute() or thing.startswith((".", "~")) or thing.count("/") > 1:
+    if hub.is_path(thing):
         raise UsageError("no such folder", place=thing)
     return _model(ModelSection(name_or_path=thing), name=thing)
 
@@ -160,7 +159,7 @@ def _trained_quantization(found: AdapterFile, section: ModelSection) -> Quantiza
     noted = found.facts.get("recipe", {}).get("quantization")
     if noted is not None:
         return QuantizationSection.model_validate(noted)
-    stored = stored_quantization(section)
+    stored = _stored_quantization(section)
     if stored is None:
         log.warning(
             "%s does not say how its base was quantised: taking NF4 with double quantisation",
@@ -170,28 +169,27 @@ def _trained_quantization(found: AdapterFile, section: ModelSection) -> Quantiza
 
 
 def _model(section: ModelSection, *, name: str) -> Subject:
-    config = read_config(models.resolve(section))
+    config = plan.read_config(models.resolve(section))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
     dense = QuantizationSection(
         bits=16, compute_dtype="float32" if dtype == "float32" else "bfloat16"
     )
-    return Subject("model", name, section, stored_quantization(section) or dense)
+    return Subject("model", name, section, _stored_quantization(section) or dense)
 
 
-def stored_quantization(section: ModelSection) -> QuantizationSection | None:
+def _stored_quantization(section: ModelSection) -> QuantizationSection | None:
     """How a checkpoint says it is quantised by bitsandbytes; None for a dense one."""
-    stored = read_config(models.resolve(section)).get("quantization_config")
-    if not stored:
+    stored = plan.stored_quantization(plan.read_config(models.resolve(section)))
+    if stored is None:
         return None
-    if not stored.get("load_in_4bit"):
+    if stored.bits == 8:
         return QuantizationSection(bits=8)
-    facts: dict[str, Any] = {
-        "quant_type": stored.get("bnb_4bit_quant_type", "fp4"),
-        "double_quant": bool(stored.get("bnb_4bit_use_double_quant", False)),
-    }
-    if stored.get("bnb_4bit_compute_dtype") == "float32":
-        facts["compute_dtype"] = "float32"
-    return QuantizationSection(bits=4, **facts)
+    return QuantizationSection(
+        bits=4,
+        quant_type=stored.quant_type,
+        double_quant=stored.double_quant,
+        compute_dtype=stored.compute_dtype,
+    )
 
 
 def refuse_overrides(subject: Subject, overrides: Sequence[str]) -> None:

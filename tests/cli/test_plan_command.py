@@ -85,7 +85,7 @@ def test_settings_are_planned_over_the_recipe(
     ("arguments", "code", "said"),
     [
         (["--gpu", "big"], 2, "--gpu: 'big' is not a size"),
-        (["--set", "model.name_or_path=/nowhere/model", "--gpu", "48GB"], 4, "no such model"),
+        (["--set", "model.name_or_path=/nowhere/model", "--gpu", "48GB"], 4, "no such folder"),
         (["--set", "method.target_modules=[q_prj]", "--gpu", "48GB"], 2, "q_proj"),
     ],
 )

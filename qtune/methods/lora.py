@@ -25,9 +25,9 @@ from qtune.methods.saved_module import SavedModule
 from qtune.methods.selection import (
     chosen_linears,
     file_targets,
-    refuse_unused_patterns,
     saved_names,
 )
+from qtune.plan.targets import refuse_unused_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -50,7 +50,7 @@ class Lora(Method):
         saved = saved_names(model, self.config.modules_to_save)
         chosen = chosen_linears(model, self.config, saved=saved)
         for key in ("rank_pattern", "alpha_pattern"):
-            refuse_unused_patterns(getattr(self.config, key), chosen, key=key)
+            refuse_unused_patterns(getattr(self.config, key), chosen, key=f"method.{key}")
         adapters: dict[str, Standin] = {
             name: self._adapt(name, module) for name, module in chosen.items()
         }

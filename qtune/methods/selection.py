@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtune.errors import UsageError
 from qtune.ops.linears import linear_modules
 from qtune.plan.targets import (
     ends_with,
+    find_modules,
     is_within,
     layer_index,
-    lookup,
     select_targets,
     suffixes,
 )
-from qtune.registry import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -29,9 +27,6 @@ def chosen_linears(
 ) -> dict[str, nn.Module]:
     """The linear layers a recipe means, by full name; none inside the `saved` modules."""
     linears = linear_modules(model)
-    for entry in config.exclude_modules:
-        if not any(ends_with(name, entry) for name in linears):
-            raise _nothing(entry, linears, key="exclude_modules")
     chosen = select_targets(
         list(linears),
         target_modules=config.target_modules,
@@ -47,19 +42,7 @@ def chosen_linears(
 
 def saved_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
     """Full names of the modules meant by name or suffix; `UsageError` when one means none."""
-    modules = _module_names(model)
-    for entry in wanted:
-        if not any(ends_with(name, entry) for name in modules):
-            raise _nothing(entry, modules, key="modules_to_save")
-    return [name for name in modules if any(ends_with(name, entry) for entry in wanted)]
-
-
-def refuse_unused_patterns(patterns: Mapping[str, Any], names: Iterable[str], *, key: str) -> None:
-    """`UsageError` for a pattern that fits no chosen module: it would be silently dead."""
-    names = list(names)
-    for pattern in patterns:
-        if not any(lookup({pattern: True}, name, False) for name in names):
-            raise _nothing(pattern, names, key=key)
+    return find_modules(_module_names(model), wanted, key="method.modules_to_save", kind="module")
 
 
 def file_targets(
@@ -86,10 +69,3 @@ def file_targets(
 
 def _module_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-
-
-def _nothing(entry: str, names: Iterable[str], *, key: str) -> UsageError:
-    known = [word for word in suffixes(names) if not word.isdecimal()]
-    return UsageError(
-        f"{entry!r} fits no module", place=f"method.{key}", hint=nearest(entry, known)
-    )

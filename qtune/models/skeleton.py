@@ -13,7 +13,7 @@ from qtune.errors import ModelError, UsageError
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import library
 from qtune.plan import read_config
-from qtune.registry import nearest
+from qtune.plan.targets import find_modules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,19 +85,7 @@ def model_config(folder: Path) -> Any:
 
 def skipped(model: nn.Module, skip_modules: Sequence[str]) -> set[str]:
     """Names of linears that a skip list matches: whole names or their last parts, all known."""
-    names = list(linear_modules(model))
-    chosen: set[str] = set()
-    for skip in skip_modules:
-        found = {name for name in names if name == skip or name.endswith(f".{skip}")}
-        if not found:
-            suffixes = {name.rsplit(".", 1)[-1] for name in names}
-            raise UsageError(
-                f"no linear module is named {skip!r}",
-                place="quantization.skip_modules",
-                hint=nearest(skip, suffixes),
-            )
-        chosen |= found
-    return chosen
+    return set(find_modules(linear_modules(model), skip_modules, key="quantization.skip_modules"))
 
 
 def quantizable(model: Any, quantization: QuantizationSection) -> list[str]:

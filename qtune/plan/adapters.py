@@ -9,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qtune.errors import UsageError
-from qtune.plan.targets import ends_with, is_within, lookup, select_targets, suffixes
+from qtune.plan.targets import (
+    find_modules,
+    is_within,
+    lookup,
+    refuse_unused_patterns,
+    select_targets,
+)
 from qtune.recipe.methods import BitfitConfig, LoraConfig, MethodConfig, PromptConfig
-from qtune.registry import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +53,13 @@ def adapted_linears(method: MethodConfig, shape: ModelShape) -> list[AdaptedLine
     """The linears that carry a low-rank adapter, with their ranks; none for other methods."""
     if not isinstance(method, LoraConfig):
         return []
+    linears = targeted_linears(method, shape)
+    for key in ("rank_pattern", "alpha_pattern"):
+        names = [linear.name for linear in linears]
+        refuse_unused_patterns(getattr(method, key), names, key=f"method.{key}")
     return [
         AdaptedLinear(linear, lookup(method.rank_pattern, linear.name, method.rank))
-        for linear in targeted_linears(method, shape)
+        for linear in linears
     ]
 
 
@@ -70,21 +78,8 @@ def targeted_linears(method: LoraConfig | BitfitConfig, shape: ModelShape) -> li
 
 def saved_modules(method: LoraConfig, shape: ModelShape) -> list[str]:
     """Full names of the modules trained whole; `UsageError` for an entry that means none."""
-    if not method.modules_to_save:
-        return []
-    modules = _modules(shape)
-    found: dict[str, None] = {}
-    for entry in method.modules_to_save:
-        matching = [module for module in modules if ends_with(module, entry)]
-        if not matching:
-            known = [word for word in suffixes(modules) if not word.isdecimal()]
-            raise UsageError(
-                f"no module is named {entry!r}",
-                place="method.modules_to_save",
-                hint=nearest(entry, known),
-            )
-        found.update(dict.fromkeys(matching))
-    return list(found)
+    key = "method.modules_to_save"
+    return find_modules(_modules(shape), method.modules_to_save, key=key, kind="module")
 
 
 def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[TrainableTensor]:

@@ -48,7 +48,8 @@ def stored_quantization(
     method = stored.get("quant_method") if isinstance(stored, Mapping) else None
     if method not in (None, "bitsandbytes") or not isinstance(stored, Mapping):
         raise ModelError(
-            f"the checkpoint is quantised with {method or repr(stored)}, which qtune cannot train on",
+            f"the checkpoint is quantised with {method or repr(stored)}, "
+            "which qtune cannot train on",
             place=place,
             hint="take the 16-bit model, or one quantised with bitsandbytes",
         )

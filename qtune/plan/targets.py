@@ -46,6 +46,36 @@ def lookup(patterns: Mapping[str, _Value], name: str, default: _Value) -> _Value
     return default
 
 
+def find_modules(
+    names: Iterable[str], entries: Iterable[str], *, key: str, kind: str = "linear module"
+) -> list[str]:
+    """The names that the entries of `key` mean, whole or by their last parts, in order.
+
+    `UsageError` with the nearest names when an entry means none: a misspelt module is never passed
+    over in silence.
+    """
+    names, entries = list(names), list(entries)
+    for entry in entries:
+        if not any(ends_with(name, entry) for name in names):
+            known = [word for word in suffixes(names) if not word.isdecimal()]
+            raise UsageError(f"no {kind} is named {entry!r}", place=key, hint=nearest(entry, known))
+    return [name for name in names if any(ends_with(name, entry) for entry in entries)]
+
+
+def refuse_unused_patterns(
+    patterns: Mapping[str, object], names: Iterable[str], *, key: str
+) -> None:
+    """`UsageError` for a pattern that fits none of the chosen modules: nothing would read it."""
+    names = list(names)
+    for pattern in patterns:
+        if not any(lookup({pattern: True}, name, False) for name in names):
+            raise UsageError(
+                f"{pattern!r} fits no chosen module",
+                place=key,
+                hint=nearest(pattern, suffixes(names)),
+            )
+
+
 def select_targets(
     names: Sequence[str],
     *,
@@ -55,16 +85,15 @@ def select_targets(
 ) -> list[str]:
     """The names that the recipe's filters leave, in order; `names` holds no output head.
 
-    `UsageError` that lists what exists when nothing is left, or when one entry of the lists
-    fits nothing: a misspelt module is never skipped in silence.
+    `UsageError` that lists what exists when nothing is left, or when one entry of a list means
+    nothing.
     """
+    excluded = set(find_modules(names, exclude_modules, key="method.exclude_modules"))
     chosen = _targeted(names, target_modules)
     if layers_to_transform:
         _require_layers(names, layers_to_transform)
         chosen = [name for name in chosen if layer_index(name) in layers_to_transform]
-    chosen = [
-        name for name in chosen if not any(ends_with(name, entry) for entry in exclude_modules)
-    ]
+    chosen = [name for name in chosen if name not in excluded]
     if not chosen:
         raise UsageError(
             "no module of the model is chosen",
@@ -80,14 +109,7 @@ def _targeted(names: Sequence[str], target_modules: str | Sequence[str]) -> list
     if isinstance(target_modules, str):
         pattern = _compiled(target_modules, shown=target_modules)
         return [name for name in names if pattern.fullmatch(name)]
-    for entry in target_modules:
-        if not any(ends_with(name, entry) for name in names):
-            raise UsageError(
-                f"{entry!r} fits no linear module of the model",
-                place="method.target_modules",
-                hint=nearest(entry, suffixes(names)),
-            )
-    return [name for name in names if any(ends_with(name, entry) for entry in target_modules)]
+    return find_modules(names, target_modules, key="method.target_modules")
 
 
 def _require_layers(names: Sequence[str], layers: Sequence[int]) -> None:

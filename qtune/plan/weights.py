@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
-from qtune.errors import UsageError
-from qtune.plan.targets import ends_with, suffixes
-from qtune.registry import nearest
+from qtune.plan.targets import find_modules
 
 if TYPE_CHECKING:
     from qtune.plan.shape import LinearShape, ModelShape
@@ -31,7 +29,7 @@ class Holding:
     quant_type: Literal["nf4", "fp4"]
     double_quant: bool
     compute_bytes: int
-    skip_modules: tuple[str, ...]
+    skipped: frozenset[str]
     already: bool
     """The checkpoint is quantised, so the recipe's bits do not apply."""
 
@@ -51,8 +49,7 @@ class Holding:
 
     def quantizes(self, linear: LinearShape) -> bool:
         """True if this linear is quantised."""
-        skipped = any(ends_with(linear.name, entry) for entry in self.skip_modules)
-        return self.bits < 16 and linear.quantizable and not skipped
+        return self.bits < 16 and linear.quantizable and linear.name not in self.skipped
 
 
 def holding_of(quantization: QuantizationSection, shape: ModelShape) -> Holding:
@@ -60,20 +57,15 @@ def holding_of(quantization: QuantizationSection, shape: ModelShape) -> Holding:
 
     `UsageError` for an entry of skip_modules that names no linear module.
     """
-    for entry in quantization.skip_modules:
-        if not any(ends_with(linear.name, entry) for linear in shape.linears):
-            raise UsageError(
-                f"no linear module is named {entry!r}",
-                place="quantization.skip_modules",
-                hint=nearest(entry, suffixes(linear.name for linear in shape.linears)),
-            )
+    names = [linear.name for linear in shape.linears]
+    skipped = find_modules(names, quantization.skip_modules, key="quantization.skip_modules")
     stored = shape.stored
     return Holding(
         bits=stored.bits if stored else quantization.bits,
         quant_type=stored.quant_type if stored else quantization.quant_type,
         double_quant=stored.double_quant if stored else quantization.double_quant,
         compute_bytes=2 if quantization.compute_dtype == "bfloat16" else 4,
-        skip_modules=quantization.skip_modules,
+        skipped=frozenset(skipped),
         already=stored is not None,
     )
 

@@ -91,6 +91,13 @@ def test_a_module_to_save_that_is_not_there_is_an_error() -> None:
     assert "embed_tokens" in caught.value.faults[0].hint
 
 
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_a_pattern_that_fits_nothing_is_an_error(key: str) -> None:
+    with pytest.raises(UsageError, match=f"method.{key}: 'q_porj' fits no chosen") as caught:
+        trainable_parameters(LoraConfig(**{key: {"q_porj": 2}}), shape_of(TINY))
+    assert "q_proj" in caught.value.faults[0].hint
+
+
 def test_bf16_adapters_take_half() -> None:
     shape = shape_of(TINY)
     tensors = trainable_tensors(LoraConfig(rank=3, dtype="bfloat16"), shape)

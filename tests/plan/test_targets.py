@@ -30,7 +30,7 @@ def test_a_list_means_names_and_last_parts() -> None:
 
 
 def test_a_last_part_is_a_whole_part() -> None:
-    with pytest.raises(UsageError, match="'proj' fits no linear"):
+    with pytest.raises(UsageError, match="no linear module is named 'proj'"):
         select(target_modules=["proj"])
 
 
@@ -67,6 +67,11 @@ def test_a_misspelt_module_is_not_skipped() -> None:
     with pytest.raises(UsageError, match="'v_porj'") as caught:
         select(target_modules=["q_proj", "v_porj"])
     assert "v_proj" in caught.value.faults[0].hint
+
+
+def test_a_misspelt_exclusion_is_told_before_a_weight_is_read() -> None:
+    with pytest.raises(UsageError, match=r"method\.exclude_modules: no linear module"):
+        select(target_modules="all-linear", exclude_modules=["v_porj"])
 
 
 def test_the_first_number_is_the_layer() -> None:

@@ -6,6 +6,7 @@ else that reaches the command line is a bug in qtune and exits with 1.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -22,12 +23,17 @@ class ExitCode(IntEnum):
     RESOURCES = 5
     DIVERGED = 6
     OUTPUT_IN_USE = 7
-    RESUME_REFUSED = 8
     CHECK_FAILED = 9
-    TIME_LIMIT = 75
     HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+STOP_SIGNALS = {
+    signal.SIGHUP: ExitCode.HANGUP,
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGTERM: ExitCode.TERMINATED,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from qtune.cli.output import news, print_error
 from qtune.cli.plan_command import plan
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.train_command import train
-from qtune.errors import ExitCode, QtuneError, ResourceError
+from qtune.errors import STOP_SIGNALS, ExitCode, QtuneError, ResourceError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -93,16 +93,10 @@ def run_app(arguments: list[str] | None = None) -> int:
 
 
 def _listen() -> None:
-    codes = {
-        signal.SIGINT: ExitCode.INTERRUPTED,
-        signal.SIGTERM: ExitCode.TERMINATED,
-        signal.SIGHUP: ExitCode.HANGUP,
-    }
-
     def receive(number: int, _: FrameType | None) -> NoReturn:
-        raise _Signalled(codes[signal.Signals(number)])
+        raise _Signalled(STOP_SIGNALS[signal.Signals(number)])
 
-    for number in codes:
+    for number in STOP_SIGNALS:
         signal.signal(number, receive)
 
 

@@ -6,17 +6,13 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune.errors import ExitCode
+from qtune.errors import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-EXIT_CODES = {
-    signal.SIGINT: ExitCode.INTERRUPTED,
-    signal.SIGTERM: ExitCode.TERMINATED,
-    signal.SIGHUP: ExitCode.HANGUP,
-}
+    from qtune.errors import ExitCode
 
 
 class StopRequest:
@@ -30,14 +26,14 @@ class StopRequest:
         if self.code is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.code = EXIT_CODES[signal.Signals(number)]
+        self.code = STOP_SIGNALS[signal.Signals(number)]
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Listen for INT, TERM and HUP inside the block; the former handlers come back after it."""
     request = StopRequest()
-    former = {number: signal.signal(number, request.receive) for number in EXIT_CODES}
+    former = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
     try:
         yield request
     finally:

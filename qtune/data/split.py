@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from qtune.errors import DataError, UsageError
+from qtune.plan.rows import held_out_rows
 
 if TYPE_CHECKING:
     from qtune.data.rows import Rows
@@ -43,7 +43,7 @@ def _count(val_size: float, rows: int) -> int:
     """A share below 1 or a whole number as a count that leaves rows on both sides."""
     if val_size >= 1 and not float(val_size).is_integer():
         raise UsageError("a share below 1 or a whole number is needed", place="data.val_size")
-    count = int(val_size) if val_size >= 1 else max(1, math.floor(val_size * rows + 0.5))
+    count = held_out_rows(val_size, rows)
     if count >= rows:
         raise DataError(
             f"data.val_size {val_size:g} leaves no training row of {rows}",

@@ -37,15 +37,15 @@ def count_rows(data: DataSection) -> RowCount:
         rows = sum(_count(source) for source in data.train)
     except _Unknown as unknown:
         return RowCount(None, f"{unknown}; unknown until the data is read")
-    held_out = 0 if data.eval else _held_out(data.val_size, rows)
+    held_out = 0 if data.eval else min(rows, held_out_rows(data.val_size, rows))
     return RowCount(rows - held_out, "rows in the files, before any is dropped")
 
 
-def _held_out(val_size: float, rows: int) -> int:
-    """As the data is split: a share is rounded, and holds out one row at least."""
+def held_out_rows(val_size: float, rows: int) -> int:
+    """Rows that val_size holds out of `rows`: a share is rounded, and is one row at least."""
     if not val_size:
         return 0
-    return min(rows, int(val_size) if val_size >= 1 else max(1, floor(val_size * rows + 0.5)))
+    return int(val_size) if val_size >= 1 else max(1, floor(val_size * rows + 0.5))
 
 
 def _count(source: SourceSection) -> int:

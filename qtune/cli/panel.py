@@ -87,7 +87,6 @@ class PanelDisplay:
 
     def _numbers(self, event: StepEvent) -> RenderableType:
         left = (event.total - event.step) * self._seconds / max(1, event.step)
-        rate = event.tokens / max(event.seconds, 1e-9)
         grid = Table.grid(expand=True)
         for _ in range(4):
             grid.add_column(ratio=1)
@@ -95,7 +94,7 @@ class PanelDisplay:
             f"step {event.step}/{event.total}",
             f"loss {event.loss:.4f}",
             f"lr {event.learning_rate:.2e}",
-            f"{rate:,.0f} tokens/s",
+            f"{event.tokens_per_second:,.0f} tokens/s",
         )
         grid.add_row(
             f"epoch {event.epoch:.2f}",

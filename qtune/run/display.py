@@ -116,7 +116,7 @@ def step_line(event: StepEvent) -> str:
     return (
         f"step {event.step:>{width}}/{event.total}  loss {event.loss:.4f}"
         f"  norm {event.grad_norm:.3g}  lr {event.learning_rate:.2e}"
-        f"  {event.tokens / max(event.seconds, 1e-9):,.0f} tokens/s"
+        f"  {event.tokens_per_second:,.0f} tokens/s"
     )
 
 

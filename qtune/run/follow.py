@@ -78,7 +78,7 @@ class Follower:
             "loss": event.loss,
             "grad_norm": event.grad_norm,
             "learning_rate": event.learning_rate,
-            "tokens_per_second": event.tokens / event.seconds,
+            "tokens_per_second": event.tokens_per_second,
         }
         counts = {"epoch": event.epoch, "tokens": event.tokens, "supervised": event.supervised}
         self._folder.append_metrics({"kind": "train", "step": event.step} | values | counts)

@@ -39,6 +39,11 @@ class StepEvent:
     supervised: int
     seconds: float
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of the step, padding apart, over its time."""
+        return self.tokens / max(self.seconds, 1e-9)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalEvent:

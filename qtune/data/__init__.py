@@ -1,7 +1,19 @@
 """Rows to token batches: read, format, encode, batch."""
 
-from qtune.data.prepare import Prepared, Progress, prepare, read_eval
+from qtune.data.prepare import Prepared, prepare, read_eval
+from qtune.data.prompts import Prompter, prompter
 from qtune.data.report import DataReport
+from qtune.data.row import Turn
 from qtune.data.rows import EncodedRow, Rows
 
-__all__ = ["DataReport", "EncodedRow", "Prepared", "Progress", "Rows", "prepare", "read_eval"]
+__all__ = [
+    "DataReport",
+    "EncodedRow",
+    "Prepared",
+    "Prompter",
+    "Rows",
+    "Turn",
+    "prepare",
+    "prompter",
+    "read_eval",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,6 +58,12 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int) -> Batch:
         supervised=int((labels[:, 1:] != IGNORED).sum()),
         places=[row.place for row in rows],
     )
+
+
+def filler_id(tokenizer: Any) -> int:
+    """An id to pad with; padding is masked by position, so any id does."""
+    pad = tokenizer.pad_token_id
+    return int(pad) if pad is not None else 0
 
 
 def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool) -> list[int]:

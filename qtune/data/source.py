@@ -12,7 +12,7 @@ from qtune.errors import DataError, UsageError
 from qtune.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from qtune.data.faults import Faults
     from qtune.data.row import Row
@@ -41,6 +41,14 @@ def read(source: SourceSection, faults: Faults) -> Iterator[Row]:
     local = path is not None
     rows = READERS[kind](path, label(source), source, faults) if local else hub.read(source)
     return itertools.islice(rows, source.max_rows)
+
+
+def first_rows(sources: Iterable[SourceSection], count: int) -> tuple[SourceSection, ...]:
+    """The same sources, each cut to its first `count` rows."""
+    return tuple(
+        source.model_copy(update={"max_rows": min(source.max_rows or count, count)})
+        for source in sources
+    )
 
 
 def label(source: SourceSection) -> str:

@@ -18,7 +18,7 @@ from qtune.evaluation.decode import (
     token_stream,
 )
 from qtune.evaluation.likelihood import LossMeasure, difference, measure_loss
-from qtune.evaluation.measure import evaluate, filler_id
+from qtune.evaluation.measure import evaluate
 
 __all__ = [
     "Answer",
@@ -31,7 +31,6 @@ __all__ = [
     "difference",
     "evaluate",
     "evaluating",
-    "filler_id",
     "greedy",
     "measure_loss",
     "sampler",

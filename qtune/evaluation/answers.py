@@ -82,12 +82,16 @@ def answer(
 
 def score(answers: Sequence[Answer]) -> dict[str, Any]:
     """Means over the answers, each with the ends of its interval."""
-    figures: dict[str, Any] = {"rows": len(answers)}
+    figures: dict[str, Any] = {"rows": len(answers)} | means(answers)
     for name, values in row_scores(answers).items():
         interval = mean_interval(values)
-        figures[name] = sum(values) / len(values)
         figures[f"{name}_low"], figures[f"{name}_high"] = interval.low, interval.high
     return figures
+
+
+def means(answers: Sequence[Answer]) -> dict[str, float]:
+    """The mean of each measure over the answers."""
+    return {name: sum(each) / len(each) for name, each in row_scores(answers).items()}
 
 
 def row_scores(answers: Sequence[Answer]) -> dict[str, list[float]]:

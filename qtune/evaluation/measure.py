@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtune.evaluation.answers import answer, answerable, score
+from qtune.data.batch import filler_id
+from qtune.evaluation.answers import answer, answerable, means
 from qtune.evaluation.likelihood import measure_loss
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import EvalSection
 
     Progress = Callable[[str, int, int], None]
-
-SCORES = ("exact_match", "token_f1", "stopped")
 
 
 def evaluate(
@@ -52,12 +51,5 @@ def evaluate(
             batch_size=batch_size,
             on_progress=partial(on_progress, "answering") if on_progress else None,
         )
-        scores = score(answers)
-        figures |= {name: scores[name] for name in SCORES}
+        figures |= means(answers)
     return figures
-
-
-def filler_id(tokenizer: Any) -> int:
-    """An id to pad with; padding is masked by position, so any id does."""
-    pad = tokenizer.pad_token_id
-    return int(pad) if pad is not None else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save as to_bytes
@@ -20,8 +19,11 @@ from qtune.methods.adapter_file import WEIGHTS_FILE, digest, read_config, read_t
 from qtune.methods.integrity import METADATA_KEY, check_facts, check_tensors
 from qtune.methods.peft_format import CONFIG_FILE
 from qtune.methods.table import BY_PEFT_TYPE, METHODS
+from qtune.recipe.paths import portable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from qtune.methods.base import Edit, Method
@@ -142,17 +144,6 @@ def in_order(content: bytes) -> bytes:
     padded = header.encode()
     padded += b" " * (-len(padded) % 8)
     return len(padded).to_bytes(8, "little") + padded + content[8 + size :]
-
-
-def portable(value: Any) -> Any:
-    """The value with every absolute path cut down to its last part: folders are of one machine."""
-    if isinstance(value, dict):
-        return {key: portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [portable(item) for item in value]
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    return value
 
 
 def _refuse_existing(folder: Path, *, replace: bool) -> None:

@@ -1,11 +1,11 @@
-"""Local inputs made absolute: each is relative to the file that names it."""
+"""Local inputs made absolute, as each is relative to the file that names it; and cut for others."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtune.recipe.files import exists, expand
 
@@ -32,6 +32,17 @@ def localise(settings: Settings) -> None:
 def is_local(text: str) -> bool:
     """Whether a path of a loaded recipe is a local one."""
     return Path(text).is_absolute()
+
+
+def portable(value: Any) -> Any:
+    """The value with every absolute path cut down to its last part: folders are of one machine."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and is_local(value):
+        return Path(value).name
+    return value
 
 
 def _sources(node: Node) -> Node:

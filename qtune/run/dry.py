@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune import methods, models, recipe, runs
+from qtune import methods, models, recipe
+from qtune.data.source import first_rows
 from qtune.models.files import SMALL, locate
 from qtune.models.preparation import freeze
 from qtune.models.skeleton import build, exchange, quantizable
 from qtune.run.display import Journal
-from qtune.run.prepare import check_count, decide, plan_line, read_rows
+from qtune.run.prepare import check_count, decide, plan_line, read_rows, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from qtune.plan import Plan
-    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.recipe.sections import Recipe
     from qtune.run.display import Display
 
 SAMPLE_ROWS = 64
@@ -30,7 +31,7 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
     journal = Journal(display)
     loaded = recipe.load(path, overrides)
     asked = loaded.recipe
-    runs.RunFolder(Path(asked.train.output_dir or Path("runs") / loaded.name)).check()
+    run_folder(loaded).check()
     decided = decide(asked)
     journal.line(plan_line(decided))
     _, prepared = read_rows(sample_of(asked), journal)
@@ -42,15 +43,8 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
 def sample_of(asked: Recipe) -> Recipe:
     """The recipe with each source cut to its first rows."""
 
-    def cut(sources: tuple[SourceSection, ...]) -> tuple[SourceSection, ...]:
-        return tuple(
-            source.model_copy(update={"max_rows": min(source.max_rows or SAMPLE_ROWS, SAMPLE_ROWS)})
-            for source in sources
-        )
-
-    rows = asked.data.model_copy(
-        update={"train": cut(asked.data.train), "eval": cut(asked.data.eval)}
-    )
+    cut = {key: first_rows(getattr(asked.data, key), SAMPLE_ROWS) for key in ("train", "eval")}
+    rows = asked.data.model_copy(update=cut)
     return asked.model_copy(update={"data": rows})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune import data, evaluation, losses, models, recipe
+from qtune.data.batch import filler_id
 from qtune.durable import write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
 from qtune.recipe.sections import DataSection, Recipe, SourceSection
@@ -140,7 +141,7 @@ class Bench:
             self._rows,
             loss=self._loss,
             batch_size=self._batch_size,
-            pad_id=evaluation.filler_id(self._tokenizer),
+            pad_id=filler_id(self._tokenizer),
             device=next(model.parameters()).device,
             on_progress=partial(progress, f"measuring the {name}"),
         )
@@ -172,7 +173,9 @@ def held_out(
     elif asked.data.eval:
         sources = asked.data.eval
     elif asked.data.val_size:
-        prepared = data.prepare(asked, tokenizer, on_progress=partial(display.progress, "reading"))
+        prepared = data.prepare(
+            asked, tokenizer, on_progress=partial(display.progress, "tokenising")
+        )
         assert prepared.eval is not None
         return prepared.eval
     else:

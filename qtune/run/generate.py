@@ -8,8 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, models
-from qtune.data.row import Turn
-from qtune.run.prompts import Prompter, prompter
+from qtune.data import Prompter, Turn, prompter
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 
 if TYPE_CHECKING:

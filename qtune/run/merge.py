@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune import data, merging, models, plan
+from qtune.data.source import first_rows
 from qtune.errors import CheckError, QtuneError, ResourceError
 from qtune.merging import fidelity
 from qtune.models.files import locate
@@ -127,10 +128,7 @@ def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[li
     """Rows of the run's data (held-out ones if it has some), else fixed random tokens."""
     if subject.recipe is not None:
         section = subject.recipe.data
-        sources = [
-            source.model_copy(update={"max_rows": min(source.max_rows or SAMPLE_ROWS, SAMPLE_ROWS)})
-            for source in section.eval or section.train
-        ]
+        sources = first_rows(section.eval or section.train, SAMPLE_ROWS)
         try:
             rows = data.read_eval(sources, subject.recipe, models.load_tokenizer(subject.model))
             found = fidelity.sample([row.input_ids for row in rows], vocabulary=vocabulary)

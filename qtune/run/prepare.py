@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune import data, losses, methods, models, plan
+from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError
 from qtune.run.memory import limit
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qtune.data import Prepared
     from qtune.methods.base import Method
     from qtune.models import Base, Inventory
     from qtune.plan import Plan
+    from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
+    from qtune.runs import RunFolder
 
 
 @dataclass
@@ -31,12 +33,6 @@ class Learner:
     tokenizer: Any
     base_name: str
 
-    @property
-    def pad_id(self) -> int:
-        """An id to fill rows with; masked by position, so any will do."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad) if pad is not None else 0
-
     def save(self, folder: Path) -> None:
         """Write the adapter as a new folder in PEFT's format."""
         methods.save(
@@ -46,6 +42,11 @@ class Learner:
             base_fingerprint=self.base.fingerprint,
             recipe_note={"quantization": self.base.quantization.model_dump(mode="json")},
         )
+
+
+def run_folder(loaded: Loaded) -> RunFolder:
+    """Where a recipe's run goes, below the working directory unless it says otherwise."""
+    return runs.RunFolder(Path(loaded.recipe.train.output_dir or Path("runs") / loaded.name))
 
 
 def decide(asked: Recipe) -> Plan:
@@ -65,7 +66,7 @@ def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared]:
     prepared = data.prepare(
         asked,
         tokenizer,
-        on_progress=lambda done, total: journal.progress("tokenising", done, total),
+        on_progress=partial(journal.progress, "tokenising"),
     )
     for line in prepared.report.lines():
         journal.line(line)
@@ -83,7 +84,7 @@ def learner(
         asked.quantization,
         device=device,
         gradient_checkpointing=decided.gradient_checkpointing,
-        on_progress=lambda done, total: journal.progress("loading", done, total),
+        on_progress=partial(journal.progress, "loading"),
     )
     method = methods.create(asked.method, seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 
 from qtune.errors import UsageError
-from qtune.methods.files import portable
+from qtune.recipe.paths import portable
 
 if TYPE_CHECKING:
     from pathlib import Path

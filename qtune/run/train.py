@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
+from qtune.data.batch import filler_id
 from qtune.run.display import Journal
 from qtune.run.follow import Follower
-from qtune.run.prepare import decide, learner, plan_line, read_rows
+from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.report import train_report
 from qtune.run.trackers import accelerator, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from qtune.data import Prepared
     from qtune.plan import Plan
@@ -34,7 +35,7 @@ def train(
     journal = Journal(display)
     loaded = recipe.load(path, overrides)
     asked = loaded.recipe
-    folder = runs.RunFolder(Path(asked.train.output_dir or Path("runs") / loaded.name))
+    folder = run_folder(loaded)
     folder.check()
     decided = decide(asked)
     tracker = accelerator(asked, decided, folder.path)
@@ -91,7 +92,7 @@ def make_job(
         steps_per_epoch=steps.per_epoch,
         batch_size=asked.train.batch_size,
         micro_batch_size=decided.micro_batch_size,
-        pad_id=pupil.pad_id,
+        pad_id=filler_id(pupil.tokenizer),
         seed=asked.train.seed,
         shuffle=asked.data.shuffle,
         max_grad_norm=asked.optim.max_grad_norm,

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from qtune import methods
 from qtune.errors import ExitCode, ModelError, OutputError
-from qtune.methods import files
 from qtune.recipe.methods import LoraConfig
 from tests.methods.bases import CASES, attached, randomise
 from tests.tiny import tiny_llama
@@ -251,8 +250,3 @@ def test_edits_of_a_file(tmp_path: Path) -> None:
         "model.layers.0.self_attn.q_proj.weight",
         "model.layers.1.self_attn.q_proj.weight",
     }
-
-
-def test_portable_leaves_ids_alone() -> None:
-    given = {"a": "owner/name", "b": ("/x/y", 1, None), "c": "./runs/z"}
-    assert files.portable(given) == {"a": "owner/name", "b": ["y", 1, None], "c": "./runs/z"}

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from qtune import data
+from qtune.data import Prompter
 from qtune.errors import UsageError
 from qtune.evaluation import answer, stop_ids
 from qtune.run.display import Quiet
 from qtune.run.generate import Chat, Speaker, generate
-from qtune.run.prompts import Prompter
 from tests.run.made_run import make_run
 from tests.tiny import tiny_llama, tiny_tokenizer
 

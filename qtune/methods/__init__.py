@@ -1,4 +1,4 @@
-"""Ways to fine-tune: one file each behind one small protocol, adapters in PEFT's file format."""
+"""Ways to fine-tune: one class each behind one small protocol, adapters in PEFT's file format."""
 
 from __future__ import annotations
 

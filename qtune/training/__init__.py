@@ -1,4 +1,4 @@
-"""The loop."""
+"""The training loop as a stream of events, the step inside it, and how it is stopped."""
 
 from qtune.training.best import Best
 from qtune.training.loop import EvalEvent, Job, StepEvent, fit

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from qtune.data.encode.encoder import Encoder
-from qtune.data.encode.layouts import writer
+from qtune.data.encode.layouts import layout_for
 from qtune.data.encode.tokens import Tokens
 from qtune.data.faults import Faults
 from qtune.data.formats.detect import Detected, detect
@@ -159,7 +159,7 @@ def _encode_source(
     """Encode a source into the store; a batch with faulty rows stops it."""
     source, detected = checked.source, checked.detected
     try:
-        layout = writer(detected.format.layout, tokens)
+        layout = layout_for(detected.format.layout, tokens)
     except DataError as error:
         fault = error.faults[0]
         raise DataError(fault.message, place=label(source), hint=fault.hint) from None
@@ -209,14 +209,14 @@ def _refuse_unlearnable(reports: Sequence[SourceReport], max_length: int) -> Non
     if not any(report.used for report in reports):
         longest = max(report.longest_read for report in reports)
         raise DataError(
-            f"0 of {read_rows} rows keep a trained token at max_length {max_length} "
+            f"0 of {read_rows} rows keep a learnt token at max_length {max_length} "
             f"(the longest has {longest} tokens)",
             place=place,
             hint="raise data.max_length",
         )
     if unlearnable > _UNLEARNABLE_SHARE * read_rows:
         raise DataError(
-            f"{unlearnable} of {read_rows} rows keep no trained token at max_length {max_length}, "
+            f"{unlearnable} of {read_rows} rows keep no learnt token at max_length {max_length}, "
             "more than 1%",
             place=place,
             hint="raise data.max_length, or leave long rows out with overlong: drop",

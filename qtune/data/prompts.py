@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.encode.encoder import Encoder
-from qtune.data.encode.layouts import writer
+from qtune.data.encode.layouts import layout_for
 from qtune.data.encode.tokens import Tokens
 from qtune.data.faults import Faults
 from qtune.data.formats.detect import detect
@@ -37,7 +37,7 @@ class Prompter:
         tokens = Tokens(tokenizer)
         self._encoder = Encoder(
             tokens,
-            writer(layout, tokens),
+            layout_for(layout, tokens),
             DataSection(train=(source,), max_length=NO_LIMIT),
             everything=False,
             cut=False,

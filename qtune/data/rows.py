@@ -139,7 +139,7 @@ class Rows(Sequence[EncodedRow]):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all rows in order: a resumed run compares it."""
+        """SHA-256 over all rows in order: equal for equal rows, wherever they were read from."""
         hashed = hashlib.sha256()
         for number in range(len(self)):
             hashed.update(self.digest(number))

@@ -56,7 +56,7 @@ def test_overlong_rows_are_an_error_when_asked(tmp_path: Path) -> None:
 def test_nothing_left_is_an_error(tmp_path: Path, overlong: str) -> None:
     with pytest.raises(DataError) as caught:
         encoded(tmp_path, [LONG] * 16, max_length=24, overlong=overlong)
-    assert "0 of 16 rows keep a trained token at max_length 24" in str(caught.value)
+    assert "0 of 16 rows keep a learnt token at max_length 24" in str(caught.value)
 
 
 @pytest.mark.parametrize(("good", "fails"), [(98, True), (99, False)])
@@ -65,7 +65,7 @@ def test_over_one_percent_of_rows_without_a_learnt_token_is_an_error(
 ) -> None:
     rows = [*pairs(good), LONG]
     if fails:
-        with pytest.raises(DataError, match="1 of 99 rows keep no trained token at max_length 24"):
+        with pytest.raises(DataError, match="1 of 99 rows keep no learnt token at max_length 24"):
             encoded(tmp_path, rows, max_length=24, overlong="truncate")
         return
     source = encoded(tmp_path, rows, max_length=24, overlong="truncate").report.train_sources[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from qtune.data.encode.segment import Layout, Segment
+from qtune.data.encode.segment import Segment, WrittenRow
 from qtune.data.encode.template import Message, Template, message, starts_with_content
 from qtune.errors import DataError
 
@@ -44,7 +44,7 @@ class ChatLayout:
         self._template = Template(tokens)
         self._middle: tuple[str, int, bool] | None = None
 
-    def write(self, example: Example) -> Layout:
+    def write(self, example: Example) -> WrittenRow:
         """Given and learnt segments of a conversation; `DataError` when they cannot be told."""
         typed: list[str] = []
         messages = [self._message(turn, typed) for turn in example.turns]
@@ -55,7 +55,7 @@ class ChatLayout:
             if turn.train
         ]
         segments = [*self._segments(text, spans, typed)]
-        return Layout(
+        return WrittenRow(
             tuple(segments),
             typed=len(typed),
             ended=any(not span.closed for span in spans),

@@ -12,8 +12,8 @@ from qtune.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from qtune.data.encode.layouts import Writer
-    from qtune.data.encode.segment import Layout
+    from qtune.data.encode.layouts import Layout
+    from qtune.data.encode.segment import WrittenRow
     from qtune.data.encode.tokens import Tokens
     from qtune.data.faults import Faults
     from qtune.data.report import SourceReport
@@ -27,10 +27,10 @@ class Encoder:
     """Encodes the rows of one source and counts what becomes of them."""
 
     def __init__(
-        self, tokens: Tokens, writer: Writer, data: DataSection, *, everything: bool, cut: bool
+        self, tokens: Tokens, layout: Layout, data: DataSection, *, everything: bool, cut: bool
     ) -> None:
         self._tokens = tokens
-        self._writer = writer
+        self._layout = layout
         self._data = data
         self._everything = everything
         self._cut = cut
@@ -40,18 +40,18 @@ class Encoder:
         self, examples: Sequence[Example], report: SourceReport, faults: Faults
     ) -> Iterator[Encoded]:
         """The usable rows of some examples; what is wrong with others goes to `faults`."""
-        written: list[tuple[Example, Layout]] = []
+        written: list[tuple[Example, WrittenRow]] = []
         for example in examples:
             try:
-                written.append((example, self._writer.write(example)))
+                written.append((example, self._layout.write(example)))
             except DataError as error:
                 faults.add_error(error, place=example.place)
-        segments = [layout.segments for _, layout in written]
-        for (example, layout), ids in zip(written, self._tokens.encode(segments), strict=True):
-            report.typed_rows += layout.typed > 0
-            report.ended += layout.ended
-            report.scaffold = report.scaffold or layout.scaffold
-            row = self._row(example, layout, ids)
+        segments = [text.segments for _, text in written]
+        for (example, text), ids in zip(written, self._tokens.encode(segments), strict=True):
+            report.typed_rows += text.typed > 0
+            report.ended += text.ended
+            report.scaffold = report.scaffold or text.scaffold
+            row = self._row(example, text, ids)
             if self._twice_begun(row):
                 message = f"{self._tokens.bos_text} stands twice at the beginning"
                 faults.add(message, place=example.place, hint="the chat template writes two")
@@ -65,14 +65,14 @@ class Encoder:
                     report.unlearnable += 1
                     report.dropped[NOTHING_LEARNT] += 1
 
-    def _row(self, example: Example, layout: Layout, ids: list[list[int]]) -> Encoded:
+    def _row(self, example: Example, text: WrittenRow, ids: list[list[int]]) -> Encoded:
         """One row of all segments; nothing predicts the first token, so it is never learnt."""
         flat = list(chain.from_iterable(ids))
         learnt: list[bool] = []
         prompt: int | None = None
         stop: int | None = None
         before = False
-        for segment, own in zip(layout.segments, ids, strict=True):
+        for segment, own in zip(text.segments, ids, strict=True):
             if segment.trained and not before:
                 prompt = len(learnt)
             before = segment.trained

@@ -10,16 +10,16 @@ from qtune.data.row import Example, Turn
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
-    from qtune.data.encode.segment import Layout
+    from qtune.data.encode.segment import WrittenRow
     from qtune.data.encode.tokens import Tokens
 
 
-class Writer(Protocol):
+class Layout(Protocol):
     """Writes the turns of a row as text, given and learnt."""
 
     description: str
 
-    def write(self, example: Example) -> Layout:
+    def write(self, example: Example) -> WrittenRow:
         """The segments of a row; `DataError` without a place when it cannot be written."""
 
 
@@ -31,14 +31,14 @@ class InstructionLayout:
     def __init__(self, tokens: Tokens) -> None:
         self._chat = ChatLayout(tokens)
 
-    def write(self, example: Example) -> Layout:
+    def write(self, example: Example) -> WrittenRow:
         """The instruction and its input become the user's turn."""
         *given, answer = example.turns
         asked = Turn("user", "\n\n".join(turn.text for turn in given))
         return self._chat.write(Example(example.file, example.number, (asked, answer)))
 
 
-def writer(kind: str, tokens: Tokens) -> Writer:
+def layout_for(kind: str, tokens: Tokens) -> Layout:
     """The layout of a kind; `DataError` when chats meet a tokenizer without a chat template."""
     has_template = bool(tokens.tokenizer.chat_template)
     if kind == "chat" and not has_template:

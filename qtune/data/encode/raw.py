@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtune.data.encode.segment import Layout, Segment
+from qtune.data.encode.segment import Segment, WrittenRow
 from qtune.data.row import Example, Turn
 from qtune.errors import DataError
 
@@ -20,11 +20,11 @@ class RawLayout:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def write(self, example: Example) -> Layout:
+    def write(self, example: Example) -> WrittenRow:
         """Given and learnt segments of a row; `DataError` when it brings its own BOS."""
         return self.join(example.turns)
 
-    def join(self, turns: tuple[Turn, ...]) -> Layout:
+    def join(self, turns: tuple[Turn, ...]) -> WrittenRow:
         """The segments of some turns, whatever row they come from."""
         tokens = self._tokens
         text = next((turn.text for turn in turns if turn.text), "")
@@ -35,7 +35,7 @@ class RawLayout:
             )
         segments = [Segment(turn.text, turn.train, plain=True) for turn in turns if turn.text]
         end = Segment(tokens.eos_text, True, token=tokens.eos)
-        return Layout((*segments, end), typed=sum(tokens.typed(turn.text) for turn in turns))
+        return WrittenRow((*segments, end), typed=sum(tokens.typed(turn.text) for turn in turns))
 
 
 class HeadedLayout:
@@ -46,7 +46,7 @@ class HeadedLayout:
     def __init__(self, tokens: Tokens) -> None:
         self._raw = RawLayout(tokens)
 
-    def write(self, example: Example) -> Layout:
+    def write(self, example: Example) -> WrittenRow:
         """The instruction under its headings is given, the answer and its end are learnt."""
         *given, answer = example.turns
         parts = [f"### {turn.role.capitalize()}:\n{turn.text}\n\n" for turn in given]

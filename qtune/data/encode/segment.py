@@ -27,8 +27,8 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A row written out: its segments, and what the writer had to do to it."""
+class WrittenRow:
+    """A row written out: its segments, and what its layout had to do to it."""
 
     segments: tuple[Segment, ...]
     typed: int = 0  # special tokens found in the row's own text, kept as text

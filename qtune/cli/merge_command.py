@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,34 +10,19 @@ import typer
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
-
-
-class Onto(StrEnum):
-    """The weights that the adapter is added to."""
-
-    dequantized = "dequantized"
-    original = "original"
-
-
-class Dtype(StrEnum):
-    """The dtype of the written weights."""
-
-    auto = "auto"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
+from qtune.recipe.sections import MergeBase, MergeDtype
 
 
 def merge(  # noqa: PLR0913 - one parameter an option
     thing: Annotated[str, typer.Argument(help="A run folder or an adapter folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
     onto: Annotated[
-        Onto | None,
+        MergeBase | None,
         typer.Option("--base", help="Add to the weights trained on, or to the 16-bit originals."),
     ] = None,
     base_model: BaseModel = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="dtype of the weights; auto keeps that of the base.")
+        MergeDtype | None, typer.Option(help="dtype of the weights; auto keeps that of the base.")
     ] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The largest weight file.")

@@ -73,38 +73,22 @@ def _between(recipe: Recipe, layer: Layer, faulty: set[str]) -> list[Fault]:
     """Faults between keys, but none that rests on a key that is faulty itself."""
     faults = []
     for key, rule in unread(recipe).items():
-        node = _set_node(key, layer)
+        node = layer.value_set(key)
         if node is None or _rests_on(rule, key, faulty) or _idled(node, rule, layer):
             continue
         faults.append(_unread_fault(key, node, rule))
     for conflict in CONFLICTS:
-        node = _set_node(conflict.key, layer)
+        node = layer.value_set(conflict.key)
         if node and conflict.test(recipe) and not _rests_on(conflict, conflict.key, faulty):
             faults.append(_conflict_fault(node, conflict))
     return faults
-
-
-def _set_node(key: str, layer: Layer) -> Node | None:
-    """The value that was set for a key; None for a default or an empty value."""
-    node = _node(key, layer)
-    return None if node is None or node.value is None else node
-
-
-def _node(key: str, layer: Layer) -> Node | None:
-    """What was written for a key, empty values included."""
-    path: phrasing.Path = tuple(int(s) if s.isdecimal() else s for s in key.split("."))
-    section, name, *rest = path
-    node = layer.settings.get(str(section), {}).get(str(name))
-    for step in rest:
-        node = node.child(step) if node else None
-    return node
 
 
 def _idled(node: Node, rule: Unread, layer: Layer) -> bool:
     """Whether a --set took away what a key of the file worked on: no fault of the file."""
     if node.source.kind == "override":
         return False
-    causes = (_node(key, layer) for key in rule.because)
+    causes = (layer.written(key) for key in rule.because)
     return any(cause is not None and cause.source.kind == "override" for cause in causes)
 
 

@@ -31,6 +31,19 @@ class Layer:
     blamed: set[str] = field(default_factory=set)
     extends: Node | None = None
 
+    def written(self, key: str) -> Node | None:
+        """What was written for a key such as data.train.0.path, empty values included."""
+        section, name, *rest = key.split(".")
+        node = self.settings.get(section, {}).get(name)
+        for step in rest:
+            node = node.child(int(step) if step.isdecimal() else step) if node else None
+        return node
+
+    def value_set(self, key: str) -> Node | None:
+        """The value that was set for a key; None for a default or an empty value."""
+        node = self.written(key)
+        return None if node is None or node.value is None else node
+
 
 def read_layer(items: Mapping[str, Node], faults: list[Fault]) -> Layer:
     """The settings of a file's top level; what is no setting goes into `faults`."""

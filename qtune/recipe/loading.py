@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtune.recipe.layers import Layer
-    from qtune.recipe.node import Node
     from qtune.recipe.sections import Recipe
 
 
@@ -102,7 +101,7 @@ def _position(fault: Fault) -> tuple[bool, str, int]:
 
 
 def _origin(key: str, layer: Layer) -> Origin:
-    node = _written(key, layer)
+    node = layer.value_set(key)
     if node is None:
         return Origin("default")
     last = list(node.walk())[-1]  # a --set inside a list is the news
@@ -110,11 +109,3 @@ def _origin(key: str, layer: Layer) -> Origin:
     if node.source.kind == "override":
         return Origin("override", node.label, node.note)
     return Origin("alias" if node.note else "file", node.label, node.note)
-
-
-def _written(key: str, layer: Layer) -> Node | None:
-    section, name, *rest = key.split(".")
-    node = layer.settings.get(section, {}).get(name)
-    for step in rest:
-        node = node.child(int(step) if step.isdecimal() else step) if node else None
-    return None if node is None or node.value is None else node

@@ -1,6 +1,6 @@
 """The sections of a recipe: every key, its type, its default and its meaning.
 
-The text under a key is its documentation: `qtune schema` and the README's key reference print it.
+The text under a key is its documentation: `qtune schema` prints it, and faults quote it.
 """
 
 from __future__ import annotations
@@ -192,12 +192,16 @@ class LoggingSection(Section):
     """Trackers of accelerate, beside metrics.jsonl."""
 
 
+MergeBase = Literal["dequantized", "original"]
+MergeDtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
 class MergeSection(Section):
     """How the adapter is folded into full weights."""
 
-    base: Literal["dequantized", "original"] = "dequantized"
+    base: MergeBase = "dequantized"
     """Add to the weights that were trained on, or to the 16-bit originals (another model)."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: MergeDtype = "auto"
     """dtype of the written weights; auto keeps that of the base."""
     max_shard_size: Size = "5GB"
     """The largest weight file."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.errors import ModelError
-from qtune.merging.shards import DTYPES, TensorSpec
+from qtune.merging.shards import TensorSpec
 from qtune.methods.base import CannotMerge
 from qtune.models.loading import Checkpoint
 from qtune.models.names import check_shapes, match
 from qtune.models.prequantized import Packed, check_config
+from qtune.models.shards import DTYPES
 from qtune.models.skeleton import build, exchange, quantizable
 from qtune.plan import read_config
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import ModelSection, QuantizationSection
 
 BIAS_SWITCHES = ("attention_bias", "mlp_bias")
-_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,7 @@ class Blueprint:
         shape = self.shapes[origin]
         if origin in self.packed.weights:
             return TensorSpec(name, shape, dense)
-        dtype = _DTYPES.get(self.checkpoint.table[origin]["dtype"])
-        if dtype is None:
-            raise ModelError(f"{origin} has an unknown dtype", place=str(self.checkpoint.files[0]))
-        return TensorSpec(name, shape, dtype)
+        return TensorSpec(name, shape, DTYPES[self.checkpoint.table[origin]["dtype"]])
 
 
 def blueprint(folder: Path, section: ModelSection, quantization: QuantizationSection) -> Blueprint:

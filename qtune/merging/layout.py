@@ -134,7 +134,6 @@ def _converted(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
 def _without_ties(config: dict[str, Any]) -> dict[str, Any]:
     """tie_word_embeddings false, in the text part of a composite config too."""
     parted = config | {"tie_word_embeddings": False}
-    for key in ("text_config",):
-        if isinstance(config.get(key), dict):
-            parted[key] = config[key] | {"tie_word_embeddings": False}
+    if isinstance(text := config.get("text_config"), dict):
+        parted["text_config"] = text | {"tie_word_embeddings": False}
     return parted

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qtune.models.shards import DTYPES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -23,20 +25,7 @@ if TYPE_CHECKING:
 ALIGNMENT = 8
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,7 @@ def _header(shard: Sequence[TensorSpec]) -> bytes:
     start = 0
     for spec in shard:
         entries[spec.name] = {
-            "dtype": DTYPES[spec.dtype],
+            "dtype": NAMES[spec.dtype],
             "shape": list(spec.shape),
             "data_offsets": [start, start + spec.bytes],
         }

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from qtune.errors import ModelError
+from qtune.errors import ModelError, first_few
 from qtune.methods.adapter_file import digest
 from qtune.methods.peft_format import CONFIG_FILE, INFORMATION, PREFIX
-from qtune.methods.strict import some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,17 +25,17 @@ def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) 
     foreign = [name for name in tensors if not name.startswith(PREFIX)]
     if foreign and peft_type != PROMPT_TYPE:
         raise ModelError(
-            f"{len(foreign)} names do not begin with {PREFIX!r}: {some(foreign)}",
+            f"{len(foreign)} names do not begin with {PREFIX!r}: {first_few(foreign)}",
             place=place,
             hint="save it again with qtune or with PEFT's save_pretrained",
         )
     odd = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
     if odd:
-        raise ModelError(f"not floating point: {some(odd)}", place=place)
+        raise ModelError(f"not floating point: {first_few(odd)}", place=place)
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ModelError(
-            f"{len(broken)} tensors hold NaN or infinity: {some(broken)}",
+            f"{len(broken)} tensors hold NaN or infinity: {first_few(broken)}",
             place=place,
             hint="the training diverged or the file is damaged",
         )
@@ -64,7 +63,7 @@ def check_facts(
     ]
     if changed:
         raise ModelError(
-            f"{CONFIG_FILE} does not belong to the weights: {some(changed)}",
+            f"{CONFIG_FILE} does not belong to the weights: {first_few(changed)}",
             place=place,
             hint="put the written values back",
         )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtune.errors import Fault, ModelError
+from qtune.errors import Fault, ModelError, first_few
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
-
-SHOWN = 3
 
 
 def refuse_differences(
@@ -26,7 +24,7 @@ def refuse_differences(
         if name in given and given[name].shape != tensor.shape
     ]
     faults = [
-        Fault(message=f"{len(names)} of the {what}'s tensors {kind}: {some(names)}")
+        Fault(message=f"{len(names)} of the {what}'s tensors {kind}: {first_few(names)}")
         for kind, names in (
             ("are missing", missing),
             ("have no place in this model", foreign),
@@ -36,12 +34,6 @@ def refuse_differences(
     ]
     if faults:
         raise ModelError.of(faults)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names and how many more there are."""
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shape(tensor: Tensor) -> str:

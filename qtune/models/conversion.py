@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.errors import ModelError
+from qtune.errors import ModelError, first_few
 from qtune.models.placing import check_finite
 from qtune.models.skeleton import INT8_THRESHOLD, disarm_repacking
 from qtune.ops.linears import linear_modules, output_head
@@ -91,10 +91,8 @@ def _strict(info: dict[str, Any]) -> None:
         ("error_msgs", "not convertible"),
     ):
         if info.get(key):
-            names = sorted(map(str, info[key]))
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ModelError(
-                f"{', '.join(names[:3])}{more}: {what}",
+                f"{first_few(sorted(map(str, info[key])))}: {what}",
                 hint="the checkpoint is not whole, or config.json belongs to another",
             )
 

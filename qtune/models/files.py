@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtune import hub
 from qtune.artefacts import read_object
-from qtune.errors import ModelError
+from qtune.errors import ModelError, first_few
 from qtune.models.shards import tensor_table
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def _from_index(folder: Path) -> dict[str, Path]:
         raise ModelError(f"{outside[0]} lies outside its folder", place=str(folder / INDEX))
     missing = sorted({file for file in content.values() if not (folder / file).is_file()})
     if missing:
-        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise ModelError(
-            f"{len(missing)} of {len(set(content.values()))} weight files are missing: {shown}",
+            f"{len(missing)} of {len(set(content.values()))} weight files are missing: "
+            f"{first_few(missing)}",
             place=str(folder),
             hint="copy or download the folder again",
         )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtune.errors import Fault, ModelError
+from qtune.errors import Fault, ModelError, first_few
 from qtune.registry import nearest
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def match(network: Any, stored: Iterable[str]) -> Match:
     unknown = [name for name in pairs if name not in names and not _obsolete(network, name)]
     faults = _missing_faults(missing - _tied(network, set(names.values())), unknown)
     if unknown:
-        message = f"{_list(unknown)} in the checkpoint, but not in {type(network).__name__}"
+        message = (
+            f"{first_few(sorted(unknown))} in the checkpoint, but not in {type(network).__name__}"
+        )
         faults.append(Fault(message=message, hint="wrong config.json, or a model of another kind"))
     if faults:
         raise ModelError.of(faults)
@@ -111,10 +113,4 @@ def _missing_faults(missing: set[str], unknown: list[str]) -> list[Fault]:
     hint = "the checkpoint is not whole, or config.json belongs to another"
     if unknown:
         hint = f"for {min(missing)} {nearest(min(missing), unknown[:SHOWN])}"
-    return [Fault(message=f"missing in the checkpoint: {_list(missing)}", hint=hint)]
-
-
-def _list(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    shown = ", ".join(ordered[:SHOWN])
-    return shown if len(ordered) <= SHOWN else f"{shown} and {len(ordered) - SHOWN} more"
+    return [Fault(message=f"missing in the checkpoint: {first_few(sorted(missing))}", hint=hint)]

@@ -1,7 +1,12 @@
 """Recipe + Machine + ModelShape -> Plan, before anything is loaded. No torch."""
 
 from qtune.plan.adapters import trainable_parameters
-from qtune.plan.configuration import read_config, shape_of, stored_quantization
+from qtune.plan.configuration import (
+    read_config,
+    shape_of,
+    shape_of_model,
+    stored_quantization,
+)
 from qtune.plan.machine import Machine
 from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy
 from qtune.plan.planner import make
@@ -28,6 +33,7 @@ __all__ = [
     "read_config",
     "schedule",
     "shape_of",
+    "shape_of_model",
     "stored_quantization",
     "trainable_parameters",
 ]

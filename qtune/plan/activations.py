@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qtune.plan.adapters import adapted_linears
+from qtune.plan.adapters import DTYPE_BYTES, adapted_linears
 from qtune.plan.targets import layer_index
 from qtune.recipe.methods import LoraConfig, MethodConfig
 
@@ -89,7 +89,7 @@ def _adapters_by_layer(
     """What the adapters of each layer keep."""
     if not isinstance(method, LoraConfig):
         return {}
-    adapter_bytes = 4 if method.dtype == "float32" else 2
+    adapter_bytes = DTYPE_BYTES[method.dtype]
     mask = dropout_mask_bytes if method.dropout else 0
     # untouched inputs are kept once for the siblings that read them, such as q, k and v
     shared = not mask and adapter_bytes == compute_bytes

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qtune.plan.shape import LinearShape, ModelShape
 
-_BYTES = {"float32": 4, "bfloat16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
 
 
 def _lora(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
-    each = _BYTES[method.dtype]
+    each = DTYPE_BYTES[method.dtype]
     for adapted in adapted_linears(method, shape):
         linear, rank = adapted.linear, adapted.rank
         yield TrainableTensor("low-rank matrices", linear.name, rank * linear.in_features, each)
@@ -116,7 +116,7 @@ def _whole_modules(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableT
     for owner, elements in _parameters(shape):
         for module in whole:
             if is_within(owner, module):
-                each = _BYTES[method.dtype]
+                each = DTYPE_BYTES[method.dtype]
                 yield TrainableTensor("modules trained whole", owner, elements, each)
 
 

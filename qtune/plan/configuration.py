@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtune import hub
 from qtune.artefacts import read_object
@@ -14,6 +14,15 @@ from qtune.plan import families
 from qtune.plan.fields import ConfigFields
 from qtune.plan.shape import ModelShape, StoredQuantization
 from qtune.registry import nearest
+
+if TYPE_CHECKING:
+    from qtune.recipe.sections import ModelSection
+
+
+def shape_of_model(model: ModelSection) -> ModelShape:
+    """The shape of a recipe's model; only its config.json is read."""
+    config = read_config(model.name_or_path, model.revision)
+    return shape_of(config, place=f"{model.name_or_path}/config.json")
 
 
 def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelShape:

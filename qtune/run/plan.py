@@ -35,8 +35,7 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
     machine = Machine.probe() if gpu is None else Machine.gpu(parse_size(gpu, place="--gpu"))
     loaded = recipes.load(path, overrides)
     recipe = loaded.recipe
-    config = plans.read_config(recipe.model.name_or_path, recipe.model.revision)
-    shape = plans.shape_of(config, place=f"{recipe.model.name_or_path}/config.json")
+    shape = plans.shape_of_model(recipe.model)
     counted = plans.count_rows(recipe.data)
     made = plans.make(recipe, machine, shape, rows=counted.rows)
     return Planned(

@@ -51,8 +51,7 @@ def run_folder(loaded: Loaded) -> RunFolder:
 
 def decide(asked: Recipe) -> Plan:
     """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
-    config = plan.read_config(asked.model.name_or_path, asked.model.revision)
-    shape = plan.shape_of(config, place=f"{asked.model.name_or_path}/config.json")
+    shape = plan.shape_of_model(asked.model)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
     decided = plan.make(asked, plan.Machine.probe(), shape, rows=rows)

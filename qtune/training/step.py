@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from qtune.errors import DivergedError
+from qtune.errors import DivergedError, first_few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,10 +97,9 @@ def refuse_non_finite(
     if torch.isfinite(torch.tensor([loss, grad_norm])).all():
         return
     places = [place for batch in micro_batches for place in batch.places]
-    shown = ", ".join(places[:4]) + (f" and {len(places) - 4} more" if len(places) > 4 else "")
     raise DivergedError(
         f"step {step + 1}: loss {loss:g}, gradient norm {grad_norm:g}; no update was made",
-        place=shown,
+        place=first_few(places),
         hint="lower optim.learning_rate, or look at these rows",
     )
 

@@ -1,10 +1,14 @@
 """The soft prompt inside a decoder: put before the first tokens, taken off the hidden states.
 
+In a row padded on the left it stands after the padding: a sliding window counts places, so padding
+in between would push the prompt out of sight.
+
 B rows, P virtual tokens, T tokens of the caller, H hidden size. The key-value cache holds P + T.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +30,7 @@ class SoftPrompt(Adapter):
         # In a list, or the frozen embedding would become a child of this module too.
         self._embedding = [embedding]
         self._inserted = False
+        self._padding: Tensor | None = None
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """The prompt under PEFT's name."""
@@ -53,21 +58,19 @@ class SoftPrompt(Adapter):
         self._inserted = cache is None or cache.get_seq_length() == 0
         if tokens is None:
             tokens = self._embedding[0](ids)
-        kwargs["position_ids"] = self._positions(tokens, cache=cache, **_told(kwargs))
-        kwargs["attention_mask"] = self._mask(kwargs.get("attention_mask"))
+        mask = _plain(kwargs.get("attention_mask"))
+        self._padding = left_padding(mask)
+        kwargs["position_ids"] = self._positions(
+            tokens, cache=cache, mask=mask, positions=kwargs.get("position_ids")
+        )
+        if mask is not None:
+            seen = mask.new_ones(mask.shape[0], len(self.embeddings))
+            kwargs["attention_mask"] = insert(seen, mask, after=self._padding)
         if self._inserted:
             prompt = self.embeddings.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-            tokens = torch.cat([prompt, tokens], dim=1)
+            tokens = insert(prompt, tokens, after=self._padding)
         kwargs["inputs_embeds"] = tokens
         return (), kwargs
-
-    def _mask(self, mask: Tensor | None) -> Tensor | None:
-        """[B, P + ...]: the prompt is always seen."""
-        if mask is None:
-            return None
-        if not isinstance(mask, Tensor) or mask.ndim != 2:
-            raise UsageError("prompt tuning needs a plain attention mask and a growing cache")
-        return torch.cat([mask.new_ones(mask.shape[0], len(self.embeddings)), mask], dim=1)
 
     def _positions(
         self, tokens: Tensor, *, cache: Any, mask: Tensor | None, positions: Tensor | None
@@ -76,7 +79,7 @@ class SoftPrompt(Adapter):
         rows, length = tokens.shape[:2]
         count = len(self.embeddings)
         if positions is None:
-            if isinstance(mask, Tensor) and mask.ndim == 2:
+            if mask is not None:
                 positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)[:, -length:]
             else:
                 seen = 0 if self._inserted else cache.get_seq_length() - count
@@ -87,20 +90,56 @@ class SoftPrompt(Adapter):
         if not self._inserted:
             return positions
         own = torch.arange(count, device=tokens.device, dtype=positions.dtype)
-        return torch.cat([own.expand(rows, -1), positions], dim=1)
+        return insert(own.expand(rows, -1), positions, after=self._padding)
 
     def _after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         if not self._inserted:
             return output
-        count = len(self.embeddings)
+        own = partial(remove, count=len(self.embeddings), after=self._padding)
         if isinstance(output, tuple):
-            return (output[0][:, count:], *output[1:])
-        output.last_hidden_state = output.last_hidden_state[:, count:]
+            return (own(output[0]), *output[1:])
+        output.last_hidden_state = own(output.last_hidden_state)
         states = getattr(output, "hidden_states", None)
         if states is not None:
-            output.hidden_states = tuple(state[:, count:] for state in states)
+            output.hidden_states = tuple(own(state) for state in states)
         return output
 
 
-def _told(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {"mask": kwargs.get("attention_mask"), "positions": kwargs.get("position_ids")}
+def left_padding(mask: Tensor | None) -> Tensor | None:
+    """Zeros at the beginning of each row of a mask, [B, 1]; None when no row begins with one."""
+    if mask is None or bool(mask[:, 0].all()):
+        return None
+    return (mask.cumsum(dim=1) == 0).sum(dim=1, keepdim=True)
+
+
+def insert(prompt: Tensor, row: Tensor, *, after: Tensor | None) -> Tensor:
+    """[B, P, ...] into [B, T, ...] behind the first `after` [B, 1] places; None: at the front."""
+    joined = torch.cat([prompt, row], dim=1)
+    if after is None:
+        return joined
+    count = prompt.shape[1]
+    place = torch.arange(joined.shape[1], device=joined.device)
+    behind = torch.where(place < after + count, place - after, place)
+    return _pick(joined, torch.where(place < after, place + count, behind))
+
+
+def remove(joined: Tensor, *, count: int, after: Tensor | None) -> Tensor:
+    """What `insert` was given as row: [B, P + T, ...] -> [B, T, ...]."""
+    if after is None:
+        return joined[:, count:]
+    place = torch.arange(joined.shape[1] - count, device=joined.device)
+    return _pick(joined, place + count * (place >= after))
+
+
+def _pick(values: Tensor, places: Tensor) -> Tensor:
+    """values [B, S, ...] at places [B, T]."""
+    return values.take_along_dim(places.reshape(*places.shape, *[1] * (values.ndim - 2)), dim=1)
+
+
+def _plain(mask: Any) -> Tensor | None:
+    """A mask [B, T] or none; `UsageError` for one that is prepared already."""
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise UsageError("prompt tuning needs a plain attention mask and a growing cache")
+    return mask

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from qtune.errors import UsageError
 from qtune.methods.base import Method
@@ -48,7 +48,16 @@ def gpt2() -> Any:
     )
 
 
-@pytest.mark.parametrize("build", [tiny_llama, gpt2])
+def windowed() -> Any:
+    """A Mistral that sees eight places back: padding between prompt and row would hide it."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(0)
+    config = MistralConfig(**sizes, **heads, vocab_size=320, sliding_window=8, pad_token_id=2)
+    return MistralForCausalLM(config)
+
+
+@pytest.mark.parametrize("build", [tiny_llama, gpt2, windowed])
 def test_right_padding(build: Any) -> None:
     model, method = prompted(build())
     data = batch()
@@ -59,9 +68,10 @@ def test_right_padding(build: Any) -> None:
         assert torch.allclose(out[row, :length], by_hand(model, method, ids), atol=1e-5)
 
 
+@pytest.mark.parametrize("build", [tiny_llama, windowed])
 @pytest.mark.parametrize("positions", ["given", "left to the model"])
-def test_left_padding(positions: str) -> None:
-    model, method = prompted()
+def test_left_padding(positions: str, build: Any) -> None:
+    model, method = prompted(build())
     rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]]
     ids = torch.tensor([rows[0], [2, 2, 2, 2, *rows[1]]])
     mask = (ids != 2).long()
@@ -73,7 +83,7 @@ def test_left_padding(positions: str) -> None:
         assert torch.allclose(out[row, -len(tokens) :], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [tiny_llama, gpt2])
+@pytest.mark.parametrize("build", [tiny_llama, gpt2, windowed])
 def test_generate_with_a_cache_and_left_padding(build: Any) -> None:
     model, method = prompted(build())
     rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]]

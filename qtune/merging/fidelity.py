@@ -101,7 +101,7 @@ def widen(model: nn.Module) -> None:
         setattr(model.get_submodule(parent), child, Widened(model.get_submodule(name)))
     for module in model.modules():
         if isinstance(module, SavedModule):
-            module.base_dtype = torch.float32
+            module.dtype = module.base_dtype = torch.float32
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point():
             tensor.data = tensor.data.float()

@@ -60,9 +60,10 @@ def merged_logits(folder: Path, dtype: torch.dtype = torch.float32) -> torch.Ten
         LORA | {"use_dora": True},
         LORA | {"use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
         LORA | {"modules_to_save": ["lm_head"]},
+        LORA | {"modules_to_save": ["lm_head", "norm"], "dtype": "bfloat16"},
         {"name": "bitfit"},
     ],
-    ids=["lora", "dora", "rslora", "saved-head", "bitfit"],
+    ids=["lora", "dora", "rslora", "saved-head", "saved-bf16", "bitfit"],
 )
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
 def test_merged_is_attached(tmp_path: Path, method: dict[str, Any], compute_dtype: str) -> None:

@@ -10,13 +10,13 @@ from qtune.errors import ModelError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LFS_MARK = b"version https://git-lfs"
+LFS_MARK = b"version https://git-lfs"
 
 
 def refuse_pointer(path: Path) -> None:
     """`ModelError` for a git-lfs pointer that stands where the file should be."""
     with path.open("rb") as file:
-        if file.read(len(_LFS_MARK)) == _LFS_MARK:
+        if file.read(len(LFS_MARK)) == LFS_MARK:
             hint = "run git lfs pull in its folder"
             raise ModelError("a git-lfs pointer, not the file itself", place=str(path), hint=hint)
 

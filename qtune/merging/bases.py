@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from qtune.models.placing import owner_of, place, place_packed
-from qtune.models.shards import read_tensors
 from qtune.ops.nf4 import is_quantized, weight_of
 
 if TYPE_CHECKING:
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 
-def read(base: Blueprint, name: str) -> Tensor:
-    """A stored tensor by the checkpoint's name, in memory of its own."""
-    ((_, tensor),) = read_tensors(base.checkpoint.index[name], [name])
-    return tensor
-
-
 class OriginalBase:
     """The stored weights: another model than the one that was trained."""
 
@@ -33,7 +26,7 @@ class OriginalBase:
 
     def weight(self, name: str) -> Tensor:
         """By the model's name, in the stored dtype."""
-        return read(self._base, self._base.stored[name])
+        return self._base.checkpoint.read(self._base.stored[name])
 
 
 class TrainedBase:
@@ -62,14 +55,13 @@ class TrainedBase:
         base = self._base
         origin = base.stored[name]
         if origin not in base.packed.weights:
-            place(base.network, name, read(base, origin), self._quantization, CPU)
+            place(base.network, name, base.checkpoint.read(origin), self._quantization, CPU)
             return
-        constants = base.packed.four_bit.get(origin) or base.packed.eight_bit[origin]
-        parts = {constant: read(base, stored) for constant, stored in constants.items()}
+        parts = base.checkpoint.constants(base.packed, origin)
         place_packed(
             base.network,
             name,
-            parts | {"weight": read(base, origin)},
+            parts | {"weight": base.checkpoint.read(origin)},
             dtype=getattr(torch, self._quantization.compute_dtype),
             device=CPU,
         )

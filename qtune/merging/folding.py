@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from qtune.errors import ModelError
-from qtune.merging.bases import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +50,7 @@ class Folding:
         if origin is None:
             return self._created(spec, edit)
         if origin not in self._blueprint.parameters:
-            return read(self._blueprint, self._blueprint.stored[origin])
+            return self._blueprint.checkpoint.read(self._blueprint.stored[origin])
         base = self._base.weight(origin)
         return base.to(spec.dtype) if edit is None else self._edited(spec, base.float(), edit)
 

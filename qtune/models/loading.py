@@ -86,6 +86,16 @@ class Checkpoint:
             name: entry for file in self.files for name, entry in tensor_table(file).items()
         }
 
+    def read(self, name: str) -> torch.Tensor:
+        """One stored tensor, in memory of its own."""
+        ((_, tensor),) = read_tensors(self.index[name], [name])
+        return tensor
+
+    def constants(self, packed: Packed, weight: str) -> dict[str, torch.Tensor]:
+        """The constants of a weight that is stored quantised, by bitsandbytes' names."""
+        stored = packed.four_bit.get(weight) or packed.eight_bit[weight]
+        return {constant: self.read(name) for constant, name in stored.items()}
+
     def packed(self, *, expected: bool) -> Packed:
         """The weights that are stored quantised, with all their constants; none unless expected."""
         packed = find(self.table)
@@ -144,11 +154,7 @@ class Filler:
         compute_buffers(self.network, self.device)
 
     def _place_packed(self, name: str, target: str, weight: torch.Tensor) -> None:
-        constants = self.packed.four_bit.get(name) or self.packed.eight_bit[name]
-        parts = {"weight": weight}
-        for constant, stored in constants.items():
-            ((_, tensor),) = read_tensors(self.checkpoint.index[stored], [stored])
-            parts[constant] = tensor
+        parts = {"weight": weight} | self.checkpoint.constants(self.packed, name)
         dtype = getattr(torch, self.quantization.compute_dtype)
         place_packed(self.network, target, parts, dtype=dtype, device=self.device)
 

@@ -171,24 +171,3 @@ def int8_parts(module: Any) -> tuple[Tensor, Tensor]:
 def is_transposed(module: nn.Module) -> bool:
     """Whether the weight is stored [in, out], as GPT-2's Conv1D does."""
     return hasattr(module, "nx") and hasattr(module, "nf")
-
-
-def round_trip(
-    weight: Tensor,
-    *,
-    bits: int,
-    quant_type: str,
-    double_quant: bool,
-    compute_dtype: torch.dtype | None = None,
-) -> Tensor:
-    """What a quantised base computes with, dense, in the weight's own dtype.
-
-    `compute_dtype` is what the loader casts to before it quantises (default: the weight's dtype).
-    """
-    cast = weight.detach().to(compute_dtype or weight.dtype)
-    if bits == 4:
-        packed, state = quantize(cast, quant_type=quant_type, double_quant=double_quant)
-        cast = dequantize(packed, state)
-    elif bits == 8:
-        cast = dequantize_int8(*quantize_int8(cast), dtype=cast.dtype)
-    return cast.to(weight.dtype)

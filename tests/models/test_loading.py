@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from qtune.errors import ModelError, UsageError
 from qtune.models import load
 from qtune.ops.linears import linear_modules
-from qtune.ops.nf4 import bits_of, round_trip, weight_of
+from qtune.ops.nf4 import bits_of, weight_of
 from qtune.recipe.sections import ModelSection, QuantizationSection
 from tests.models.workshop import CPU, edit_config, edit_tensors, load_folder, logits
+from tests.round_trip import round_trip
 from tests.tiny import save_tiny, tiny_llama
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qtune.ops import nf4
+from tests.round_trip import round_trip
 
 # Dettmers et al. 2023, appendix E: quantiles of N(0, 1) with an exact zero, scaled to [-1, 1].
 NF4_NEGATIVE = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453]
@@ -77,16 +78,16 @@ def test_bits_per_parameter(double_quant: bool, bits: float) -> None:
 )
 def test_relative_error_on_gaussian_weights(bits: int, quant_type: str, expected: float) -> None:
     weight = gaussian(512, 512)
-    dense = nf4.round_trip(weight, bits=bits, quant_type=quant_type, double_quant=True)
+    dense = round_trip(weight, bits=bits, quant_type=quant_type, double_quant=True)
     assert error(dense, weight) == pytest.approx(expected, rel=0.1)
 
 
 def test_quantising_what_was_dequantised_changes_nothing() -> None:
     kind = {"bits": 4, "quant_type": "nf4"}
-    once = nf4.round_trip(gaussian(128, 192), **kind, double_quant=False)
-    assert torch.equal(nf4.round_trip(once, **kind, double_quant=False), once)
-    once = nf4.round_trip(gaussian(128, 192), **kind, double_quant=True)
-    assert error(nf4.round_trip(once, **kind, double_quant=True), once) < 1e-3
+    once = round_trip(gaussian(128, 192), **kind, double_quant=False)
+    assert torch.equal(round_trip(once, **kind, double_quant=False), once)
+    once = round_trip(gaussian(128, 192), **kind, double_quant=True)
+    assert error(round_trip(once, **kind, double_quant=True), once) < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(172, 64), (64, 172), (100, 36), (33, 35)])
@@ -95,7 +96,7 @@ def test_sizes_that_are_no_multiple_of_the_block(
     shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
     weight = gaussian(*shape).to(dtype)
-    dense = nf4.round_trip(weight, bits=4, quant_type="nf4", double_quant=False)
+    dense = round_trip(weight, bits=4, quant_type="nf4", double_quant=False)
     assert dense.dtype == dtype
     wanted = reference_nf4(weight)[0].to(dtype)
     # A tie between two codes may fall either way when 1/absmax is rounded first.
@@ -139,11 +140,11 @@ def test_compute_dtype_rounds_before_quantising() -> None:
     weight = gaussian(64, 64)
     kind = {"quant_type": "nf4", "double_quant": True}
     for bits in (4, 8, 16):
-        cast = nf4.round_trip(weight.bfloat16(), bits=bits, **kind)
-        found = nf4.round_trip(weight, bits=bits, **kind, compute_dtype=torch.bfloat16)
+        cast = round_trip(weight.bfloat16(), bits=bits, **kind)
+        found = round_trip(weight, bits=bits, **kind, compute_dtype=torch.bfloat16)
         assert found.dtype == torch.float32
         assert torch.equal(found, cast.float())
-    assert torch.equal(nf4.round_trip(weight, bits=16, **kind), weight)
+    assert torch.equal(round_trip(weight, bits=16, **kind), weight)
 
 
 def four_bit(weight: Tensor) -> nn.Module:
@@ -164,7 +165,7 @@ def test_weight_of_every_kind_of_layer() -> None:
     conv = Conv1D(64, 96)
     conv.weight.data = weight.t().contiguous()
     assert torch.equal(nf4.weight_of(conv), weight)
-    expected = nf4.round_trip(weight, bits=4, quant_type="nf4", double_quant=True)
+    expected = round_trip(weight, bits=4, quant_type="nf4", double_quant=True)
     layer = four_bit(weight)
     assert torch.equal(nf4.weight_of(layer), expected)
     assert [nf4.is_quantized(module) for module in (plain, conv, layer)] == [False, False, True]
@@ -176,7 +177,7 @@ def test_weight_of_an_8_bit_layer_before_and_after_its_first_forward() -> None:
     layer = layers.Linear8bitLt(96, 64, bias=False, has_fp16_weights=False, device="meta")
     codes, maxima = nf4.quantize_int8(weight)
     layer.weight = layers.Int8Params(codes, requires_grad=False, CB=codes, SCB=maxima)
-    expected = nf4.round_trip(weight, bits=8, quant_type="nf4", double_quant=True)
+    expected = round_trip(weight, bits=8, quant_type="nf4", double_quant=True)
     assert torch.equal(nf4.weight_of(layer), expected)
     layer(gaussian(3, 96))
     assert layer.weight.CB is None
@@ -205,7 +206,7 @@ def test_values_whose_sum_overflows_are_still_finite() -> None:
 def test_a_gpu_quantises_as_a_cpu_does(double_quant: bool) -> None:
     weight = gaussian(512, 256)
     kind = {"bits": 4, "quant_type": "nf4", "double_quant": double_quant}
-    there = nf4.round_trip(weight.cuda(), **kind).cpu()
-    here = nf4.round_trip(weight, **kind)
+    there = round_trip(weight.cuda(), **kind).cpu()
+    here = round_trip(weight, **kind)
     assert error(there, here) < 2e-3
     assert error(there, weight) == pytest.approx(0.092, rel=0.1)

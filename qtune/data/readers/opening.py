@@ -7,6 +7,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from qtune.artefacts import LFS_MARK
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from qtune.data.faults import Faults
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-LFS_POINTER = b"version https://git-lfs"
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def whole_text(path: Path, label: str) -> str:
 
 def refuse_pointer(raw: bytes, label: str) -> None:
     """`DataError` when the file is a git-lfs pointer instead of the data."""
-    if raw.startswith(LFS_POINTER):
+    if raw.startswith(LFS_MARK):
         raise DataError("a git-lfs pointer, not the data", place=label, hint="run git lfs pull")
 
 

@@ -12,6 +12,7 @@ import torch
 from qtune import hub, methods, models, plan, recipe
 from qtune.errors import ModelError, UsageError
 from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +64,8 @@ class Loaded:
 
 def resolve(thing: str, *, base: str | None = None, overrides: Sequence[str] = ()) -> Subject:
     """Tell what `thing` is; `base` names the base model of an adapter that lies alone."""
+    if not thing:
+        raise UsageError("no run, adapter or model is named")
     path = Path(thing).expanduser()
     if path.is_file():
         raise UsageError(
@@ -83,10 +86,9 @@ def _folder(path: Path, *, base: str | None, overrides: Sequence[str]) -> Subjec
     if (path / RECIPE).is_file():
         return _run(path, path / "adapter", kind="run", base=base, overrides=overrides)
     if (path / ADAPTER).is_file():
-        # runs/x/adapter, or runs/x/checkpoints/step-000100
-        for run in path.resolve().parents[:2]:
-            if (run / RECIPE).is_file():
-                return _run(run, path, kind="adapter", base=base, overrides=overrides)
+        run = _run_of(path.resolve())
+        if run is not None:
+            return _run(run, path, kind="adapter", base=base, overrides=overrides)
         return _lone_adapter(path, base=base)
     if (path / MODEL).is_file():
         section = ModelSection(name_or_path=str(path.resolve()))
@@ -95,6 +97,14 @@ def _folder(path: Path, *, base: str | None, overrides: Sequence[str]) -> Subjec
         f"neither a run ({RECIPE}), nor an adapter ({ADAPTER}), nor a model ({MODEL})",
         place=str(path),
     )
+
+
+def _run_of(adapter: Path) -> Path | None:
+    """runs/x for runs/x/adapter and runs/x/checkpoints/step-000100; None for a lone adapter, which
+    may lie beside a recipe that it has nothing to do with."""
+    run = adapter.parent.parent if adapter.parent.name == "checkpoints" else adapter.parent
+    own = run != adapter.parent or adapter.name == "adapter"
+    return run if own and (run / RECIPE).is_file() else None
 
 
 def _run(
@@ -114,8 +124,13 @@ def _run(
             if checkpoints
             else "train it first",
         )
-    settings = [*overrides, f"model.name_or_path={base}"] if base else overrides
+    settings = [*overrides, f"model.name_or_path={flow(base)}"] if base else overrides
     asked = recipe.load(run / RECIPE, settings).recipe
+    trained_on = Path(asked.model.name_or_path)
+    if base is None and trained_on.is_absolute() and not trained_on.is_dir():
+        raise ModelError(
+            "the run's base model is not there", place=str(trained_on), hint="add --base-model"
+        )
     return Subject(
         kind=kind,
         name=run.resolve().name if kind == "run" else f"{run.resolve().name}/{adapter.name}",

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
 from qtune import data, merging, models, plan
 from qtune.data.source import first_rows
-from qtune.errors import CheckError, QtuneError, ResourceError
+from qtune.errors import CheckError, Fault, QtuneError, ResourceError, UsageError
 from qtune.merging import fidelity
 from qtune.models.files import locate
 from qtune.recipe.sections import MergeSection
@@ -49,7 +50,7 @@ def merge(
     subject = resolve(thing, base=base, overrides=overrides)
     refuse_overrides(subject, overrides)
     section = subject.recipe.merge if subject.recipe else MergeSection()
-    section = MergeSection.model_validate(section.model_dump() | dict(settings or {}))
+    section = _with(section, settings or {})
     shard_bytes = plan.parse_size(section.max_shard_size, place="merge.max_shard_size")
     adapter = subject.read_adapter()
     edits = adapter.merge_edits()
@@ -81,6 +82,20 @@ def merge(
         on_progress=partial(display.progress, "merging"),
     )
     return {"thing": subject.name, "output": str(target), **_told(report, trained)}
+
+
+def _with(section: MergeSection, settings: Mapping[str, str]) -> MergeSection:
+    try:
+        return MergeSection.model_validate(section.model_dump() | dict(settings))
+    except ValidationError as error:
+        faults = [
+            Fault(
+                message=f"{fault['input']!r} {str(fault['msg']).removeprefix('Value error, ')}",
+                place="--" + str(fault["loc"][0]).replace("_", "-"),
+            )
+            for fault in error.errors()
+        ]
+        raise UsageError.of(faults) from error
 
 
 @dataclass

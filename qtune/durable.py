@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from qtune.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +25,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         draft.replace(path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written there is nothing to remove
+            draft.unlink(missing_ok=True)
         raise
     flush(path.parent)
 
@@ -47,6 +51,20 @@ def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     flush(target.parent)
+
+
+def require_writable(path: Path) -> None:
+    """`ResourceError` before any work is done if nothing can be made at `path`."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    reason = "" if os.access(there, os.W_OK) else f"{there} is not writable"
+    if there != path.absolute() and not there.is_dir():
+        reason = f"{there} is a file"
+    if reason:
+        raise ResourceError(
+            f"cannot be written: {reason}", place=str(path), hint="name another place"
+        )
 
 
 def flush_tree(folder: Path) -> None:

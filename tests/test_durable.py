@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qtune.durable import make_folder, write_bytes, write_json, write_text
+from qtune.durable import make_folder, require_writable, write_bytes, write_json, write_text
+from qtune.errors import ResourceError
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -55,3 +56,31 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         make_folder(tmp_path / "made", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_nothing_can_be_made_is_told_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    require_writable(tmp_path / "new" / "deep")
+    with pytest.raises(ResourceError, match="file is a file"):
+        require_writable(tmp_path / "file" / "deep")
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    with pytest.raises(ResourceError, match="is not writable"):
+        require_writable(tmp_path / "new" / "deep")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_gone_read_only_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    def gone(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "open", locked)
+    monkeypatch.setattr(Path, "unlink", gone)
+    with pytest.raises(OSError, match="Read-only"):
+        write_bytes(tmp_path / "a", b"new")

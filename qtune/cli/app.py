@@ -54,6 +54,9 @@ def root(
     """QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge."""
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
 class _Signalled(BaseException):
     """INT, TERM or HUP outside training, where there is nothing to save."""
 
@@ -112,9 +115,9 @@ def _bug(error: Exception) -> int:
 
 def _resource_error(error: Exception) -> ResourceError | None:
     """What a machine that is too small says, in our words; None for anything else."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = str(error.filename or "")
-        return ResourceError("no space left on the disk", place=place, hint="free some and rerun")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        said = f"cannot write: {os.strerror(error.errno).lower()}"
+        return ResourceError(said, place=str(error.filename or ""), hint="see to the disk")
     # known by its name, so that no light command imports torch to ask
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return ResourceError(

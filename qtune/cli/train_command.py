@@ -60,9 +60,10 @@ def train(
 def show(report: dict[str, Any]) -> None:
     """What a run did: one line, the held-out measures before and after, where the result lies."""
     console = results()
-    change = f"loss {report['loss_first']:.4f} -> {report['loss_last']:.4f}"
-    work = f"{report['steps']} steps, {report['tokens']:,} tokens in {report['seconds']:.0f} s"
-    console.print(f"{work}; {change}", soft_wrap=True)
+    told = f"{report['steps']} steps, {report['tokens']:,} tokens in {report['seconds']:.0f} s"
+    if report["steps"]:  # none when it was stopped during the first evaluation
+        told += f"; loss {report['loss_first']:.4f} -> {report['loss_last']:.4f}"
+    console.print(told, soft_wrap=True)
     if report["evaluations"]:
         console.print(held_out(report))
     if "adapter_step" in report:

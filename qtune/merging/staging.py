@@ -7,7 +7,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune.durable import flush, flush_tree
+from qtune.durable import flush, flush_tree, require_writable
 from qtune.errors import OutputError, ResourceError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def check_target(target: Path, *, protected: Sequence[Path]) -> None:
             place=str(target),
             hint="name another with -o, or remove it; qtune overwrites nothing",
         )
+    require_writable(target)
 
 
 def check_space(target: Path, *, needed: int) -> None:

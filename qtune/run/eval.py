@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import data, evaluation, losses, models, recipe
 from qtune.data.batch import filler_id
-from qtune.durable import write_json, write_text
+from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
 from qtune.recipe.sections import DataSection, Recipe, SourceSection
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
@@ -240,12 +240,14 @@ def _report_path(subject: Subject, output: Path | None) -> Path | None:
             raise OutputError("the file exists already", place=str(output), hint="name another")
         if not output.parent.is_dir():
             raise UsageError("no such folder", place=str(output.parent))
+        require_writable(output)
         return output
     if subject.kind != "run" or subject.run is None:
         return None
     number = 1
     while (path := subject.run / f"eval{f'-{number}' if number > 1 else ''}.json").exists():
         number += 1
+    require_writable(path)
     return path
 
 
@@ -256,7 +258,12 @@ def _write(target: Path, report: dict[str, Any], sides: dict[str, Side], display
         for name, side in sides.items()
         for answer in side.answers
     ]
+    answers = target.with_suffix(".predictions.jsonl")
     if lines:
-        write_text(target.with_suffix(".predictions.jsonl"), "\n".join(lines) + "\n")
-    write_json(target, report)
+        write_text(answers, "\n".join(lines) + "\n")
+    try:
+        write_json(target, report)
+    except OSError:
+        answers.unlink(missing_ok=True)  # no answers without their report
+        raise
     display.line(f"written to {target}")

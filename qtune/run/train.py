@@ -53,7 +53,7 @@ def train(
     tracker.init_trackers("qtune", config=flat(asked))
     follower = Follower(asked, folder=folder, journal=journal, tracker=tracker, save=pupil.save)
     job = make_job(asked, decided, pupil, prepared, journal)
-    with training.stop_on_signals() as stop, journal.keeping_errors():
+    with folder.writing(), training.stop_on_signals() as stop, journal.keeping_errors():
         follower.follow(training.fit(job), stop)
     tracker.end_training()
 
@@ -62,14 +62,22 @@ def train(
     # where it lies is for the caller; the folder itself may move
     place = {"folder": str(folder.path)}
     if stop.code is not None:
-        journal.line(f"stopped after step {follower.step}; its weights are in {folder.path.name}")
+        journal.line(_stopped(folder, follower.step))
         return report | place, int(stop.code)
     best = follower.best.step if asked.checkpoint.final == "best" else None
     report["adapter_step"] = best or follower.step
-    folder.publish(report["adapter_step"])
-    folder.write_report(report)
+    with folder.writing():
+        folder.publish(report["adapter_step"])
+        folder.write_report(report)
     journal.line(f"adapter of step {report['adapter_step']} in {folder.path.name}/adapter")
     return report | place, 0
+
+
+def _stopped(folder: runs.RunFolder, step: int) -> str:
+    if not step:
+        return "stopped before the first step; there are no weights to keep"
+    saved = folder.checkpoint(step).relative_to(folder.path.parent)
+    return f"stopped after step {step}; its weights are in {saved}"
 
 
 def make_job(

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from qtune.durable import make_folder, write_json, write_text
+from qtune.durable import make_folder, require_writable, write_json, write_text
 from qtune.errors import OutputError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -41,9 +42,10 @@ class RunFolder:
                 place=str(self.path),
                 hint="name another with -o, or remove it; qtune overwrites nothing",
             )
+        require_writable(self.path)
 
     def create(self, *, recipe_yaml: str, plan: dict[str, Any], env: dict[str, Any]) -> None:
-        """Make the folder and write what was asked and decided."""
+        """Make the folder and write what was asked and decided: all of it, or no folder."""
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -51,8 +53,25 @@ class RunFolder:
             write_json(self.path / "plan.json", plan)
             write_json(self.path / "env.json", env)
         except OSError as error:
+            shutil.rmtree(self.path, ignore_errors=True)  # it was empty: check() saw to that
             raise ResourceError(
                 f"cannot write the run folder: {error.strerror}", place=str(self.path)
+            ) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tell a full disk, or a folder taken away, as `ResourceError` with what is safe."""
+        try:
+            yield
+        except ConnectionError:  # a tracker's, not the disk's
+            raise
+        except OSError as error:
+            saved = sorted(path.name for path in self.checkpoints.glob("step-*"))
+            kept = f"; checkpoints/{saved[-1]} is whole" if saved else ""
+            raise ResourceError(
+                f"cannot write any more: {error.strerror or error}",
+                place=str(self.path),
+                hint=f"see to the disk and rerun with another -o{kept}",
             ) from error
 
     def append_metrics(self, record: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +43,8 @@ class OutOfMemoryError(RuntimeError):
     [
         (DataError("no rows", place="a.jsonl:1", hint="add some"), 3, "a.jsonl:1: no rows (add"),
         (CheckError("differs"), 9, "differs"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/x"), 5, "run/x: no space left"),
+        (OSError(errno.ENOSPC, "full", "run/x"), 5, "run/x: cannot write: no space left"),
+        (OSError(errno.EROFS, "locked", "run/x"), 5, "run/x: cannot write: read-only"),
         (OutOfMemoryError("CUDA out of memory. Tried to"), 5, "CUDA out of memory (halve"),
         (MemoryError(), 5, "out of memory"),
         (signal.SIGINT, 130, "stopped"),

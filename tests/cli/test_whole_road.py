@@ -174,6 +174,27 @@ def test_a_signal_stops_after_the_step_with_weights_and_no_result(
     code = run_app(["train", str(folder / "recipe.yaml"), "-o", str(stopped)])
     said = capfd.readouterr()
     assert code == 143
-    assert "stopped after step 6" in said.err
+    assert "stopped after step 6; its weights are in stopped/checkpoints/step-000006" in said.err
     assert (stopped / "checkpoints" / "step-000006" / "adapter_model.safetensors").is_file()
     assert not (stopped / "adapter").exists()
+
+
+def test_a_signal_during_the_first_evaluation_leaves_no_weights_and_no_traceback(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtune.run.follow import Follower
+
+    told = Follower._on_evaluation
+
+    def tell_then_interrupt(self: Follower, event: Any) -> None:
+        told(self, event)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Follower, "_on_evaluation", tell_then_interrupt)
+    stopped = folder / "stopped-early"
+    code = run_app(["train", str(folder / "recipe.yaml"), "-o", str(stopped)])
+    said = capfd.readouterr()
+    assert code == 130, said.err
+    assert "stopped before the first step" in said.err
+    assert "0 steps" in said.out
+    assert not (stopped / "checkpoints").exists()

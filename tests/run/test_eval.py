@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from qtune import data, models
-from qtune.errors import DataError, ExitCode, ModelError, OutputError, UsageError
+from qtune.errors import DataError, ExitCode, ModelError, OutputError, ResourceError, UsageError
 from qtune.run.display import Quiet
 from qtune.run.eval import Limits, evaluate
 from qtune.run.merge import merge
@@ -91,6 +91,28 @@ def test_output_file(run: Path, tmp_path: Path) -> None:
         run_eval(run, output=tmp_path / "not" / "r.json")
 
 
+def test_a_full_disk_leaves_no_answers_without_their_report(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("qtune.run.eval.write_json", full)
+    limits = Limits(rows=2, generate=2, max_new_tokens=2)
+    with pytest.raises(OSError, match="No space left"):
+        run_eval(run, limits=limits, output=tmp_path / "r.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_cannot_be_written_is_told_before_measuring(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("qtune.run.eval.load", None)
+    with pytest.raises(ResourceError, match="is not writable"):
+        run_eval(run)
+
+
 def test_other_data_is_read_like_the_runs_own(run: Path, tmp_path: Path) -> None:
     other = write_rows(tmp_path / "other.jsonl", 5, first=300)
     report = run_eval(run, str(other), output=tmp_path / "r.json")
@@ -158,3 +180,25 @@ def test_a_tampered_or_foreign_adapter_is_refused(tmp_path: Path) -> None:
         run_eval(run)
     assert caught.value.code == ExitCode.MODEL
     assert not list(run.glob("eval*"))
+
+
+def test_a_lone_adapter_beside_a_recipe_is_not_that_recipes_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    lone = (run / "adapter").rename(tmp_path / "lone")
+    (tmp_path / "recipe.yaml").write_text((run / "recipe.yaml").read_text())
+    found = resolve(str(lone), base=str(tmp_path / "base"))
+    assert (found.recipe, found.run, found.name) == (None, None, "lone")
+    (run / "checkpoints").mkdir()
+    step = lone.rename(run / "checkpoints" / "step-000001")
+    assert resolve(str(step)).run == run
+
+
+def test_a_run_that_was_moved_away_from_its_base(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "here")
+    (tmp_path / "a: b").mkdir()
+    base = (tmp_path / "here" / "base").rename(tmp_path / "a: b" / "base")
+    with pytest.raises(ModelError, match=r"base model is not there \(add --base-model"):
+        resolve(str(run))
+    assert resolve(str(run), base=str(base)).base_name == "base"
+    with pytest.raises(UsageError, match="no run, adapter or model is named"):
+        resolve("")

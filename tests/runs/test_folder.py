@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -54,10 +55,32 @@ def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file").check()
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="cannot write the run folder"):
-        _made(tmp_path / "file" / "run")
+    with pytest.raises(ResourceError, match="file is a file"):
+        RunFolder(tmp_path / "file" / "run").check()
+
+
+def test_a_folder_that_cannot_be_filled_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("qtune.runs.folder.write_json", full)
+    with pytest.raises(ResourceError, match="cannot write the run folder: No space"):
+        _made(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_told_with_the_checkpoint_that_is_safe(tmp_path: Path) -> None:
+    folder = _made(tmp_path / "run")
+    folder.save_checkpoint(5, _save(5), keep=set())
+    safe = pytest.raises(ResourceError, match=r"No space.*checkpoints/step-000005 is whole")
+    with safe, folder.writing():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ConnectionError), folder.writing():
+        raise ConnectionError
 
 
 def test_best_and_last_are_kept(tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qtune.cli.options import AsJson, BaseModel, Quietly, Thing
-from qtune.cli.output import news, print_json
+from qtune.cli.output import news, print_error, print_json
 from qtune.cli.screen import showing
-from qtune.errors import UsageError
+from qtune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from qtune.run.generate import Chat, Speaker
 
 Raw = Annotated[bool, typer.Option("--raw", help="Feed the text as it stands, without a template.")]
 Length = Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")]
+Temperature = Annotated[
+    float, typer.Option(min=0.0, max=100.0, help="0 takes the likeliest token each time.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the sampling.")]
 LEAVE, FORGET = ("/exit", "/quit"), "/new"
 
@@ -48,6 +50,8 @@ def generate(  # noqa: PLR0913 - one parameter an option
     prompts = [*(prompt or []), *_read(prompt_file)]
     if not prompts:
         raise UsageError("no prompt", hint="add --prompt TEXT or --prompt-file FILE")
+    if not all(map(_is_text, prompts)):
+        raise UsageError("the prompt is not UTF-8 text", hint="see the terminal's encoding")
     speaker = _speaker(thing, base=base, raw=raw, temperature=temperature, seed=seed, quiet=quiet)
     from qtune.run.generate import generate as run
 
@@ -91,27 +95,44 @@ def _converse(talk: Chat) -> None:
         if asking:
             sys.stderr.write("> ")
             sys.stderr.flush()
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UsageError("the input is not UTF-8 text", place="stdin") from error
         text = line.strip()
         if not line or text in LEAVE:
             return
         if text == FORGET:
             talk.forget()
         elif text:
-            for piece in talk.reply(text):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-            sys.stdout.write("\n")
+            _answer(talk, text)
+
+
+def _answer(talk: Chat, text: str) -> None:
+    """Stream one answer; a line that cannot be answered is told, and the talk goes on."""
+    try:
+        for piece in talk.reply(text):
+            sys.stdout.write(piece)
             sys.stdout.flush()
+    except DataError as error:
+        print_error(error)
+        return
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _is_text(text: str) -> bool:
+    """Whether it is whole Unicode: bytes that are not UTF-8 arrive as halves of surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _read(file: Path | None) -> list[str]:
     """The text of a prompt file, without its last line break."""
     if file is None:
         return []
-    if str(file) == "-":
-        return [sys.stdin.read().removesuffix("\n")]
     try:
+        if str(file) == "-":
+            return [sys.stdin.read().removesuffix("\n")]
         return [file.read_text(encoding="utf-8").removesuffix("\n")]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, models
 from qtune.data import Prompter, Turn, prompter
+from qtune.errors import DataError
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 
 if TYPE_CHECKING:
@@ -49,8 +50,15 @@ class Speaker:
     def reply(self, prompt: Sequence[int], *, max_new_tokens: int) -> Reply:
         """The continuation of a prompt, computed as it is read."""
         ends = evaluation.stop_ids(self.model, self.tokenizer) | self.prompter.stop_ids
-        room = evaluation.context_length(self.model) - len(prompt)
-        return Reply(self, prompt, limit=max(0, min(max_new_tokens, room)), ends=ends)
+        context = evaluation.context_length(self.model)
+        room = context - len(prompt)
+        if room < 1:
+            raise DataError(
+                f"the prompt has {len(prompt):,} tokens, and the model reads {context:,} with its "
+                "answer",
+                hint="shorten it; in a chat, /new begins anew",
+            )
+        return Reply(self, prompt, limit=min(max_new_tokens, room), ends=ends)
 
 
 class Reply:

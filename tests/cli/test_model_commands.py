@@ -79,3 +79,32 @@ def test_generate_and_chat(
     monkeypatch.setattr("sys.stdin", io.StringIO("1: red ->\n\n/new\n1: red ->\n/exit\nnever\n"))
     assert run_app(["chat", str(run), *short]) == 0
     assert capsys.readouterr().out == text * 2
+
+
+def test_prompts_that_are_no_text_or_too_long(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", latin)
+    assert run_app(["generate", str(run), "--prompt-file", "-", "-q"]) == 2
+    assert "not UTF-8 text" in capsys.readouterr().err
+    assert run_app(["generate", str(run), "--prompt", "caf\udce9", "-q"]) == 2
+    assert "not UTF-8 text" in capsys.readouterr().err
+    assert run_app(["generate", str(run), "--prompt", "a" * 300, "-q"]) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "300 tokens, and the model reads 256" in said.err
+
+
+def test_a_chat_outlives_a_line_that_is_too_long(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a" * 300 + "\nhello\n"))
+    assert run_app(["chat", str(run), "--max-new-tokens", "3", "-q"]) == 0
+    said = capsys.readouterr()
+    assert "/new begins anew" in said.err
+    assert said.out.endswith("\n")
+    latin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", latin)
+    assert run_app(["chat", str(run), "-q"]) == 2
+    assert "not UTF-8 text" in capsys.readouterr().err

@@ -113,8 +113,9 @@ def _added_by(
         return {}
     setattr(config, switch, True)
     with torch.device("meta"):
+        # every family and machine has eager attention, and shapes do not depend on it
         larger = AutoModelForCausalLM.from_config(
-            config, attn_implementation=section.attn_implementation, trust_remote_code=False
+            config, attn_implementation="eager", trust_remote_code=False
         )
     return {name: shape for name, shape in _shapes(larger).items() if name not in known.parameters}
 

@@ -134,9 +134,11 @@ def trained_model(
     display.line(f"verifying on {sum(map(len, rows)):,} positions of {source}")
     fidelity.widen(loaded.base.model)
     logits = fidelity.all_logits(loaded.base.model, rows)
+    # what it ran with: a family without sdpa falls back to eager
+    attention = str(loaded.base.model.config._attn_implementation)
     del loaded
     gc.collect()
-    return Trained(rows, logits, source, section, subject.model.attn_implementation, display)
+    return Trained(rows, logits, source, section, attention, display)
 
 
 def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[list[list[int]], str]:

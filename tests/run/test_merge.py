@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from qtune.errors import (
     CheckError,
@@ -219,6 +219,18 @@ def test_an_adapter_alone_and_a_checkpoint(tmp_path: Path) -> None:
     report = run_merge(checkpoint, tmp_path / "third")
     assert report["thing"] == "run/step-000001"
     assert report["verification"]["rows"] == "the held-out rows"
+
+
+@pytest.mark.parametrize("method", [LORA, {"name": "bitfit", "target_modules": ["q_proj"]}])
+def test_an_adapter_alone_on_a_family_without_sdpa(tmp_path: Path, method: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    tokens = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    model = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, **tokens))
+    run = make_run(tmp_path, model=model, method=method)
+    (run / "adapter").rename(tmp_path / "alone")
+    report = run_merge(tmp_path / "alone", tmp_path / "merged", base=str(tmp_path / "base"))
+    assert report["verification"]["kl"] < 1e-10
 
 
 def test_the_card_names_no_place_of_this_machine(tmp_path: Path) -> None:

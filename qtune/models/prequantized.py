@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from qtune.errors import ModelError, UsageError
+from qtune.errors import ModelError
 from qtune.models.shards import read_tensors
-from qtune.plan import stored_quantization
+from qtune.plan import refuse_clash, stored_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,20 +48,8 @@ def check_config(config: Mapping[str, Any], quantization: QuantizationSection) -
     stored = stored_quantization(config)
     if stored is None:
         return False
-    for key in ("bits", "quant_type", "double_quant") if stored.bits == 4 else ("bits",):
-        value, asked = getattr(stored, key), getattr(quantization, key)
-        if asked != value:
-            raise UsageError(
-                f"the checkpoint is already quantised with {_text(value)}, the recipe says "
-                f"{_text(asked)}",
-                place=f"quantization.{key}",
-                hint=f"set {key}: {_text(value)}, or take the 16-bit model",
-            )
+    refuse_clash(stored, quantization)
     return True
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def find(table: Mapping[str, Mapping[str, Any]]) -> Packed:

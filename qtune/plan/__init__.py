@@ -14,6 +14,7 @@ from qtune.plan.rows import RowCount, count_rows
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
 from qtune.plan.sizes import human, parse_size
 from qtune.plan.steps import Steps, schedule
+from qtune.plan.weights import refuse_clash
 
 __all__ = [
     "Decision",
@@ -31,6 +32,7 @@ __all__ = [
     "make",
     "parse_size",
     "read_config",
+    "refuse_clash",
     "schedule",
     "shape_of",
     "shape_of_model",

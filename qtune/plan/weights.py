@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
+from qtune.errors import UsageError
 from qtune.plan.targets import find_modules
 
 if TYPE_CHECKING:
-    from qtune.plan.shape import LinearShape, ModelShape
+    from qtune.plan.shape import LinearShape, ModelShape, StoredQuantization
     from qtune.recipe.sections import QuantizationSection
 
 BLOCK_SIZE = 64
@@ -23,7 +24,7 @@ NESTED_BLOCK_SIZE = 256
 
 @dataclass(frozen=True)
 class Holding:
-    """How the linear modules are held: the recipe's wish, or what the checkpoint already is."""
+    """How the linear modules are held."""
 
     bits: Literal[4, 8, 16]
     quant_type: Literal["nf4", "fp4"]
@@ -55,19 +56,38 @@ class Holding:
 def holding_of(quantization: QuantizationSection, shape: ModelShape) -> Holding:
     """What the base will be held in; an already quantised checkpoint stays as it is.
 
-    `UsageError` for an entry of skip_modules that names no linear module.
+    `UsageError` for an entry of skip_modules that names no linear module, and for a recipe that
+    asks for another quantisation than the checkpoint's.
     """
     names = [linear.name for linear in shape.linears]
     skipped = find_modules(names, quantization.skip_modules, key="quantization.skip_modules")
-    stored = shape.stored
+    if shape.stored is not None:
+        refuse_clash(shape.stored, quantization)
     return Holding(
-        bits=stored.bits if stored else quantization.bits,
-        quant_type=stored.quant_type if stored else quantization.quant_type,
-        double_quant=stored.double_quant if stored else quantization.double_quant,
+        bits=quantization.bits,
+        quant_type=quantization.quant_type,
+        double_quant=quantization.double_quant,
         compute_bytes=2 if quantization.compute_dtype == "bfloat16" else 4,
         skipped=frozenset(skipped),
-        already=stored is not None,
+        already=shape.stored is not None,
     )
+
+
+def refuse_clash(stored: StoredQuantization, quantization: QuantizationSection) -> None:
+    """`UsageError` when a quantised checkpoint and the recipe say different things."""
+    for key in ("bits", "quant_type", "double_quant") if stored.bits == 4 else ("bits",):
+        value, asked = getattr(stored, key), getattr(quantization, key)
+        if asked != value:
+            raise UsageError(
+                f"the checkpoint is already quantised with {_text(value)}, the recipe says "
+                f"{_text(asked)}",
+                place=f"quantization.{key}",
+                hint=f"set {key}: {_text(value)}, or take the 16-bit model",
+            )
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def weight_bytes(linear: LinearShape, holding: Holding) -> int:

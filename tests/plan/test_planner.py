@@ -153,7 +153,8 @@ def test_quantisation_says_what_it_covers() -> None:
     assert reasons(plan(LARGE, GPT2))["quantization"][0] == "bfloat16"
     assert "no linear of this gpt2" in reasons(plan(LARGE, GPT2))["quantization"][1]
     stored = {**TINY, "quantization_config": {"load_in_8bit": True}}
-    assert "so is the checkpoint" in reasons(plan(LARGE, stored))["quantization"][1]
+    made = plan(LARGE, stored, quantization={"bits": 8})
+    assert "so is the checkpoint" in reasons(made)["quantization"][1]
 
 
 def test_rows_longer_than_the_model_knows_are_pointed_out() -> None:

@@ -102,7 +102,11 @@ def test_a_skipped_module_that_is_not_there_is_an_error() -> None:
 def test_a_quantised_checkpoint_stays_as_it_is() -> None:
     stored = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     shape = shape_of({**TINY, "quantization_config": stored})
-    assert holding_of(QuantizationSection(bits=4), shape).bits == 8
+    held = holding_of(QuantizationSection(bits=8), shape)
+    assert (held.bits, held.already) == (8, True)
+    with pytest.raises(UsageError, match="already quantised with 8, the recipe says 4") as caught:
+        holding_of(QuantizationSection(bits=4), shape)
+    assert caught.value.faults[0].place == "quantization.bits"
 
 
 def test_the_largest_weight_is_unfolded() -> None:

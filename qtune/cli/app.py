@@ -15,7 +15,7 @@ from qtune import __version__
 from qtune.cli.eval_command import evaluate
 from qtune.cli.generate_command import chat, generate
 from qtune.cli.merge_command import merge
-from qtune.cli.output import news, print_error
+from qtune.cli.output import drop_rest, news, print_error
 from qtune.cli.plan_command import plan
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.train_command import train
@@ -77,7 +77,7 @@ def run_app(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors become lines on stderr, not tracebacks."""
     _listen()
     try:
-        app(args=arguments, prog_name="qtune")
+        _run_and_flush(arguments)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
     except QtuneError as error:
@@ -87,12 +87,18 @@ def run_app(arguments: list[str] | None = None) -> int:
         news().print("stopped")
         return int(signalled.code)
     except BrokenPipeError:
-        # `qtune show | head`: the reader has seen enough
-        sys.stderr.close()
+        drop_rest(sys.stdout)  # `qtune show --json | head`: the reader has seen enough
         return int(ExitCode.DONE)
     except Exception as error:
         return _bug(error)
     return int(ExitCode.DONE)
+
+
+def _run_and_flush(arguments: list[str] | None) -> None:
+    try:
+        app(args=arguments, prog_name="qtune")
+    finally:
+        sys.stdout.flush()  # here, where a reader who left or a full disk has its exit code
 
 
 def _listen() -> None:

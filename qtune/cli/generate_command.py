@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qtune.cli.options import AsJson, BaseModel, Quietly, Thing
-from qtune.cli.output import news, print_error, print_json
+from qtune.cli.output import news, print_error, print_json, print_text
 from qtune.cli.screen import showing
 from qtune.errors import DataError, UsageError
 
@@ -60,7 +60,7 @@ def generate(  # noqa: PLR0913 - one parameter an option
         print_json(report)
     else:
         for result in report["results"]:
-            sys.stdout.write(result["text"] + "\n")
+            print_text(result["text"])
 
 
 def chat(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -12,19 +13,41 @@ if TYPE_CHECKING:
     from qtune.errors import QtuneError
 
 
+class _Console(Console):
+    """A console whose reader may leave: `| head` is no fault, and ends no training."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        drop_rest(self.file)
+
+
+def drop_rest(stream: IO[str]) -> None:
+    """Send what is still to come nowhere: the last flush of the process must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def results() -> Console:
     """Where results go; colours only on a terminal."""
-    return Console(soft_wrap=False, highlight=False)
+    return _Console(soft_wrap=False, highlight=False)
 
 
 def news() -> Console:
     """Where progress, logs and errors go."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
     """The one JSON object of a command under --json."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    print_text(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """A result as it stands, on stdout."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_rest(sys.stdout)
 
 
 def print_error(error: QtuneError) -> None:

@@ -49,13 +49,25 @@ class RunFolder:
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
             write_text(self.path / "recipe.yaml", recipe_yaml)
             write_json(self.path / "plan.json", plan)
             write_json(self.path / "env.json", env)
         except OSError as error:
-            shutil.rmtree(self.path, ignore_errors=True)  # it was empty: check() saw to that
+            shutil.rmtree(self.path, ignore_errors=True)  # it was empty, and is ours alone
             raise ResourceError(
                 f"cannot write the run folder: {error.strerror}", place=str(self.path)
+            ) from error
+
+    def _claim(self) -> None:
+        """Of two runs that start at once, one gets the folder."""
+        try:
+            self.log.open("x").close()
+        except FileExistsError as error:
+            raise OutputError(
+                "another run has just taken the folder",
+                place=str(self.path),
+                hint="name another with -o",
             ) from error
 
     @contextmanager

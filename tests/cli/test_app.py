@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,3 +100,16 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
 def test_every_verb_has_help_with_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert app.run_app([verb, "--help"]) == 0
     assert f"qtune {verb}" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["plan"], ["validate"]])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_who_leaves_is_no_fault(arguments: list[str], stream: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    other = "stderr" if stream == "stdout" else "stdout"
+    command = [sys.executable, "-m", "qtune", *arguments, "quickstart"]
+    done = subprocess.run(command, check=False, **{stream: writer, other: subprocess.PIPE})
+    os.close(writer)
+    assert done.returncode == 0
+    assert not done.stderr

@@ -36,6 +36,7 @@ def test_what_was_asked_and_decided_is_written(tmp_path: Path) -> None:
     assert json.loads((folder.path / "plan.json").read_text()) == {"fits": True}
     assert sorted(path.name for path in folder.path.iterdir()) == [
         "env.json",
+        "log.txt",
         "plan.json",
         "recipe.yaml",
     ]
@@ -45,6 +46,16 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
     _made(tmp_path / "run")
     with pytest.raises(OutputError, match="not empty"):
         RunFolder(tmp_path / "run").check()
+
+
+def test_of_two_runs_that_start_at_once_one_gets_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "check", lambda _: None)  # both looked before either wrote
+    _made(tmp_path / "run")
+    with pytest.raises(OutputError, match="just taken"):
+        _made(tmp_path / "run")
+    assert (tmp_path / "run" / "recipe.yaml").is_file()
 
 
 def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:

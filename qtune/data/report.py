@@ -96,7 +96,7 @@ class DataReport:
         if self.eval_sources:
             text += [line for source in self.eval_sources for line in source.lines()]
         if self.eval is not None:
-            origin = " held out of the training rows" if self.held_out else ""
+            origin = ", held out of the training rows" if self.held_out else ""
             text.append(f"eval: {self._counts(self.eval)}{origin}")
         if self.shared:
             text.append(f"warning: {self.shared:,} eval rows are also training rows")

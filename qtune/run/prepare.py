@@ -102,6 +102,8 @@ def plan_line(decided: Plan) -> str:
     kept = "layers recomputed" if decided.gradient_checkpointing else "activations kept"
     memory = f"{plan.human(decided.device_bytes)} of {plan.human(decided.budget_bytes)}"
     length = f"{steps.total:,} steps, {steps.warmup:,} of warm-up" if steps else "steps unknown"
+    if steps and steps.warmup > steps.total:
+        length += " (the learning rate never gets to its full height)"
     return f"plan: {memory}; {length}; {batch}; {kept}; {decided.optimizer}"
 
 

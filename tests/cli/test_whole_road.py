@@ -157,6 +157,16 @@ def test_a_dry_run_leaves_nothing(folder: Path, capfd: pytest.CaptureFixture[str
     assert not (folder / "dry").exists()
 
 
+def test_a_warm_up_longer_than_the_run_is_told(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    long = ("--set", "optim.warmup_steps=900", "--set", "data.eval=", "--set", "data.val_size=2")
+    arguments = ("train", folder / "recipe.yaml", "-o", folder / "dry", "--dry-run", *long)
+    said = _run(capfd, *arguments)
+    assert "900 of warm-up (the learning rate never gets to its full height)" in said.err
+    assert ", held out of the training rows" in said.err
+
+
 def test_a_signal_stops_after_the_step_with_weights_and_no_result(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

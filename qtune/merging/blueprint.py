@@ -90,22 +90,20 @@ def blueprint(folder: Path, section: ModelSection, quantization: QuantizationSec
 
 
 def with_biases(
-    folder: Path, section: ModelSection, known: Blueprint, wanted: set[str]
+    folder: Path, known: Blueprint, wanted: set[str]
 ) -> tuple[dict[str, bool], dict[str, tuple[int, ...]]]:
     """Config switches that give the model the `wanted` biases, and every bias they bring."""
     switches: dict[str, bool] = {}
     brought: dict[str, tuple[int, ...]] = {}
     for switch in BIAS_SWITCHES:
-        added = _added_by(folder, section, known, switch)
+        added = _added_by(folder, known, switch)
         if wanted & added.keys():
             switches[switch] = True
             brought |= added
     return switches, brought
 
 
-def _added_by(
-    folder: Path, section: ModelSection, known: Blueprint, switch: str
-) -> dict[str, tuple[int, ...]]:
+def _added_by(folder: Path, known: Blueprint, switch: str) -> dict[str, tuple[int, ...]]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from qtune.merging.blueprint import Blueprint
     from qtune.methods.base import Edit
-    from qtune.recipe.sections import ModelSection
 
 DTYPE_KEYS = ("dtype", "torch_dtype")
 
@@ -46,7 +45,6 @@ class Layout:
 
 def lay_out(
     folder: Path,
-    section: ModelSection,
     base: Blueprint,
     edits: Mapping[str, Edit],
     *,
@@ -55,7 +53,7 @@ def lay_out(
     """Give every edit exactly one output tensor, or raise `ModelError`; None keeps each dtype."""
     origins = {name: name for name in base.stored}
     unties = _untie(origins, base, edits)
-    switches, created = _create(folder, section, base, edits, origins)
+    switches, created = _create(folder, base, edits, origins)
     named = dtype or base_dtype(base)
     specs = []
     for name, origin in origins.items():
@@ -93,7 +91,6 @@ def _untie(origins: dict[str, str], base: Blueprint, edits: Mapping[str, Edit]) 
 
 def _create(
     folder: Path,
-    section: ModelSection,
     base: Blueprint,
     edits: Mapping[str, Edit],
     origins: Mapping[str, str],
@@ -109,7 +106,7 @@ def _create(
         )
     if not homeless:
         return {}, {}
-    switches, created = with_biases(folder, section, base, homeless)
+    switches, created = with_biases(folder, base, homeless)
     rest = sorted(homeless - created.keys())
     if rest:
         raise CannotMerge(

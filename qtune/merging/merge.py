@@ -95,7 +95,7 @@ def prepare(
             "the base is stored quantised: there are no original weights to merge into",
             hint="merge with --base dequantized",
         )
-    layout = lay_out(folder, section, plan, edits, dtype=dtype)
+    layout = lay_out(folder, plan, edits, dtype=dtype)
     return Merge(folder, tokenizer_folder, base, quantization, plan, layout, edits)
 
 

@@ -26,7 +26,7 @@ def showing(title: str, *, quiet: bool) -> Iterator[Display]:
 
 def _on_stderr(title: str) -> Display:
     console = news()
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         from qtune.cli.panel import PanelDisplay
 
         return PanelDisplay(console, title=title)

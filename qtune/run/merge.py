@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,8 @@ def trained_model(
     vocabulary = int(work.blueprint.network.config.get_text_config().vocab_size)
     check_memory(work.parameters, vocabulary)
     rows, source = sample_rows(subject, vocabulary, display)
-    loaded = load(subject, device=CPU, on_progress=partial(display.progress, "loading"))
+    loading = partial(display.progress, "loading")
+    loaded = load(for_cpu(subject), device=CPU, on_progress=loading)
     display.line(f"verifying on {sum(map(len, rows)):,} positions of {source}")
     fidelity.widen(loaded.base.model)
     logits = fidelity.all_logits(loaded.base.model, rows)
@@ -139,6 +140,13 @@ def trained_model(
     del loaded
     gc.collect()
     return Trained(rows, logits, source, section, attention, display)
+
+
+def for_cpu(subject: Subject) -> Subject:
+    """The subject with a kernel that a CPU has: FlashAttention computes what sdpa computes."""
+    if subject.model.attn_implementation != "flash_attention_2":
+        return subject
+    return replace(subject, model=subject.model.model_copy(update={"attn_implementation": "sdpa"}))
 
 
 def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[list[list[int]], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +22,11 @@ from qtune.errors import (
 )
 from qtune.merging import fidelity
 from qtune.methods.base import CannotMerge
+from qtune.recipe.sections import ModelSection, QuantizationSection
 from qtune.run import merge as merging_run
 from qtune.run.display import Quiet
-from qtune.run.merge import merge
-from qtune.run.subject import load, resolve
+from qtune.run.merge import for_cpu, merge
+from qtune.run.subject import Subject, load, resolve
 from tests.run.made_run import LORA, make_run
 from tests.tiny import tiny_llama
 
@@ -279,3 +281,11 @@ def live_bytes() -> int:
             storage = one.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
+
+
+def test_a_run_with_flash_attention_is_verified_on_the_cpu() -> None:
+    section = ModelSection(name_or_path="x", attn_implementation="flash_attention_2")
+    subject = Subject("model", "x", section, QuantizationSection())
+    assert for_cpu(subject).model.attn_implementation == "sdpa"
+    eager = replace(subject, model=section.model_copy(update={"attn_implementation": "eager"}))
+    assert for_cpu(eager) is eager

@@ -7,7 +7,6 @@ import re
 from qtune.errors import UsageError
 
 _UNITS = {
-    "": 1,
     "b": 1,
     "kb": 10**3,
     "mb": 10**6,
@@ -22,7 +21,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE | re.ASCII
 
 
 def parse_size(text: str, *, place: str = "") -> int:
-    """Bytes of "48GB" (10^9), "24GiB" (2^30) or a bare number of bytes; `UsageError` otherwise."""
+    """Bytes of "48GB" (10^9) or "24GiB" (2^30); `UsageError` otherwise, also without a unit."""
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None or float(match[1]) * unit < 1:

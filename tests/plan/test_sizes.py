@@ -13,7 +13,7 @@ from qtune.plan.sizes import count, human, parse_size
         ("24GiB", 25_769_803_776),
         (" 1.5 gib ", 1_610_612_736),
         ("800MB", 800_000_000),
-        ("7", 7),
+        ("7B", 7),
         ("2kB", 2000),
         ("1TiB", 1_099_511_627_776),
     ],
@@ -22,7 +22,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-3GB", "48 cards", "1e9", "0GB", "4GBs", "٤GB"])
+@pytest.mark.parametrize("text", ["", "24", "GB", "-3GB", "48 cards", "1e9", "0GB", "4GBs", "٤GB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size") as caught:
         parse_size(text, place="--gpu")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -42,11 +42,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
-    """A new folder filled by `fill`; it appears under its name only when it is whole."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    """A new folder made and filled by `fill`; it appears under its name only when it is whole."""
+    with new_folder(target) as draft:
         fill(draft)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A hidden place beside `target` to make a folder at, renamed to it at the end of the block;
+    removed when anything fails. An empty folder that stands at `target` gives way."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield draft
         flush_tree(draft)
+        if target.is_dir():
+            target.rmdir()  # if it is no longer empty, this fails and nothing is lost
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -68,8 +78,8 @@ def require_writable(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush the files of a flat folder, and the folder itself, to the disk."""
-    for path in [*folder.iterdir(), folder]:
+    """Flush everything in a folder, and the folder itself, to the disk."""
+    for path in [*folder.rglob("*"), folder]:
         flush(path)
 
 

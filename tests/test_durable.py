@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qtune import durable
 from qtune.durable import make_folder, require_writable, write_bytes, write_json, write_text
 from qtune.errors import ResourceError
 
@@ -84,3 +85,14 @@ def test_a_disk_gone_read_only_is_told_as_that(
     monkeypatch.setattr(Path, "unlink", gone)
     with pytest.raises(OSError, match="Read-only"):
         write_bytes(tmp_path / "a", b"new")
+
+
+def test_files_in_folders_of_a_folder_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one" / "two").mkdir(parents=True)
+    (tmp_path / "one" / "two" / "file").write_text("1")
+    flushed: list[str] = []
+    monkeypatch.setattr(durable, "flush", lambda path: flushed.append(path.name))
+    durable.flush_tree(tmp_path / "one")
+    assert sorted(flushed) == ["file", "one", "two"]

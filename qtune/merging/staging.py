@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune.durable import flush, flush_tree, require_writable
+from qtune.durable import new_folder, require_writable
 from qtune.errors import OutputError, ResourceError
 
 if TYPE_CHECKING:
@@ -55,32 +54,17 @@ def check_space(target: Path, *, needed: int) -> None:
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A hidden folder beside `target`, renamed to it at the end; removed when anything fails."""
+    hint = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        staging.mkdir()
+        with new_folder(target) as staging:
+            staging.mkdir()
+            hint = "nothing was kept"
+            yield staging
     except OSError as error:
         raise ResourceError(
-            f"cannot write the output: {error.strerror}", place=str(target)
+            f"cannot write the output: {error.strerror}", place=str(target), hint=hint
         ) from error
-    try:
-        yield staging
-        _publish(staging, target)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write the output: {error.strerror}", place=str(target), hint="nothing was kept"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _publish(staging: Path, target: Path) -> None:
-    """Everything to the disk, then one rename."""
-    flush_tree(staging)
-    if target.is_dir():
-        target.rmdir()  # it was empty; if that has changed, this fails and nothing is lost
-    staging.rename(target)
-    flush(target.parent)
 
 
 def _is_empty_folder(path: Path) -> bool:

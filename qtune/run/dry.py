@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune import methods, models, recipe
+from qtune import methods, recipe
 from qtune.data.source import first_rows
 from qtune.models.files import SMALL, locate
 from qtune.models.preparation import freeze
@@ -34,8 +34,8 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
     run_folder(loaded).check()
     decided = decide(asked)
     journal.line(plan_line(decided))
-    _, prepared = read_rows(sample_of(asked), journal)
-    build_without_weights(asked, decided)
+    tokenizer, prepared = read_rows(sample_of(asked), journal)
+    build_without_weights(asked, decided, tokenizer)
     journal.line(f"dry run: {loaded.name} can start; nothing was loaded or written")
     return {"plan": decided.to_dict(), "data": prepared.report.to_dict()}
 
@@ -48,7 +48,7 @@ def sample_of(asked: Recipe) -> Recipe:
     return asked.model_copy(update={"data": rows})
 
 
-def build_without_weights(asked: Recipe, decided: Plan) -> None:
+def build_without_weights(asked: Recipe, decided: Plan, tokenizer: Any) -> None:
     """Attach the method to the model on the meta device; its count must be the plan's."""
     section, quantization = asked.model, asked.quantization
     folder = locate(section.name_or_path, revision=section.revision, patterns=SMALL)
@@ -56,5 +56,5 @@ def build_without_weights(asked: Recipe, decided: Plan) -> None:
     exchange(network, quantizable(network, quantization), quantization)
     freeze(network)
     method = methods.create(asked.method, seed=asked.train.seed)
-    method.attach(network, tokenizer=models.load_tokenizer(section))
+    method.attach(network, tokenizer=tokenizer)
     check_count(method, decided)

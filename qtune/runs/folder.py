@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from qtune.durable import make_folder, require_writable, write_json, write_text
@@ -47,17 +47,27 @@ class RunFolder:
     def create(self, *, recipe_yaml: str, plan: dict[str, Any], env: dict[str, Any]) -> None:
         """Make the folder and write what was asked and decided: all of it, or no folder."""
         self.check()
+        claimed = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
+            claimed = True
             write_text(self.path / "recipe.yaml", recipe_yaml)
             write_json(self.path / "plan.json", plan)
             write_json(self.path / "env.json", env)
         except OSError as error:
-            shutil.rmtree(self.path, ignore_errors=True)  # it was empty, and is ours alone
+            self._undo(claimed=claimed)
             raise ResourceError(
                 f"cannot write the run folder: {error.strerror}", place=str(self.path)
             ) from error
+
+    def _undo(self, *, claimed: bool) -> None:
+        """Take the folder back: all of it when it is ours alone, else only an empty one."""
+        if claimed:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        with suppress(OSError):
+            self.path.rmdir()
 
     def _claim(self) -> None:
         """Of two runs that start at once, one gets the folder."""

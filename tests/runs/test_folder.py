@@ -133,3 +133,18 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
     assert [json.loads(line)["loss"] for line in lines] == [2.5, 2.25]
     with pytest.raises(ValueError, match="JSON"):
         folder.append_metrics({"loss": float("nan")})
+
+
+def test_a_folder_that_could_not_be_claimed_keeps_what_another_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    def taken_and_full() -> None:
+        (folder.path / "other.txt").write_text("another run's")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "_claim", taken_and_full)
+    with pytest.raises(ResourceError, match="No space left"):
+        folder.create(recipe_yaml="", plan={}, env={})
+    assert (folder.path / "other.txt").read_text() == "another run's"

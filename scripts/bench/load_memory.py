@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +115,36 @@ def child(loader: str, small: Path, folder: Path) -> None:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """Resident bytes of a process: RssAnon (with RssShmem) and RssFile."""
+    """Resident bytes of a process: RssAnon (with RssShmem), RssFile, and both together."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     values = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
     size = {key: int(value.split()[0]) * 1024 for key, value in values.items()}
-    return {"RssAnon": size["RssAnon"] + size["RssShmem"], "RssFile": size["RssFile"]}
+    anonymous = size["RssAnon"] + size["RssShmem"]
+    return {"RssAnon": anonymous, "RssFile": size["RssFile"], "both": anonymous + size["RssFile"]}
 
 
-def measure(loader: str, small: Path, folder: Path) -> dict[str, float]:
-    """Peak bytes above the warm process, and what the model holds in the end."""
-    arguments = [sys.executable, __file__, "--child", loader, str(small), str(folder)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+@dataclass(frozen=True)
+class Watched:
+    """Resident bytes of a child process around its work, and what it printed about it."""
+
+    start: dict[str, int]
+    peak: dict[str, int]
+    end: dict[str, int]
+    result: dict[str, Any]
+
+    def grown(self, key: str) -> int:
+        """Peak bytes above the start: RssAnon, RssFile, or both together."""
+        return self.peak[key] - self.start[key]
+
+
+def watch(arguments: list[str]) -> Watched:
+    """Run a child that prints "ready", works between two lines of its input, and prints JSON."""
     process = subprocess.Popen(
-        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("no pipes to the child")
@@ -134,13 +152,12 @@ def measure(loader: str, small: Path, folder: Path) -> dict[str, float]:
         if not line:
             raise RuntimeError("the child died")
     start = resident(process.pid)
-    peak = dict(start, both=sum(start.values()))
+    peak = dict(start)
     done = threading.Event()
 
     def sample() -> None:
         while not done.is_set():
             now = resident(process.pid)
-            now["both"] = sum(now.values())
             peak.update({key: max(peak[key], value) for key, value in now.items()})
             time.sleep(0.001)
 
@@ -152,14 +169,20 @@ def measure(loader: str, small: Path, folder: Path) -> dict[str, float]:
     sampler.join()
     end = resident(process.pid)
     process.communicate("\n")
+    return Watched(start, peak, end, result)
+
+
+def measure(loader: str, small: Path, folder: Path) -> dict[str, float]:
+    """Peak bytes above the warm process, and what the model holds in the end."""
+    seen = watch([__file__, "--child", loader, str(small), str(folder)])
     return {
-        "held_bytes": result["held"],
-        "seconds": round(result["seconds"], 2),
-        "peak_anonymous_bytes": peak["RssAnon"] - start["RssAnon"],
-        "peak_file_bytes": peak["RssFile"] - start["RssFile"],
-        "peak_both_bytes": peak["both"] - sum(start.values()),
-        "end_anonymous_bytes": end["RssAnon"] - start["RssAnon"],
-        "end_file_bytes": end["RssFile"] - start["RssFile"],
+        "held_bytes": seen.result["held"],
+        "seconds": round(seen.result["seconds"], 2),
+        "peak_anonymous_bytes": seen.grown("RssAnon"),
+        "peak_file_bytes": seen.grown("RssFile"),
+        "peak_both_bytes": seen.grown("both"),
+        "end_anonymous_bytes": seen.end["RssAnon"] - seen.start["RssAnon"],
+        "end_file_bytes": seen.end["RssFile"] - seen.start["RssFile"],
     }
 
 

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from load_memory import resident, write_checkpoint
+from load_memory import watch, write_checkpoint
 
 RANK = 8
 
@@ -79,35 +77,12 @@ def child(small: Path, large: Path, target: Path) -> None:
 
 def measure(small: Path, large: Path, target: Path) -> dict[str, float]:
     """Peak bytes above the warm process."""
-    arguments = [sys.executable, __file__, "--child", str(small), str(large), str(target)]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("no pipes to the child")
-    while "ready" not in (line := process.stdout.readline()):
-        if not line:
-            raise RuntimeError("the child died")
-    start = resident(process.pid)
-    peak = dict(start)
-    done = threading.Event()
-
-    def sample() -> None:
-        while not done.is_set():
-            for key, value in resident(process.pid).items():
-                peak[key] = max(peak[key], value)
-            time.sleep(0.001)
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    print(file=process.stdin, flush=True)
-    result = json.loads(process.stdout.readline())
-    done.set()
-    sampler.join()
-    process.communicate("\n")
+    seen = watch([__file__, "--child", str(small), str(large), str(target)])
     return {
-        "written_bytes": result["bytes"],
-        "seconds": round(result["seconds"], 2),
-        "peak_anonymous_bytes": peak["RssAnon"] - start["RssAnon"],
-        "peak_file_bytes": peak["RssFile"] - start["RssFile"],
+        "written_bytes": seen.result["bytes"],
+        "seconds": round(seen.result["seconds"], 2),
+        "peak_anonymous_bytes": seen.grown("RssAnon"),
+        "peak_file_bytes": seen.grown("RssFile"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "bench" / "load_memory.py"
 def bench() -> Any:
     specification = importlib.util.spec_from_file_location("load_memory", SCRIPT)
     module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # a dataclass looks its module up there
     specification.loader.exec_module(module)
     return module
 

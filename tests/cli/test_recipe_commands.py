@@ -107,15 +107,15 @@ def test_schema_prints_json() -> None:
 
 
 @pytest.mark.parametrize("verb", ["validate good.yaml", "show good.yaml", "schema"])
-def test_no_torch_and_less_than_half_a_second_of_cpu(verb: str) -> None:
+def test_nothing_heavy_is_imported(verb: str) -> None:
+    """What makes these verbs fast; how fast is for scripts/bench/start.py to say."""
+    heavy = ("torch", "transformers", "datasets", "accelerate", "numpy", "pyarrow")
     code = (
-        "import sys, time, io, contextlib\n"
+        "import sys, io, contextlib\n"
         "from qtune.cli.app import run_app\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         f"    code = run_app({verb.split()!r})\n"
-        "print(code, 'torch' in sys.modules, time.process_time())\n"
+        f"print(code, [name for name in {heavy} if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    code_, torch, seconds = done.stdout.split()
-    assert (code_, torch) == ("0", "False")
-    assert float(seconds) < 0.5
+    assert done.stdout == "0 []\n"

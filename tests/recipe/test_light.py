@@ -1,4 +1,4 @@
-"""The language starts fast: no torch, little CPU."""
+"""The language starts fast: it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "numpy", "typer", "rich")
 MEASURE = """
-import sys, time
+import sys
 {statements}
-print([name for name in {heavy} if name in sys.modules], time.process_time())
+print([name for name in {heavy} if name in sys.modules])
 """
 
 
@@ -19,9 +19,7 @@ print([name for name in {heavy} if name in sys.modules], time.process_time())
     "statements",
     ["import qtune.recipe", "from qtune.recipe import load; load('guanaco-65b')"],
 )
-def test_nothing_heavy_is_imported_and_it_takes_less_than_half_a_second(statements: str) -> None:
+def test_nothing_heavy_is_imported(statements: str) -> None:
     code = MEASURE.format(statements=statements, heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded, _, seconds = done.stdout.strip().rpartition(" ")
-    assert loaded == "[]"
-    assert float(seconds) < 0.5
+    assert done.stdout.strip() == "[]"

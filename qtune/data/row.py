@@ -20,25 +20,45 @@ class Row(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A piece of text with its role; only turns with `train` are learnt."""
+    """A piece of text with its role; only turns with `train` are learnt.
+
+    `asked`: the row itself said `train: true` (or weight 1), which `train_on: field` looks at.
+    `thinking`: the reasoning in front of an answer. `tool_calls`: OpenAI's objects, each
+    `{"type": "function", "function": {"name": ..., "arguments": {...}}}`; `name`: the tool that a
+    turn of the role `tool` comes from.
+    """
 
     role: str
     text: str
     train: bool = False
+    asked: bool = False
+    thinking: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The turns of one row, in order."""
+    """The turns of one row, in order; a row may hold several examples, told apart by `part`.
+
+    `part`: "chosen", "rejected", "desirable", "instance 2" ... `tools`: JSON schemas for the chat
+    template. `ids` and `learnt`: a row that is tokenised already; it has no turns then.
+    `group`: the value of the column data.split_by.
+    """
 
     file: str
     number: int
     turns: tuple[Turn, ...]
+    part: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    ids: tuple[int, ...] = ()
+    learnt: tuple[bool, ...] = ()
+    group: str = ""
 
     @property
     def place(self) -> str:
         """`train.jsonl:12`, the place that every message names."""
-        return f"{self.file}:{self.number}"
+        return f"{self.file}:{self.number}" + (f" ({self.part})" if self.part else "")
 
     @property
     def answer(self) -> str | None:

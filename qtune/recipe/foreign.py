@@ -38,6 +38,10 @@ _FLAT = {
     "data.max_length": "sequence_len max_seq_length max_seq_len cutoff_len max_length "
     "model_max_length",
     "data.overlong": "excess_length_strategy",
+    "data.packing": "sample_packing packing neat_packing packed",
+    "data.deduplicate": "dataset_exact_deduplication",
+    "train.group_by_length": "group_by_length",
+    "model.chat_template_kwargs": "chat_template_kwargs",
     "loss.train_on": "train_on_inputs train_on_prompt train_on_source completion_only_loss "
     "assistant_only_loss mask_prompt",
     "loss.label_smoothing": "label_smoothing_factor label_smoothing",
@@ -126,12 +130,12 @@ def _trackers(value: Any) -> Any:
 BY_NAME: dict[str, Values] = {
     "adapter": {"qlora": "lora"},
     "bf16": {True: "bfloat16", "auto": None, False: "float32"},
-    "completion_only_loss": {True: "completion", False: "all"},
-    "assistant_only_loss": {True: "completion", False: "all"},
-    "mask_prompt": {True: "completion", False: "all"},
-    "train_on_inputs": {True: "all", False: "completion"},
-    "train_on_prompt": {True: "all", False: "completion"},
-    "train_on_source": {True: "all", False: "completion"},
+    "completion_only_loss": {True: "assistant", False: "all"},
+    "assistant_only_loss": {True: "assistant", False: "all"},
+    "mask_prompt": {True: "assistant", False: "all"},
+    "train_on_inputs": {True: "all", False: "assistant"},
+    "train_on_prompt": {True: "all", False: "assistant"},
+    "train_on_source": {True: "all", False: "assistant"},
     "dataset_name": _one_source,
     "disable_gradient_checkpointing": {True: False, False: True},
     "flash_attention": {True: "flash_attention_2", False: "sdpa"},
@@ -142,6 +146,7 @@ BY_NAME: dict[str, Values] = {
 }
 BY_KEY: dict[str, Values] = {
     "checkpoint.metric": {"eval_loss": "loss"},
+    "data.overlong": {"truncate": "truncate_end", "raise": "error"},
     "logging.report_to": _trackers,
     "method.name": {"qlora": "lora", "LORA": "lora", "PROMPT_TUNING": "prompt"},
     "method.target_modules": {"all": "all-linear", "all_linear": "all-linear"},
@@ -176,7 +181,7 @@ NOT_HERE: dict[str, str] = {
         "never from a recipe: code of a model repository is not run",
     ),
     **dict.fromkeys(
-        ("sample_packing", "packing", "neat_packing", "pad_to_sequence_len", "eval_sample_packing"),
+        ("pad_to_sequence_len", "eval_sample_packing"),
         "rows are not packed: remove it",
     ),
     **dict.fromkeys(

@@ -5,9 +5,9 @@ The text under a key is its documentation: `qtune schema` prints it, and faults 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from qtune.recipe.methods import LoraConfig, MethodConfig
 from qtune.recipe.section import Names, Real, Section, Share, Size
@@ -24,6 +24,10 @@ class ModelSection(Section):
     """Another id or folder to take the tokenizer from."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """The attention kernel of transformers."""
+    chat_template: str | None = None
+    """A built-in template's name, or a .jinja file; without it the tokenizer's own."""
+    chat_template_kwargs: dict[str, bool | int | float | str] = {}
+    """Variables handed to the chat template, such as enable_thinking: false."""
 
 
 class QuantizationSection(Section):
@@ -45,13 +49,29 @@ class SourceSection(Section):
     """One file, folder or hub data set."""
 
     path: str = Field(min_length=1)
-    """A json, jsonl, csv, tsv, parquet or txt file, or a Hugging Face data set id."""
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "text"] = "auto"
+    """A json, jsonl, csv, tsv, parquet, arrow or txt file, a folder or glob of such files, or a
+    Hugging Face data set id."""
+    format: Literal[
+        "auto",
+        "alpaca",
+        "messages",
+        "sharegpt",
+        "tree",
+        "prompt-completion",
+        "multiple-choice",
+        "classification",
+        "text",
+        "tokenized",
+        "preference",
+        "unpaired-preference",
+    ] = "auto"
     """How a row becomes turns; auto reads it off the columns and says so."""
     columns: dict[str, str] = {}
     """Field of the format -> column of the file, where they differ."""
     prompt_template: str | None = None
-    """Text of the prompt with {column} places, for prompt-completion rows."""
+    """Text of the prompt with {column} places, for prompt-completion and classification rows."""
+    labels: Annotated[str | Names, Field(union_mode="left_to_right")] = ()
+    """Names of integer labels: a list, or a file with one a line; for classification rows."""
     column_names: Names = ()
     """Names of the columns of a csv, tsv or txt file without a header."""
     delimiter: str | None = None
@@ -59,35 +79,60 @@ class SourceSection(Section):
     config: str | None = None
     """Configuration of a hub data set."""
     split: str = "train"
-    """Split of a hub data set."""
+    """Split of a hub data set, such as train[:5%], or of a json file that holds several."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
     max_rows: int | None = Field(default=None, ge=1)
     """Take only the first rows."""
+    weight: Annotated[Real, Field(gt=0.0)] = 1.0
+    """Share of an epoch that comes from this source, against the others', with mix: weighted."""
 
 
 class DataSection(Section):
     """What is learnt and what is held out."""
 
     train: Annotated[tuple[SourceSection, ...], Field(strict=False, min_length=1)]
-    """Sources of training rows, one after the other."""
+    """Sources of training rows."""
     eval: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
     """Sources of held-out rows."""
     val_size: Annotated[Real, Field(ge=0.0)] = 0.0
     """Hold out this share (below 1) or number of the training rows, when eval is empty."""
+    split_by: str | None = None
+    """Column whose equal values stay on one side of val_size."""
+    mix: Literal["concat", "weighted", "round_robin"] = "concat"
+    """How an epoch takes rows from several sources."""
+    deduplicate: bool = False
+    """Learn equal rows once, and none that is also an evaluation row."""
     max_length: int = Field(default=2048, ge=2)
     """The longest row in tokens."""
-    overlong: Literal["drop", "truncate", "error"] = "drop"
-    """What to do with longer rows; plain text is always cut into pieces."""
+    overlong: Literal["drop", "truncate_prompt", "truncate_end", "split", "error"] = "drop"
+    """What to do with longer rows; plain text is always split."""
+    packing: bool = False
+    """Put the rows of a micro-batch behind one another instead of padding them; each sees itself
+    only, and a step learns from the same rows either way."""
     shuffle: bool = True
     """A new order each epoch, a pure function of (seed, epoch)."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Refuse faulty rows, or leave them out and count them, up to 1% of a source."""
+    cache_dir: str | None = None
+    """Where encoded rows are kept by content; without it qtune's folder in the user's cache."""
+
+
+def _train_on(value: Any) -> Any:
+    """`completion` is the same word for rows that are no chats."""
+    return "assistant" if value == "completion" else value
 
 
 class LossSection(Section):
     """Which tokens are learnt."""
 
-    train_on: Literal["completion", "all"] = "completion"
-    """completion: assistant turns and completions with their end token; all: every token."""
+    train_on: Annotated[
+        Literal["assistant", "last_assistant", "all", "field"], BeforeValidator(_train_on)
+    ] = "assistant"
+    """assistant (or completion): every answer with its end token; last_assistant: a row's last
+    answer; all: every token; field: only turns that say train: true."""
+    train_on_thinking: bool = True
+    """Learn the reasoning in front of an answer too."""
     label_smoothing: Share = 0.0
     """Share of the target probability spread over the vocabulary (training only)."""
 
@@ -135,6 +180,8 @@ class TrainSection(Section):
     """Optimizer steps; wins over num_train_epochs."""
     batch_size: int = Field(default=16, ge=1)
     """Rows of one optimizer step, however they are split into micro-batches."""
+    group_by_length: bool = False
+    """Put rows of like length into one step: less padding, a less random order."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the adapter's start, of dropout and of the data order."""
     output_dir: str | None = None

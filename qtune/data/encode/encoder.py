@@ -105,7 +105,7 @@ class Encoder:
             return [row]
         if self._data.overlong == "error":
             message = f"{length} tokens, max_length is {limit}"
-            hint = "raise data.max_length, or choose overlong: drop or truncate"
+            hint = "raise data.max_length, or choose overlong: drop"
             faults.add(message, place=f"{row.file}:{row.number}", hint=hint)
             return []
         if self._data.overlong == "drop":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from qtune import __version__
+from qtune.cli.data_commands import data
 from qtune.cli.eval_command import evaluate
 from qtune.cli.generate_command import chat, generate
 from qtune.cli.merge_command import merge
@@ -34,6 +35,7 @@ app = typer.Typer(
 for verb in (train, merge, generate, chat, plan, validate, show, schema):
     app.command()(verb)
 app.command("eval")(evaluate)
+app.add_typer(data, name="data")
 
 
 def _print_version(asked: bool) -> None:

@@ -95,10 +95,11 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"],
+    ["train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"]
+    + ["data preview"],
 )
 def test_every_verb_has_help_with_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert app.run_app([verb, "--help"]) == 0
+    assert app.run_app([*verb.split(), "--help"]) == 0
     assert f"qtune {verb}" in capfd.readouterr().out
 
 

@@ -1,0 +1,114 @@
+"""`qtune data preview`, `qtune data stats` and `qtune data check`: no weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qtune.cli.options import AsJson, Overrides, Quietly
+from qtune.cli.output import news, print_json, results
+from qtune.cli.screen import showing
+from qtune.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from qtune.run.data import Preview
+
+data = typer.Typer(
+    help="Look at the training rows, measure them, check them. Reads no weights.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A YAML recipe, or the name of a shipped one.")
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page (a new file).")
+]
+
+
+@data.command()
+def preview(  # noqa: PLR0913 - one parameter an option
+    recipe: RecipePath,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 5,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="3,17", help="These rows, counted from 1.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw the rows at random by this seed.")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Show the ids of the tokens.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Shorten no long stretch.")] = False,
+    html: Html = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
+) -> None:
+    """Show rows as training sees them: what is learnt, what is given, every special token.
+
+    Examples:
+      qtune data preview recipe.yaml
+      qtune data preview recipe.yaml --rows 3,17 --ids
+      qtune data preview recipe.yaml -n 50 --seed 1 --html rows.html
+    """
+    from qtune.run.data import Choice
+    from qtune.run.data import preview as run
+
+    choice = Choice(count, _numbers(rows), seed)
+    _refuse_taken(html)
+    with showing("qtune data", quiet=quiet) as display:
+        shown = run(recipe, choice, overrides=overrides or (), display=display)
+    if html is not None:
+        from qtune.cli.page import preview_page
+
+        _write(html, preview_page(shown), quiet=quiet)
+    if as_json:
+        print_json(shown.to_dict())
+    elif html is None:
+        show_rows(shown, ids=ids, whole=whole)
+
+
+def show_rows(shown: Preview, *, ids: bool, whole: bool) -> None:
+    """The rows for people: colours on a terminal, marks around what is learnt elsewhere."""
+    from qtune.cli.colours import coloured, heading, legend, row_text
+
+    console = results()
+    marks = not coloured(console)
+    piped = not console.is_terminal
+    console.print(f"{len(shown.rows):,} of {shown.total:,} rows: ", end="", style="bold")
+    console.print(legend(marks=marks))
+    for row in shown.rows:
+        console.print()
+        console.print(heading(row), style="bold", markup=False, soft_wrap=True)
+        console.print(row_text(row, marks=marks, ids=ids, whole=whole), soft_wrap=piped)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    """Row numbers written with commas."""
+    if text is None:
+        return ()
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise UsageError("row numbers with commas are needed, such as 3,17", place="--rows")
+    return tuple(int(word) for word in words)
+
+
+def _refuse_taken(path: Path | None) -> None:
+    """Before the work: an existing file is never overwritten."""
+    if path is None:
+        return
+    if path.exists():
+        raise OutputError("the file exists already", place=str(path), hint="name another")
+    if not path.parent.is_dir():
+        raise UsageError("there is no such folder", place=str(path.parent))
+
+
+def _write(path: Path, text: str, *, quiet: bool) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        _refuse_taken(path)
+    if not quiet:
+        news().print(f"written to {path}", markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import typer
 from qtune.cli.options import AsJson, Overrides, Quietly
 from qtune.cli.output import news, print_json, results
 from qtune.cli.screen import showing
-from qtune.errors import OutputError, UsageError
+from qtune.errors import DataError, ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from qtune.run.data import Preview
@@ -67,6 +67,68 @@ def preview(  # noqa: PLR0913 - one parameter an option
         print_json(shown.to_dict())
     elif html is None:
         show_rows(shown, ids=ids, whole=whole)
+
+
+@data.command()
+def stats(
+    recipe: RecipePath,
+    html: Html = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
+) -> None:
+    """Measure the rows: lengths, learnt share, fill of the tensors, duplicates, scripts.
+
+    Examples:
+      qtune data stats recipe.yaml
+      qtune data stats recipe.yaml --set data.max_length=1024 --html stats.html
+    """
+    from qtune.run.data_statistics import stats as run
+
+    _refuse_taken(html)
+    with showing("qtune data", quiet=quiet) as display:
+        measured = run(recipe, overrides=overrides or (), display=display)
+    if html is not None:
+        from qtune.cli.stats_page import stats_page
+
+        _write(html, stats_page(measured), quiet=quiet)
+    if as_json:
+        print_json(measured.to_dict())
+    elif html is None:
+        from qtune.cli.stats_view import show
+
+        show(measured, results())
+
+
+@data.command()
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
+) -> None:
+    """Check every row for CI: exit 0 when all is well, exit 3 with the faults.
+
+    Examples:
+      qtune data check recipe.yaml
+      qtune data check recipe.yaml --json
+    """
+    from qtune.run.data_check import check as run
+
+    with showing("qtune data", quiet=quiet) as display:
+        checked = run(recipe, overrides=overrides or (), display=display)
+    if as_json:
+        print_json(checked.to_dict())
+        raise typer.Exit(ExitCode.DATA if checked.faults else ExitCode.DONE)
+    console = results()
+    for line in checked.sources:
+        console.print(line, markup=False, soft_wrap=True)
+    for warning in checked.warnings:
+        console.print("warning: ", style="yellow", end="")
+        console.print(str(warning), markup=False, soft_wrap=True)
+    if checked.faults:
+        raise DataError.of(checked.faults)
+    console.print("all is well", style="bold green")
 
 
 def show_rows(shown: Preview, *, ids: bool, whole: bool) -> None:

@@ -29,6 +29,7 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: 5px 14px 5px
   text-align: left; border-bottom: 1px solid #edf0f3; vertical-align: top; }
 th { font-weight: 600; color: #5d6b7a; } .n { text-align: right;
   font-variant-numeric: tabular-nums; }
+.card h2 { margin: 0 0 8px; }
 tr:last-child td { border-bottom: 0; } svg { width: 100%; height: auto; }
 """
 

@@ -95,8 +95,10 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"]
-    + ["data preview"],
+    [
+        *("train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"),
+        *("data preview", "data stats", "data check"),
+    ],
 )
 def test_every_verb_has_help_with_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert app.run_app([*verb.split(), "--help"]) == 0

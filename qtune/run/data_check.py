@@ -1,0 +1,143 @@
+"""`qtune data check`: what CI should refuse about the rows; no weights are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qtune.data import statistics
+from qtune.data.pieces import special_ids
+from qtune.data.rows import IGNORED
+from qtune.errors import DataError, Fault
+from qtune.run.data import open_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from qtune.data import DataReport, Rows
+    from qtune.data.report import SourceReport
+    from qtune.run.data import Opened
+    from qtune.run.display import Display
+
+MANY_DUPLICATES = 0.01
+
+
+@dataclass(slots=True)
+class Checked:
+    """What is wrong, what is worth knowing, and a line for each source."""
+
+    name: str
+    sources: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[Fault] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "recipe": self.name,
+            "valid": not self.faults,
+            "sources": self.sources,
+            "faults": [_plain(fault) for fault in self.faults],
+            "warnings": [_plain(fault) for fault in self.warnings],
+        }
+
+
+def check(path: str | Path, *, overrides: Sequence[str] = (), display: Display) -> Checked:
+    """Check every row of a recipe as training would see it."""
+    try:
+        opened = open_data(path, overrides=overrides, display=display)
+    except DataError as error:
+        return Checked(str(path), faults=list(error.faults))
+    report = opened.prepared.report
+    sources = [*report.train_sources, *report.eval_sources]
+    checked = Checked(opened.name, sources=[_line(source) for source in sources])
+    for source in sources:
+        checked.faults += _source_faults(source)
+        checked.warnings += _source_warnings(source)
+    for rows in (opened.prepared.train, opened.prepared.eval):
+        checked.faults += _row_faults(rows, opened) if rows is not None else []
+    checked.faults += _shared(report)
+    checked.warnings += _duplicates(opened.prepared.train)
+    return checked
+
+
+def _plain(fault: Fault) -> dict[str, str]:
+    return {"place": fault.place, "message": fault.message, "hint": fault.hint}
+
+
+def _line(source: SourceReport) -> str:
+    return (
+        f"{source.path}: {source.read:,} rows, {source.used:,} {source.unit} used, {source.format}"
+    )
+
+
+def _source_faults(source: SourceReport) -> Iterator[Fault]:
+    if source.unlearnable:
+        yield Fault(
+            message=f"{source.unlearnable:,} rows keep no learnt token",
+            place=source.path,
+            hint="raise data.max_length, or take them out",
+        )
+    if source.end_lost:
+        yield Fault(
+            message=f"{source.end_lost:,} answers are cut and do not teach where to stop",
+            place=source.path,
+            hint="raise data.max_length, or leave long rows out with overlong: drop",
+        )
+
+
+def _source_warnings(source: SourceReport) -> Iterator[Fault]:
+    for reason, count in source.dropped.items():
+        yield Fault(message=f"{count:,} rows dropped: {reason}", place=source.path)
+    if source.typed_rows:
+        message = f"{source.typed_rows:,} rows spell out special tokens; they stay text"
+        yield Fault(message=message, place=source.path)
+
+
+def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:
+    """What the tensors themselves show: how rows begin, and how their answers end."""
+    ends = special_ids(opened.tokenizer) | {opened.tokenizer.eos_token_id}
+    begin = opened.tokenizer.bos_token_id
+    found: Counter[str] = Counter()
+    places: dict[str, str] = {}
+    for row in rows:
+        # the loss never meets the first label
+        last = next((label for label in reversed(row.labels[1:]) if label != IGNORED), None)
+        answered = row.prompt_ids is not None
+        messages = {
+            "begins with two begin-of-sequence tokens": begin is not None
+            and row.input_ids[:2] == [begin, begin],
+            "has no learnt token": last is None,
+            "has an answer that does not end on a learnt end token": answered
+            and last is not None
+            and last not in ends,
+        }
+        for message in (text for text, wrong in messages.items() if wrong):
+            found[message] += 1
+            places.setdefault(message, row.place)
+    for message, count in found.items():
+        more = f", and {count - 1:,} more rows" if count > 1 else ""
+        yield Fault(
+            message=message + more, place=places[message], hint="look at it: qtune data preview"
+        )
+
+
+def _shared(report: DataReport) -> Iterator[Fault]:
+    if report.shared:
+        yield Fault(
+            message=f"{report.shared:,} evaluation rows are training rows too",
+            place="data.eval",
+            hint="take them out, or set data.deduplicate: true",
+        )
+
+
+def _duplicates(rows: Rows) -> Iterator[Fault]:
+    twice = statistics.duplicates(rows)
+    if twice > MANY_DUPLICATES * len(rows):
+        yield Fault(
+            message=f"{twice:,} of {len(rows):,} rows stand there twice",
+            place="data.train",
+            hint="data.deduplicate: true learns each once",
+        )

@@ -1,0 +1,81 @@
+"""`qtune data check`: exit 0 or 3, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtune.cli.app import run_app
+from tests.cli.data_recipe import exchange, make_recipe
+from tests.data.building import write_jsonl
+
+ROWS = [exchange(number) for number in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def checked(recipe: Path, capsys: pytest.CaptureFixture[str], code: int) -> tuple[Any, str]:
+    """The JSON and the lines on stderr without it, from one recipe called both ways."""
+    assert run_app(["data", "check", str(recipe), "-q"]) == code
+    lines = capsys.readouterr()
+    assert "Traceback" not in lines.err
+    assert run_app(["data", "check", str(recipe), "--json", "-q"]) == code
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    report = json.loads(shown.out)
+    assert report["valid"] is (code == 0)
+    return report, lines.out + lines.err
+
+
+def test_good_rows_are_a_line_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, said = checked(make_recipe(tmp_path, ROWS), capsys, 0)
+    assert "rows.jsonl: 8 rows, 8 rows used, messages" in said
+    assert report["faults"] == report["warnings"] == []
+
+
+def test_faulty_rows_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = make_recipe(tmp_path, [*ROWS, {"messages": [{"role": "user", "content": "x"}]}, {}])
+    report, said = checked(recipe, capsys, 3)
+    assert len(report["faults"]) == 2
+    assert "rows.jsonl:9" in said
+    assert "rows.jsonl:10" in said
+
+
+def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*ROWS, exchange(1, "a" * 400)]
+    recipe = make_recipe(tmp_path, rows, overlong="truncate_end")
+    report, said = checked(recipe, capsys, 3)
+    assert "1 answers are cut" in said
+    ends = [f for f in report["faults"] if "does not end on a learnt end token" in f["message"]]
+    assert ends[0]["place"].endswith("rows.jsonl:9")
+
+
+def test_evaluation_rows_in_training_are_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "eval.jsonl", [exchange(3), exchange(99)])
+    recipe = make_recipe(tmp_path, ROWS, eval=[{"path": "eval.jsonl"}])
+    _, said = checked(recipe, capsys, 3)
+    assert "1 evaluation rows are training rows too" in said
+
+
+def test_many_duplicates_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, said = checked(make_recipe(tmp_path, [*ROWS, ROWS[0]]), capsys, 0)
+    assert "warning: data.train: 1 of 9 rows stand there twice" in said
+    assert len(report["warnings"]) == 1
+
+
+def test_an_end_is_learnt_where_the_template_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(tmp_path, ROWS)
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("{{ eos_token }}", ""))
+    report, _ = checked(recipe, capsys, 0)
+    assert report["faults"] == []

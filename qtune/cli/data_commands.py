@@ -15,8 +15,15 @@ from qtune.errors import DataError, ExitCode, OutputError, UsageError
 if TYPE_CHECKING:
     from qtune.run.data import Preview
 
+HELP = """Look at the rows that training would learn, measure them, check them. Reads no weights.
+
+Examples:
+  qtune data preview recipe.yaml -n 3
+  qtune data stats recipe.yaml --html stats.html
+  qtune data check recipe.yaml && qtune train recipe.yaml
+"""
 data = typer.Typer(
-    help="Look at the training rows, measure them, check them. Reads no weights.",
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
 )
@@ -121,7 +128,7 @@ def check(
         print_json(checked.to_dict())
         raise typer.Exit(ExitCode.DATA if checked.faults else ExitCode.DONE)
     console = results()
-    for line in checked.sources:
+    for line in checked.lines():
         console.print(line, markup=False, soft_wrap=True)
     for warning in checked.warnings:
         console.print("warning: ", style="yellow", end="")

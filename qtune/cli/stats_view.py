@@ -30,23 +30,23 @@ _WIDEST = 48
 
 def show(measured: Statistics, console: Console) -> None:
     """Sources, lengths, fill and what else there is to know."""
-    console.print(measured.name, style="bold", end="", markup=False)
-    console.print(f": {counts_line(measured)}", soft_wrap=True)
-    console.print()
-    console.print(source_table(measured))
-    console.print(quantile_line(measured), style="bold", soft_wrap=True)
-    console.print()
+    piped = not console.is_terminal
     wide = min(_WIDEST, console.width - 28)
-    for line in histogram_lines(measured.bars, width=wide):
-        console.print(line, soft_wrap=True)
-    console.print()
     title = f"share of real tokens in the tensors, {measured.micro_batch_size} rows a micro-batch"
-    console.print(title, style="bold", soft_wrap=True)
-    for line in fill_lines(measured.fill, width=min(30, wide)):
-        console.print(line, soft_wrap=True)
-    console.print()
-    for name, value in facts(measured):
-        console.print(Text(f"{name}: ", style="bold") + Text(value, style="not bold"))
+    console.print(Text(measured.name, style="bold").append(": ").append(counts_line(measured)))
+    blocks = (
+        [source_table(measured)],
+        [
+            Text(quantile_line(measured), style="bold"),
+            *histogram_lines(measured.bars, width=wide),
+        ],
+        [Text(title, style="bold"), *fill_lines(measured.fill, width=min(30, wide))],
+        [Text.assemble((f"{name}: ", "bold"), value) for name, value in facts(measured)],
+    )
+    for block in blocks:
+        console.print()
+        for part in block:
+            console.print(part, soft_wrap=piped and isinstance(part, Text))
 
 
 def counts_line(measured: Statistics) -> str:
@@ -72,7 +72,7 @@ def source_table(measured: Statistics) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("source", overflow="fold")
     table.add_column("format", overflow="fold")
     for name in ("read", "used"):

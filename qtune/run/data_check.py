@@ -29,16 +29,24 @@ class Checked:
     """What is wrong, what is worth knowing, and a line for each source."""
 
     name: str
-    sources: list[str] = field(default_factory=list)
+    sources: list[SourceReport] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[Fault] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """A line for each source."""
+        return [
+            f"{source.path}: {source.read:,} rows, {source.used:,} {source.unit} used, "
+            f"{source.format}"
+            for source in self.sources
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "recipe": self.name,
             "valid": not self.faults,
-            "sources": self.sources,
+            "sources": [source.to_dict() for source in self.sources],
             "faults": [_plain(fault) for fault in self.faults],
             "warnings": [_plain(fault) for fault in self.warnings],
         }
@@ -52,7 +60,7 @@ def check(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
         return Checked(str(path), faults=list(error.faults))
     report = opened.prepared.report
     sources = [*report.train_sources, *report.eval_sources]
-    checked = Checked(opened.name, sources=[_line(source) for source in sources])
+    checked = Checked(opened.name, sources=sources)
     for source in sources:
         checked.faults += _source_faults(source)
         checked.warnings += _source_warnings(source)
@@ -67,22 +75,17 @@ def _plain(fault: Fault) -> dict[str, str]:
     return {"place": fault.place, "message": fault.message, "hint": fault.hint}
 
 
-def _line(source: SourceReport) -> str:
-    return (
-        f"{source.path}: {source.read:,} rows, {source.used:,} {source.unit} used, {source.format}"
-    )
-
-
 def _source_faults(source: SourceReport) -> Iterator[Fault]:
     if source.unlearnable:
         yield Fault(
-            message=f"{source.unlearnable:,} rows keep no learnt token",
+            message=f"{source.unlearnable:,} of {source.read:,} rows keep no learnt token",
             place=source.path,
             hint="raise data.max_length, or take them out",
         )
     if source.end_lost:
         yield Fault(
-            message=f"{source.end_lost:,} answers are cut and do not teach where to stop",
+            message=f"{source.end_lost:,} of {source.read:,} answers are cut and do not teach where "
+            "to stop",
             place=source.path,
             hint="raise data.max_length, or leave long rows out with overlong: drop",
         )

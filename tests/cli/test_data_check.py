@@ -37,6 +37,7 @@ def test_good_rows_are_a_line_a_source(tmp_path: Path, capsys: pytest.CaptureFix
     report, said = checked(make_recipe(tmp_path, ROWS), capsys, 0)
     assert "rows.jsonl: 8 rows, 8 rows used, messages" in said
     assert report["faults"] == report["warnings"] == []
+    assert report["sources"][0]["rows_used"] == 8
 
 
 def test_faulty_rows_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +52,7 @@ def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     rows = [*ROWS, exchange(1, "a" * 400)]
     recipe = make_recipe(tmp_path, rows, overlong="truncate_end")
     report, said = checked(recipe, capsys, 3)
-    assert "1 answers are cut" in said
+    assert "1 of 9 answers are cut" in said
     ends = [f for f in report["faults"] if "does not end on a learnt end token" in f["message"]]
     assert ends[0]["place"].endswith("rows.jsonl:9")
 

@@ -84,8 +84,8 @@ def _source_faults(source: SourceReport) -> Iterator[Fault]:
         )
     if source.end_lost:
         yield Fault(
-            message=f"{source.end_lost:,} of {source.read:,} answers are cut and do not teach where "
-            "to stop",
+            message=f"{source.end_lost:,} of {source.read:,} answers are cut and do not teach "
+            "where to stop",
             place=source.path,
             hint="raise data.max_length, or leave long rows out with overlong: drop",
         )

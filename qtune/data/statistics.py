@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -93,16 +93,6 @@ def scripts(texts: Iterable[str]) -> dict[str, float]:
         for name, count in counts.most_common()
         if count / total >= _FEW_LETTERS
     }
-
-
-def fill(lengths: NDArray[np.int64], groups: Iterable[Sequence[int]]) -> float:
-    """Share of real tokens in tensors that pad each group of rows to its longest."""
-    tokens = slots = 0
-    for group in groups:
-        own = lengths[np.asarray(group, dtype=np.int64)]
-        tokens += int(own.sum())
-        slots += int(own.max()) * len(own)
-    return round(tokens / slots, 4) if slots else 0.0
 
 
 def _round_width(longest: int) -> int:

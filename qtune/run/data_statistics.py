@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtune import plan
+from qtune import data, plan
 from qtune.data import statistics
-from qtune.data.batch import epoch_order
+from qtune.data.packing import pack
 from qtune.run.data import open_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from qtune.data import DataReport, Rows
@@ -66,22 +66,36 @@ def stats(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
         scripts=statistics.scripts(statistics.sample(rows, opened.tokenizer)),
         duplicates=statistics.duplicates(rows),
         micro_batch_size=micro,
-        fill=fills(rows, opened.recipe, micro),
+        fill=fills(
+            rows,
+            opened.recipe,
+            micro_batch_size=micro,
+            pad_id=data.filler_id(opened.tokenizer),
+        ),
     )
 
 
-def fills(rows: Rows, asked: Recipe, micro: int) -> dict[str, float]:
-    """Share of real tokens in the tensors of the first epoch, by way of filling them."""
-    order = epoch_order(len(rows), seed=asked.train.seed, epoch=0, shuffle=asked.data.shuffle)
-    size = asked.train.batch_size
-    steps = [order[at : at + size] for at in range(0, len(order), size)]
-    return {"padded": statistics.fill(rows.lengths, _split(steps, micro))}
+def fills(rows: Rows, asked: Recipe, *, micro_batch_size: int, pad_id: int) -> dict[str, float]:
+    """Share of real tokens in the tensors of the first epoch, by way of filling them; the last is
+    what best-fit reaches when a sequence may hold any rows, not those of one step only."""
+    ways = {
+        "padded": _with(asked, packing=False, group_by_length=False),
+        "grouped": _with(asked, packing=False, group_by_length=True),
+        "packed": _with(asked, packing=True, group_by_length=False),
+    }
+    shares = {
+        name: data.make_feed(recipe, rows, micro_batch_size=micro_batch_size, pad_id=pad_id).fill()
+        for name, recipe in ways.items()
+    }
+    lengths, capacity = rows.lengths, asked.data.max_length
+    shares["packed_whole"] = lengths.sum() / (capacity * len(pack(lengths.tolist(), capacity)))
+    return {name: round(float(share), 4) for name, share in shares.items()}
 
 
-def _split(steps: Sequence[Sequence[int]], micro: int) -> Iterator[Sequence[int]]:
-    for step in steps:
-        for at in range(0, len(step), micro):
-            yield step[at : at + micro]
+def _with(asked: Recipe, *, packing: bool, group_by_length: bool) -> Recipe:
+    rows = asked.data.model_copy(update={"packing": packing})
+    train = asked.train.model_copy(update={"group_by_length": group_by_length})
+    return asked.model_copy(update={"data": rows, "train": train})
 
 
 def _micro_batch_size(asked: Recipe, rows: int) -> int:

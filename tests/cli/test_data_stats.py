@@ -43,7 +43,10 @@ def test_json_is_one_object_of_true_numbers(
     assert report["lengths"]["quantiles"]["p99"] == max(map(len, ids))
     assert sum(bar["rows"] for bar in report["lengths"]["histogram"]) == 42
     assert report["fill"]["micro_batch_size"] == 4
-    assert all(0 < report["fill"][name] <= 1 for name in report["fill"] if "batch" not in name)
+    fill = report["fill"]
+    assert 0 < fill["padded"] < fill["grouped"] <= 1
+    assert fill["padded"] < fill["packed"] <= 1
+    assert fill["packed_whole"] <= 1
     assert set(report["scripts"]) == {"Latin", "Han"}
 
 

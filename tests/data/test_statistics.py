@@ -44,11 +44,6 @@ def test_quantiles_are_lengths_of_rows() -> None:
     assert set(found.values()) <= set(LENGTHS.tolist())
 
 
-def test_fill_counts_padding_only() -> None:
-    assert statistics.fill(np.array([4, 2, 3]), [[0, 1], [2]]) == round(9 / 11, 4)
-    assert statistics.fill(np.array([5, 5]), [[0, 1]]) == 1.0
-
-
 def test_scripts_are_shares_of_letters() -> None:
     found = statistics.scripts(["abcd 12!", "да 咖啡"])
     assert found == {"Latin": 0.5, "Cyrillic": 0.25, "Han": 0.25}

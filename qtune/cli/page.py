@@ -30,6 +30,8 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: 5px 14px 5px
 th { font-weight: 600; color: #5d6b7a; } .n { text-align: right;
   font-variant-numeric: tabular-nums; }
 .card h2 { margin: 0 0 8px; }
+.track { width: 60%; }
+.bar { background: #4c78a8; border-radius: 4px; height: 14px; margin: 4px 0; }
 tr:last-child td { border-bottom: 0; } svg { width: 100%; height: auto; }
 """
 

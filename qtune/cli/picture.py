@@ -70,17 +70,16 @@ def _tokens(axes: Axes, bars: list[Bar]) -> None:
     axes.bar(left, learnt, width, align="edge", color=LEARNT_COLOUR)
     axes.bar(left, given, width, bottom=learnt, align="edge", color=GIVEN_COLOUR)
     _calm(axes, "tokens")
-    axes.margins(y=0.2)
     total = sum(learnt) + sum(given)
-    labels = (("given", sum(given), _QUIET), ("learnt", sum(learnt), LEARNT_COLOUR))
-    for line, (name, count, colour) in enumerate(labels):
+    labels = ((1.0, "given", sum(given), _QUIET), (0.7, "learnt", sum(learnt), LEARNT_COLOUR))
+    for right, name, count, colour in labels:
         axes.text(
-            1,
-            1.02 - 0.13 * line,
+            right,
+            1.04,
             f"{name}: {count:,} ({count / total:.0%})",
             transform=axes.transAxes,
             ha="right",
-            va="top",
+            va="bottom",
             color=colour,
             fontweight="bold",
         )

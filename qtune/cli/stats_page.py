@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def stats_page(measured: Statistics) -> str:
     """Sources, the picture of the lengths, fill and facts on one self-contained page."""
     fill_title = f"Real tokens in the tensors, {measured.micro_batch_size} rows a micro-batch"
-    fill = [(FILL_NAMES[name], f"{share:.1%}") for name, share in measured.fill.items()]
-    shares = [f"{name.removeprefix('p')}% of the rows" for name in measured.quantiles]
+    shares = [f"{name.removeprefix('p')}% of rows" for name in measured.quantiles]
     lengths = [[f"up to {tokens:,}" for tokens in measured.quantiles.values()]]
     body = [
         f"<h1>{escape(measured.name)}</h1>",
@@ -30,7 +29,7 @@ def stats_page(measured: Statistics) -> str:
         ),
         _card("Row lengths", f"<p>{quantile_line(measured)}</p>{lengths_svg(measured)}"),
         _card("Tokens in a row", _table(shares, lengths)),
-        _card(fill_title, _table((), fill)),
+        _card(fill_title, _bars(measured.fill)),
         _card("To know", _table((), facts(measured))),
     ]
     return page(f"{measured.name}: data", "\n".join(body))
@@ -38,6 +37,17 @@ def stats_page(measured: Statistics) -> str:
 
 def _card(title: str, body: str) -> str:
     return f'<div class="card"><h2>{escape(title)}</h2>{body}</div>'
+
+
+def _bars(fill: dict[str, float]) -> str:
+    """Each way to fill the tensors with a bar as long as its share."""
+    lines = (
+        f"<tr><td>{escape(FILL_NAMES[name])}</td>"
+        f'<td class="n">{share:.1%}</td>'
+        f'<td class="track"><div class="bar" style="width: {share:.1%}"></div></td></tr>'
+        for name, share in fill.items()
+    )
+    return f"<table>{''.join(lines)}</table>"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -103,12 +103,13 @@ def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:
     """What the tensors themselves show: how rows begin, and how their answers end."""
     ends = special_ids(opened.tokenizer) | {opened.tokenizer.eos_token_id}
     begin = opened.tokenizer.bos_token_id
+    everything = opened.recipe.loss.train_on == "all"  # then a row may end on its template's text
     found: Counter[str] = Counter()
     places: dict[str, str] = {}
     for row in rows:
         # the loss never meets the first label
         last = next((label for label in reversed(row.labels[1:]) if label != IGNORED), None)
-        answered = row.prompt_ids is not None
+        answered = row.prompt_ids is not None and not everything
         messages = {
             "begins with two begin-of-sequence tokens": begin is not None
             and row.input_ids[:2] == [begin, begin],

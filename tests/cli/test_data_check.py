@@ -80,3 +80,10 @@ def test_an_end_is_learnt_where_the_template_has_none(
     template.write_text(template.read_text().replace("{{ eos_token }}", ""))
     report, _ = checked(recipe, capsys, 0)
     assert report["faults"] == []
+
+
+def test_rows_learnt_whole_may_end_on_text_of_the_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, _ = checked(make_recipe(tmp_path, ROWS, more="loss: {train_on: all}\n"), capsys, 0)
+    assert report["faults"] == []

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtune import data, plan
+from qtune import plan
 from qtune.data import statistics
+from qtune.data.batch import filler_id
+from qtune.data.feed import make_feed
 from qtune.data.packing import pack
 from qtune.run.data import open_data
 
@@ -70,7 +72,7 @@ def stats(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
             rows,
             opened.recipe,
             micro_batch_size=micro,
-            pad_id=data.filler_id(opened.tokenizer),
+            pad_id=filler_id(opened.tokenizer),
         ),
     )
 
@@ -84,7 +86,7 @@ def fills(rows: Rows, asked: Recipe, *, micro_batch_size: int, pad_id: int) -> d
         "packed": _with(asked, packing=True, group_by_length=False),
     }
     shares = {
-        name: data.make_feed(recipe, rows, micro_batch_size=micro_batch_size, pad_id=pad_id).fill()
+        name: make_feed(recipe, rows, micro_batch_size=micro_batch_size, pad_id=pad_id).fill()
         for name, recipe in ways.items()
     }
     lengths, capacity = rows.lengths, asked.data.max_length

@@ -140,11 +140,15 @@ def facts(measured: Statistics) -> Iterator[tuple[str, str]]:
     if measured.scripts:
         shares = (f"{name} {share:.1%}" for name, share in measured.scripts.items())
         yield "scripts of the letters", ", ".join(shares)
-    twice = measured.duplicates
-    yield "rows that stand there twice", f"{twice:,} ({twice / rows:.1%})" if twice else "none"
+    gone = ", taken out" if report.deduplicated else ""
+    twice = report.duplicates
+    found = f"{twice:,} ({twice / rows:.1%}){gone}" if twice else "none"
+    yield "rows that stand there twice", found
     if report.eval is not None:
         origin = " held out of the training rows" if report.held_out else ""
-        learnt = f", {report.shared:,} of them are training rows too" if report.shared else ""
+        learnt = (
+            f", {report.shared:,} training rows are among them too{gone}" if report.shared else ""
+        )
         yield "evaluation rows", f"{len(report.eval):,}{origin}{learnt}"
     sources = [*report.train_sources, *report.eval_sources]
     cut, lost = (sum(getattr(s, name) for s in sources) for name in ("truncated", "end_lost"))

@@ -66,11 +66,6 @@ def histogram(lengths: NDArray[np.int64], learnt: NDArray[np.int64]) -> list[Bar
     ]
 
 
-def duplicates(rows: Rows) -> int:
-    """Rows that stand further up already, token for token."""
-    return len(rows) - len({rows.digest(number) for number in range(len(rows))})
-
-
 def sample(rows: Rows, tokenizer: Any) -> list[str]:
     """The text of at most a thousand rows, evenly spread, without special tokens."""
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)).tolist()

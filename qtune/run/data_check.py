@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qtune.data import statistics
 from qtune.data.pieces import special_ids
 from qtune.data.rows import IGNORED
 from qtune.errors import DataError, Fault
@@ -67,7 +66,7 @@ def check(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
     for rows in (opened.prepared.train, opened.prepared.eval):
         checked.faults += _row_faults(rows, opened) if rows is not None else []
     checked.faults += _shared(report)
-    checked.warnings += _duplicates(opened.prepared.train)
+    checked.warnings += _duplicates(report)
     return checked
 
 
@@ -129,19 +128,19 @@ def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:
 
 
 def _shared(report: DataReport) -> Iterator[Fault]:
-    if report.shared:
+    if report.shared and not report.deduplicated:
         yield Fault(
-            message=f"{report.shared:,} evaluation rows are training rows too",
+            message=f"{report.shared:,} training rows are evaluation rows too",
             place="data.eval",
             hint="take them out, or set data.deduplicate: true",
         )
 
 
-def _duplicates(rows: Rows) -> Iterator[Fault]:
-    twice = statistics.duplicates(rows)
-    if twice > MANY_DUPLICATES * len(rows):
+def _duplicates(report: DataReport) -> Iterator[Fault]:
+    rows = len(report.train)
+    if report.duplicates > MANY_DUPLICATES * rows and not report.deduplicated:
         yield Fault(
-            message=f"{twice:,} of {len(rows):,} rows stand there twice",
+            message=f"{report.duplicates:,} of {rows:,} rows stand there twice",
             place="data.train",
             hint="data.deduplicate: true learns each once",
         )

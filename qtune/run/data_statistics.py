@@ -31,7 +31,6 @@ class Statistics:
     quantiles: dict[str, int]
     bars: list[Bar]
     scripts: dict[str, float]
-    duplicates: int
     micro_batch_size: int
     fill: dict[str, float]
 
@@ -50,7 +49,6 @@ class Statistics:
                 "histogram": [bar.to_dict() for bar in self.bars],
             },
             "fill": {"micro_batch_size": self.micro_batch_size, **self.fill},
-            "duplicates": self.duplicates,
             "scripts": self.scripts,
         }
 
@@ -66,7 +64,6 @@ def stats(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
         quantiles=statistics.quantiles(rows.lengths),
         bars=statistics.histogram(rows.lengths, rows.supervised),
         scripts=statistics.scripts(statistics.sample(rows, opened.tokenizer)),
-        duplicates=statistics.duplicates(rows),
         micro_batch_size=micro,
         fill=fills(
             rows,

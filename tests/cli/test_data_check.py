@@ -63,7 +63,10 @@ def test_evaluation_rows_in_training_are_a_fault(
     write_jsonl(tmp_path / "eval.jsonl", [exchange(3), exchange(99)])
     recipe = make_recipe(tmp_path, ROWS, eval=[{"path": "eval.jsonl"}])
     _, said = checked(recipe, capsys, 3)
-    assert "1 evaluation rows are training rows too" in said
+    assert "1 training rows are evaluation rows too" in said
+    recipe = make_recipe(tmp_path, ROWS, eval=[{"path": "eval.jsonl"}], deduplicate=True)
+    report, _ = checked(recipe, capsys, 0)
+    assert report["faults"] == []
 
 
 def test_many_duplicates_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

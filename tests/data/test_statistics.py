@@ -56,10 +56,9 @@ def test_scripts_are_shares_of_letters() -> None:
     ]
 
 
-def test_duplicates_and_sample(tmp_path: Path) -> None:
+def test_a_sample_is_text(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{n % 7}", "completion": "c"} for n in range(10)]
     prepared = encoded(tmp_path, rows)
-    assert statistics.duplicates(prepared.train) == 3
     texts = statistics.sample(prepared.train, tiny_tokenizer())
     assert len(texts) == 10
     assert texts[1].startswith("p1")

@@ -1,39 +1,63 @@
-"""Rows to tensors. B: rows of a micro-batch, T: its longest row in tokens."""
+"""Rows to tensors. B: sequences of a micro-batch, T: the longest of them in tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from qtune.data.rows import IGNORED, EncodedRow, Rows
+from qtune.data.rows import IGNORED, EncodedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch: int64 tensors [B, T] and its counts; `labels` are -100 where not learnt."""
+    """One micro-batch: int64 tensors [B, T] and its counts; `labels` are -100 where not learnt.
+
+    Padded rows have an attention mask. Packed ones have position ids that begin again at 0 with
+    each row, and no mask: transformers isolates the rows by the positions, and an all-ones mask
+    would turn that off without a word.
+    """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    attention_mask: torch.Tensor | None
     labels: torch.Tensor
     tokens: int
     supervised: int
     places: list[str]
+    position_ids: torch.Tensor | None = None
+
+    @property
+    def computed(self) -> int:
+        """Tokens the model computes, padding included."""
+        return self.input_ids.numel()
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What a model is called with."""
+        named = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
+
+        def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
         return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.attention_mask.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.tokens,
-            self.supervised,
-            self.places,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=moved(self.attention_mask),
+            labels=self.labels.to(device, non_blocking=True),
+            tokens=self.tokens,
+            supervised=self.supervised,
+            places=self.places,
+            position_ids=moved(self.position_ids),
         )
 
 
@@ -60,49 +84,38 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int) -> Batch:
     )
 
 
+def collate_packed(sequences: Sequence[Sequence[EncodedRow]], *, pad_id: int) -> Batch:
+    """Rows behind one another in each sequence; what fills up a shorter one is a row of its own.
+
+    The first token of a row is never a label: the token before it belongs to another row.
+    """
+    longest = max(sum(len(row.input_ids) for row in rows) for rows in sequences)
+    shape = (len(sequences), longest)
+    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
+    position_ids = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED, dtype=torch.int64)
+    for number, rows in enumerate(sequences):
+        at = 0
+        for row in rows:
+            end = at + len(row.input_ids)
+            input_ids[number, at:end] = torch.tensor(row.input_ids)
+            position_ids[number, at:end] = torch.arange(end - at)
+            labels[number, at + 1 : end] = torch.tensor(row.labels[1:])
+            at = end
+        position_ids[number, at:] = torch.arange(longest - at)
+    packed = [row for rows in sequences for row in rows]
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=None,
+        labels=labels,
+        tokens=sum(len(row.input_ids) for row in packed),
+        supervised=int((labels != IGNORED).sum()),
+        places=[row.place for row in packed],
+        position_ids=position_ids,
+    )
+
+
 def filler_id(tokenizer: Any) -> int:
     """An id to pad with; padding is masked by position, so any id does."""
     pad = tokenizer.pad_token_id
     return int(pad) if pad is not None else 0
-
-
-def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool) -> list[int]:
-    """The order of the rows in an epoch: a pure function of its arguments.
-
-    RandomState is the one numpy stream that is promised never to change.
-    """
-    if not shuffle:
-        return list(range(count))
-    generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, epoch])))
-    order: list[int] = generator.permutation(count).tolist()
-    return order
-
-
-def step_batches(
-    rows: Rows,
-    *,
-    batch_size: int,
-    micro_batch_size: int,
-    seed: int,
-    shuffle: bool,
-    total_steps: int,
-    start_step: int = 0,
-    pad_id: int = 0,
-) -> Iterator[list[Batch]]:
-    """The micro-batches of each optimizer step from `start_step` on, without replaying the rest.
-
-    An epoch has ceil(rows / batch_size) steps; its last one may be smaller.
-    """
-    per_epoch = -(-len(rows) // batch_size)
-    order: list[int] = []
-    ordered_epoch = -1
-    for step in range(start_step, total_steps):
-        epoch, place = divmod(step, per_epoch)
-        if epoch != ordered_epoch:
-            order = epoch_order(len(rows), seed=seed, epoch=epoch, shuffle=shuffle)
-            ordered_epoch = epoch
-        chosen = order[place * batch_size : (place + 1) * batch_size]
-        yield [
-            collate([rows[n] for n in chosen[at : at + micro_batch_size]], pad_id=pad_id)
-            for at in range(0, len(chosen), micro_batch_size)
-        ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qtune.data import cache, duplicates
 from qtune.data.encode.encoder import Encoder
 from qtune.data.encode.layouts import layout_for
 from qtune.data.encode.tokens import Tokens
@@ -15,7 +16,8 @@ from qtune.data.formats.detect import Detected, detect
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
 from qtune.data.source import label, read
-from qtune.data.split import hold_out, shared_rows
+from qtune.data.split import hold_out
+from qtune.data.store import Columns
 from qtune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +47,11 @@ class _Checked:
     source: SourceSection
     detected: Detected
     count: int
+    split_by: str | None
+
+    def example(self, row: Row) -> Example:
+        """The turns of a row."""
+        return _example(row, self.detected, self.source, self.split_by)
 
 
 def prepare(
@@ -55,28 +62,39 @@ def prepare(
     if data.eval and data.val_size:
         raise UsageError("has no effect beside data.eval", place="data.val_size", hint="remove one")
     faults = Faults()
-    train_checked = _check(data.train, faults)
-    eval_checked = _check(data.eval, faults)
+    learnt = _Kept(data.train, recipe, tokenizer, split_by=data.split_by)
+    measured = _Kept(data.eval, recipe, tokenizer)
+    total = learnt.check(faults) + measured.check(faults)
     faults.raise_if_any()
-    total = sum(one.count for one in (*train_checked, *eval_checked))
     progress = _Progress(total, on_progress)
-    train, train_sources = _encode(train_checked, recipe, tokenizer, progress)
+    train, train_sources = learnt.rows(progress)
+    repeated = duplicates.repeated(train)
+    if data.deduplicate:
+        train = duplicates.without(train, repeated)
     held: Rows | None = None
     eval_sources: tuple[SourceReport, ...] = ()
     if data.eval:
-        held, eval_sources = _encode(eval_checked, recipe, tokenizer, progress)
+        held, eval_sources = measured.rows(progress)
     elif data.val_size:
-        train, held = hold_out(train, data.val_size, seed=recipe.train.seed)
+        grouped = data.split_by is not None
+        train, held = hold_out(train, data.val_size, seed=recipe.train.seed, grouped=grouped)
+    shared = [] if held is None else duplicates.shared(train, held)
+    if data.deduplicate and shared:
+        train = duplicates.without(train, shared)
+        _refuse_empty(train, data.train)
     report = DataReport(
         train=train,
         eval=held,
         train_sources=train_sources,
         eval_sources=eval_sources,
         held_out=0 if held is None or data.eval else len(held),
-        shared=shared_rows(train, held) if held is not None and data.eval else 0,
+        duplicates=len(repeated),
+        shared=len(shared),
+        deduplicated=data.deduplicate,
         max_length=data.max_length,
         example=marked(train[0], tokenizer),
         example_place=train[0].place,
+        cache=learnt.note,
     )
     return Prepared(train, held, report)
 
@@ -86,10 +104,10 @@ def read_eval(
 ) -> Rows:
     """The rows of some sources, encoded as the recipe says."""
     faults = Faults()
-    checked = _check(sources, faults)
+    kept = _Kept(sources, recipe, tokenizer)
+    total = kept.check(faults)
     faults.raise_if_any()
-    rows, _ = _encode(checked, recipe, tokenizer, _Progress(sum(c.count for c in checked), None))
-    return rows
+    return kept.rows(_Progress(total, None))[0]
 
 
 class _Progress:
@@ -107,18 +125,20 @@ class _Progress:
             self._listener(self._done, self._total)
 
 
-def _check(sources: Sequence[SourceSection], faults: Faults) -> list[_Checked]:
+def _check(
+    sources: Sequence[SourceSection], faults: Faults, *, split_by: str | None = None
+) -> list[_Checked]:
     """Read every row of every source once, so that all faults come together and early."""
     checked = []
     for source in sources:
         try:
-            checked += _check_source(source, faults)
+            checked += _check_source(source, faults, split_by)
         except DataError as error:
             faults.add_error(error)
     return checked
 
 
-def _check_source(source: SourceSection, faults: Faults) -> list[_Checked]:
+def _check_source(source: SourceSection, faults: Faults, split_by: str | None) -> list[_Checked]:
     detected: Detected | None = None
     count = 0
     before = faults.count
@@ -126,35 +146,115 @@ def _check_source(source: SourceSection, faults: Faults) -> list[_Checked]:
         detected = detected or detect(row, source)
         count += 1
         try:
-            _example(row, detected, source)
+            _example(row, detected, source, split_by)
         except DataError as error:
             faults.add_error(error)
     if detected is None and faults.count == before:
         raise DataError("no rows", place=label(source), hint="the file is empty")
-    return [] if detected is None else [_Checked(source, detected, count)]
+    return [] if detected is None else [_Checked(source, detected, count, split_by)]
 
 
-def _example(row: Row, detected: Detected, source: SourceSection) -> Example:
-    return detected.format.example(
+def _example(row: Row, detected: Detected, source: SourceSection, split_by: str | None) -> Example:
+    example = detected.format.example(
         row, columns=detected.columns, prompt_template=source.prompt_template
     )
+    if split_by is None:
+        return example
+    if row.values.get(split_by) is None:
+        columns = ", ".join(row.values)
+        message = f"{split_by}, which data.split_by names, is missing; the columns are {columns}"
+        raise DataError(message, place=row.place)
+    return replace(example, group=str(row.values[split_by]))
+
+
+def _refuse_empty(rows: Rows, sources: Sequence[SourceSection]) -> None:
+    if not len(rows):
+        place = ", ".join(label(source) for source in sources)
+        raise DataError("every training row is an evaluation row too", place=place)
+
+
+class _Kept:
+    """The rows of some sources: from the cache, or read, encoded and put there."""
+
+    def __init__(
+        self,
+        sources: Sequence[SourceSection],
+        recipe: Recipe,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        split_by: str | None = None,
+    ) -> None:
+        self._sources, self._recipe, self._tokenizer = sources, recipe, tokenizer
+        self._split_by = split_by
+        self._folder = cache.home(recipe.data.cache_dir)
+        self._key = self._new_key()
+        self._found = cache.find(self._folder, self._key) if self._key else None
+        self._checked: list[_Checked] = []
+        self.note = f"rows from the cache: {self._folder}" if self._found else ""
+
+    def check(self, faults: Faults) -> int:
+        """Read every row that is not in the cache; returns how many."""
+        if not self._found:
+            self._checked = _check(self._sources, faults, split_by=self._split_by)
+        return sum(one.count for one in self._checked)
+
+    def rows(self, progress: _Progress) -> tuple[Rows, tuple[SourceReport, ...]]:
+        """The encoded rows and the report of each source."""
+        columns, notes = self._found or self._made(progress)
+        reports = tuple(SourceReport.from_notes(one) for one in notes["sources"])
+        store = RowStore(columns)
+        return Rows(store, range(len(store))), reports
+
+    def _made(self, progress: _Progress) -> tuple[Columns, dict[str, Any]]:
+        def fill(columns: Columns) -> dict[str, Any]:
+            store = RowStore(columns)
+            reports = _encode(self._checked, self._recipe, self._tokenizer, store, progress)
+            return {"sources": [report.to_notes() for report in reports]}
+
+        if self._key and cache.writable(self._folder):
+            return cache.make(self._folder, self._key, fill, self._unchanged)
+        if self._key:
+            self.note = f"rows are not kept: {self._folder} is not writable (data.cache_dir)"
+        columns = Columns()
+        return columns, fill(columns)
+
+    def _unchanged(self) -> bool:
+        """Whether the files are still those that the key was made of."""
+        return self._new_key() == self._key
+
+    def _new_key(self) -> str | None:
+        """The key of the files as they are; None for faulty sources, which the check reports."""
+        try:
+            return cache.key_of(
+                self._sources, self._recipe, self._tokenizer, split_by=self._split_by
+            )
+        except (DataError, OSError):
+            return None
 
 
 def _encode(
     checked: Sequence[_Checked],
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
+    store: RowStore,
     progress: _Progress,
-) -> tuple[Rows, tuple[SourceReport, ...]]:
+) -> list[SourceReport]:
     tokens = Tokens(tokenizer)
-    store = RowStore()
-    reports = tuple(_encode_source(one, recipe, tokens, store, progress) for one in checked)
+    reports = [
+        _encode_source(one, number, recipe, tokens, store, progress)
+        for number, one in enumerate(checked)
+    ]
     _refuse_unlearnable(reports, recipe.data.max_length)
-    return Rows(store, range(len(store))), reports
+    return reports
 
 
 def _encode_source(
-    checked: _Checked, recipe: Recipe, tokens: Tokens, store: RowStore, progress: _Progress
+    checked: _Checked,
+    number: int,
+    recipe: Recipe,
+    tokens: Tokens,
+    store: RowStore,
+    progress: _Progress,
 ) -> SourceReport:
     """Encode a source into the store; a batch with faulty rows stops it."""
     source, detected = checked.source, checked.detected
@@ -183,17 +283,17 @@ def _encode_source(
         faults = Faults()
         report.read += len(batch)
         for row in encoder.encode(batch, report, faults):
-            store.add(row)
+            store.add(replace(row, source=number))
         faults.raise_if_any()
         progress.add(len(batch))
-    store.stop_ids |= encoder.stop_ids
+    store.stop_ids.update(encoder.stop_ids)
     return report
 
 
 def _examples(checked: _Checked) -> Iterator[Example]:
     faults = Faults()
     for row in read(checked.source, faults):
-        yield _example(row, checked.detected, checked.source)
+        yield checked.example(row)
     faults.raise_if_any()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.rows import IGNORED, EncodedRow, Rows
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SHOWN = 600
+_PLACES = 5
 
 
 @dataclass(slots=True)
@@ -30,9 +31,26 @@ class SourceReport:
     longest_read: int = 0
     truncated: int = 0
     end_lost: int = 0
+    end_lost_places: list[str] = field(default_factory=list)
+    split: int = 0
     typed_rows: int = 0
     ended: int = 0
     scaffold: str = ""
+
+    def lost_end(self, place: str) -> None:
+        """Count a row whose answer was cut, and remember where the first ones are."""
+        self.end_lost += 1
+        if len(self.end_lost_places) < _PLACES:
+            self.end_lost_places.append(place)
+
+    def to_notes(self) -> dict[str, Any]:
+        """Everything counted, as JSON that `from_notes` takes."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_notes(cls, notes: dict[str, Any]) -> SourceReport:
+        """The report that `to_notes` was called on."""
+        return cls(**{**notes, "dropped": Counter(notes["dropped"])})
 
     def lines(self) -> list[str]:
         """For people: two lines, and one for each thing to know."""
@@ -43,10 +61,14 @@ class SourceReport:
             f"  format {self.format} ({self.why}); template: {self.template}",
         ]
         if self.truncated:
+            text.append(f"  {self.truncated:,} rows cut to max_length")
+        if self.end_lost:
             text.append(
-                f"  {self.truncated:,} rows cut at max_length, {self.end_lost:,} of them lost the "
-                "end of their answer and do not teach where to stop"
+                f"  {self.end_lost:,} of them lost the end of their answer and do not teach where "
+                f"to stop: {_listed(self.end_lost_places, self.end_lost)}"
             )
+        if self.split:
+            text.append(f"  {self.split:,} rows split into pieces of max_length")
         if self.typed_rows:
             text.append(f"  {self.typed_rows:,} rows spell out special tokens; they stay text")
         if self.ended:
@@ -69,6 +91,8 @@ class SourceReport:
             "dropped": dict(self.dropped),
             "truncated": self.truncated,
             "end_lost": self.end_lost,
+            "end_lost_places": self.end_lost_places,
+            "split": self.split,
             "rows_with_typed_special_tokens": self.typed_rows,
             "rows_with_added_end": self.ended,
             "scaffold": self.scaffold,
@@ -84,10 +108,13 @@ class DataReport:
     train_sources: tuple[SourceReport, ...]
     eval_sources: tuple[SourceReport, ...]
     held_out: int
+    duplicates: int
     shared: int
+    deduplicated: bool
     max_length: int
     example: str
     example_place: str
+    cache: str = ""
 
     def lines(self) -> list[str]:
         """For people: what the run learns from, with one row as the model sees it."""
@@ -98,8 +125,13 @@ class DataReport:
         if self.eval is not None:
             origin = ", held out of the training rows" if self.held_out else ""
             text.append(f"eval: {self._counts(self.eval)}{origin}")
+        removed = "taken out" if self.deduplicated else "kept; data.deduplicate takes them out"
+        if self.duplicates:
+            text.append(f"{self.duplicates:,} training rows repeat an earlier one ({removed})")
         if self.shared:
-            text.append(f"warning: {self.shared:,} eval rows are also training rows")
+            text.append(f"warning: {self.shared:,} training rows are also eval rows ({removed})")
+        if self.cache:
+            text.append(self.cache)
         text.append(f"learnt text of {self.example_place} in ⟦ ⟧: {self.example}")
         return text
 
@@ -117,7 +149,9 @@ class DataReport:
                 "sources": [source.to_dict() for source in self.eval_sources],
             },
             "held_out": self.held_out,
-            "eval_rows_in_train": self.shared,
+            "duplicates": self.duplicates,
+            "training_rows_in_eval": self.shared,
+            "deduplicated": self.deduplicated,
             "max_length": self.max_length,
             "example": {"place": self.example_place, "text": self.example},
         }
@@ -144,3 +178,9 @@ def marked(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:
         start = end
     text = "".join(pieces).replace("\r", "").replace("\n", "⏎")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
+
+
+def _listed(places: list[str], count: int) -> str:
+    """The first places, and how many more there are."""
+    more = f" and {count - len(places):,} more" if count > len(places) else ""
+    return ", ".join(places) + more

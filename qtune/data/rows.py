@@ -1,4 +1,4 @@
-"""Encoded rows, stored flat: four bytes a token and one a mask bit, no object a row."""
+"""Encoded rows as people and batches see them, on top of flat columns: no object a row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+
+from qtune.data.store import DIGEST, Columns, digest_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,48 +42,63 @@ class Encoded:
     learnt: list[bool]
     prompt_length: int | None = None
     answer: str | None = None
+    source: int = 0
+    group: str = ""
 
 
 class RowStore:
     """Grows by rows; what it holds never changes."""
 
-    def __init__(self) -> None:
-        self.ids = array("i")
-        self.learnt = bytearray()
-        self.starts = array("q", [0])
-        self.stop_ids: set[int] = set()
-        self._files: dict[str, int] = {}
-        self._origins = array("q")
-        self._prompts = array("q")
-        self._answers = bytearray()
-        self._answer_ends = array("q", [0])
+    def __init__(self, columns: Columns | None = None) -> None:
+        self.columns = Columns() if columns is None else columns
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.columns)
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """The ids that end an answer; may be added to."""
+        return self.columns.stop_ids
 
     def add(self, row: Encoded) -> None:
         """Append one row."""
-        self.ids.extend(row.ids)
-        self.learnt.extend(row.learnt)
-        self.starts.append(len(self.ids))
-        self._origins.extend((self._files.setdefault(row.file, len(self._files)), row.number))
-        self._prompts.append(-1 if row.prompt_length is None else row.prompt_length)
-        self._answers += (row.answer or "").encode()
-        self._answer_ends.append(len(self._answers))
+        columns = self.columns
+        ids, learnt = array("i", row.ids), bytes(row.learnt)
+        answer = (row.answer or "").encode()
+        group = hashlib.blake2b(row.group.encode(), digest_size=8).digest()
+        columns.append(
+            ids=ids,
+            learnt=learnt,
+            ends=(columns.length("ids") + len(ids),),
+            origins=(columns.files.setdefault(row.file, len(columns.files)), row.number),
+            sources=(row.source,),
+            groups=(int.from_bytes(group, "big"),),
+            prompts=(-1 if row.prompt_length is None else row.prompt_length,),
+            answers=answer,
+            answer_ends=(columns.length("answers") + len(answer),),
+            digests=digest_of(ids.tobytes(), learnt),
+        )
 
     def row(self, number: int) -> EncodedRow:
         """One row as lists."""
-        start, end = self.starts[number], self.starts[number + 1]
-        ids = self.ids[start:end].tolist()
-        learnt = self.learnt[start:end]
+        number = range(len(self))[number]
+        columns = self.columns
+        span = columns.span("ends", number)
+        ids = columns["ids"][span].tolist()
+        learnt = columns["learnt"][span].tolist()
         labels = [token if on else IGNORED for token, on in zip(ids, learnt, strict=True)]
-        file, line = self._origins[2 * number : 2 * number + 2]
-        place = f"{list(self._files)[file]}:{line}"
-        prompt = self._prompts[number]
+        file, line = columns["origins"][2 * number : 2 * number + 2].tolist()
+        place = f"{list(columns.files)[file]}:{line}"
+        prompt = int(columns["prompts"][number])
         if prompt < 0:
             return EncodedRow(ids, labels, place)
-        first, last = self._answer_ends[number : number + 2]
-        return EncodedRow(ids, labels, place, ids[:prompt], self._answers[first:last].decode())
+        answer = columns["answers"][columns.span("answer_ends", number)].tobytes()
+        return EncodedRow(ids, labels, place, ids[:prompt], answer.decode())
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each row begins among the tokens, and the end of the last."""
+        return np.concatenate([np.zeros(1, dtype=np.int64), self.columns["ends"]])
 
 
 class Rows(Sequence[EncodedRow]):
@@ -104,25 +121,38 @@ class Rows(Sequence[EncodedRow]):
             return Rows(self._store, self._index[number])
         return self._store.row(int(self._index[number]))
 
-    def take(self, numbers: Sequence[int]) -> Rows:
+    def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> Rows:
         """The rows with these numbers, in this order."""
         return Rows(self._store, self._index[np.asarray(numbers, dtype=np.int64)])
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row."""
-        starts = np.frombuffer(self._store.starts, dtype=np.int64)
+        starts = self._store.starts
         lengths: NDArray[np.int64] = np.diff(starts)[self._index]
         return lengths
 
     @property
     def supervised(self) -> NDArray[np.int64]:
         """Learnt tokens of each row."""
-        learnt = np.frombuffer(self._store.learnt, dtype=np.uint8)
-        total = np.concatenate([[0], np.cumsum(learnt, dtype=np.int64)])
-        starts = np.frombuffer(self._store.starts, dtype=np.int64)
-        counts: NDArray[np.int64] = np.diff(total[starts])[self._index]
-        return counts
+        learnt, ends = self._store.columns["learnt"], self._store.columns["ends"]
+        if not len(ends):
+            return np.zeros(0, dtype=np.int64)
+        counts = np.add.reduceat(learnt, self._store.starts[:-1], dtype=np.int64)
+        chosen: NDArray[np.int64] = counts[self._index]
+        return chosen
+
+    @property
+    def sources(self) -> NDArray[np.int32]:
+        """The number of each row's source in the recipe."""
+        sources: NDArray[np.int32] = self._store.columns["sources"]
+        return sources[self._index]
+
+    @property
+    def groups(self) -> NDArray[np.uint64]:
+        """A hash of each row's value of data.split_by."""
+        groups: NDArray[np.uint64] = self._store.columns["groups"]
+        return groups[self._index]
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -132,18 +162,13 @@ class Rows(Sequence[EncodedRow]):
     def digest(self, number: int) -> bytes:
         """A hash of one row's tokens and mask: equal rows have equal digests."""
         at = int(self._index[number])
-        start, end = self._store.starts[at], self._store.starts[at + 1]
-        hashed = hashlib.blake2b(self._store.ids[start:end].tobytes(), digest_size=16)
-        hashed.update(self._store.learnt[start:end])
-        return hashed.digest()
+        return self._store.columns["digests"][at * DIGEST : (at + 1) * DIGEST].tobytes()
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all rows in order: equal for equal rows, wherever they were read from."""
-        hashed = hashlib.sha256()
-        for number in range(len(self)):
-            hashed.update(self.digest(number))
-        return hashed.hexdigest()
+        digests = self._store.columns["digests"].reshape(-1, DIGEST)
+        return hashlib.sha256(digests[self._index].tobytes()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Counts of the rows."""

@@ -18,18 +18,12 @@ class TokenBatch(Protocol):
     """What a loss reads of a batch, all [B, T]."""
 
     @property
-    def input_ids(self) -> Tensor:
-        """Tokens."""
-        ...
-
-    @property
-    def attention_mask(self) -> Tensor:
-        """1 for tokens, 0 for padding."""
-        ...
-
-    @property
     def labels(self) -> Tensor:
         """The tokens to learn; -100 elsewhere."""
+        ...
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model is called with."""
         ...
 
 
@@ -74,9 +68,7 @@ class CausalLoss:
 
     @staticmethod
     def _supervised(model: Any, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        hidden_BTH = hidden_states(
-            model, input_ids=batch.input_ids, attention_mask=batch.attention_mask
-        )
+        hidden_BTH = hidden_states(model, **batch.inputs())
         # position t predicts token t+1
         target_BT = batch.labels[:, 1:]
         chosen_BT = target_BT != IGNORED

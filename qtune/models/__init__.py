@@ -3,6 +3,7 @@
 from qtune.models.base import Base, Inventory, InventoryRow, inventory
 from qtune.models.files import resolve, shard_index
 from qtune.models.fingerprint import fingerprint
+from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
 from qtune.models.tokenizer import load_tokenizer
 
@@ -10,6 +11,7 @@ __all__ = [
     "Base",
     "Inventory",
     "InventoryRow",
+    "check_isolation",
     "fingerprint",
     "inventory",
     "load",

@@ -33,7 +33,7 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
     asked = loaded.recipe
     run_folder(loaded).check()
     decided = decide(asked)
-    journal.line(plan_line(decided))
+    journal.line(plan_line(asked, decided))
     tokenizer, prepared = read_rows(sample_of(asked), journal)
     build_without_weights(asked, decided, tokenizer)
     journal.line(f"dry run: {loaded.name} can start; nothing was loaded or written")

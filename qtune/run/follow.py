@@ -111,5 +111,6 @@ def merge_steps(events: list[StepEvent]) -> StepEvent:
         grad_norm=max(event.grad_norm for event in events),
         tokens=sum(event.tokens for event in events),
         supervised=supervised,
+        computed=sum(event.computed for event in events),
         seconds=sum(event.seconds for event in events),
     )

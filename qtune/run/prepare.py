@@ -89,16 +89,23 @@ def learner(
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)
     losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))
+    if asked.data.packing:
+        models.check_isolation(base.model, vocabulary=len(tokenizer))
+        journal.line("packing: rows of one sequence do not see each other (tried on this model)")
     for line in inventory_lines(models.inventory(base.model)):
         journal.line(line)
     torch.manual_seed(asked.train.seed)
     return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
 
 
-def plan_line(decided: Plan) -> str:
+def plan_line(asked: Recipe, decided: Plan) -> str:
     """What was decided, in one line; `qtune plan` tells it all."""
     steps = decided.steps
-    batch = f"{decided.gradient_accumulation_steps} x {decided.micro_batch_size} rows a step"
+    size = decided.micro_batch_size
+    batch = f"{decided.gradient_accumulation_steps} x {size} rows a step"
+    if asked.data.packing:
+        packed = f"sequences of at most {asked.data.max_length:,} tokens, {size} at a time"
+        batch = f"{asked.train.batch_size} rows a step, packed into {packed}"
     kept = "layers recomputed" if decided.gradient_checkpointing else "activations kept"
     memory = f"{plan.human(decided.device_bytes)} of {plan.human(decided.budget_bytes)}"
     length = f"{steps.total:,} steps, {steps.warmup:,} of warm-up" if steps else "steps unknown"

@@ -20,11 +20,13 @@ def train_report(
     """The facts of a finished or stopped run, as plain JSON values."""
     seconds = sum(event.seconds for event in follower.steps)
     tokens = sum(event.tokens for event in follower.steps)
+    computed = sum(event.computed for event in follower.steps)
     return {
         "recipe": loaded.name,
         "steps": follower.step,
         "tokens": tokens,
         "supervised_tokens": sum(event.supervised for event in follower.steps),
+        "padding_share": round(1 - tokens / computed, 4) if computed else None,
         "training_seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         "loss_first": follower.steps[0].loss if follower.steps else None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
+from qtune.data.feed import make_feed
 from qtune.run.display import Journal
 from qtune.run.follow import Follower
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
@@ -41,7 +42,7 @@ def train(
     tracker = accelerator(asked, decided, folder.path)
     tokenizer, prepared = read_rows(asked, journal)
     decided = replace(decided, steps=plan.schedule(asked, len(prepared.train)))
-    journal.line(plan_line(decided))
+    journal.line(plan_line(asked, decided))
 
     pupil = learner(asked, decided, tokenizer, device=tracker.device, journal=journal)
     folder.create(
@@ -95,14 +96,14 @@ def make_job(
         loss=losses.make(asked.loss, chunk_size=decided.loss_chunk_size),
         optimizer=optim.make(asked.optim, groups),
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
-        rows=prepared.train,
+        feed=make_feed(
+            asked,
+            prepared.train,
+            micro_batch_size=decided.micro_batch_size,
+            pad_id=filler_id(pupil.tokenizer),
+        ),
         total_steps=steps.total,
         steps_per_epoch=steps.per_epoch,
-        batch_size=asked.train.batch_size,
-        micro_batch_size=decided.micro_batch_size,
-        pad_id=filler_id(pupil.tokenizer),
-        seed=asked.train.seed,
-        shuffle=asked.data.shuffle,
         max_grad_norm=asked.optim.max_grad_norm,
         evaluate=_evaluation(asked, decided, pupil, prepared, journal),
         evaluate_at_start=asked.eval.at_start,

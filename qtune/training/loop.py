@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtune.data.batch import step_batches
 from qtune.optim import set_learning_rate
 from qtune.training.step import Loss, train_step
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from qtune.data import Rows
+    from qtune.data.feed import Feed
     from qtune.methods.base import Method
 
 Measures = dict[str, float]
@@ -37,6 +36,7 @@ class StepEvent:
     learning_rate: float
     tokens: int
     supervised: int
+    computed: int
     seconds: float
 
     @property
@@ -63,14 +63,9 @@ class Job:
     loss: Loss
     optimizer: Optimizer
     schedule: Callable[[int], float]
-    rows: Rows
+    feed: Feed
     total_steps: int
     steps_per_epoch: int
-    batch_size: int
-    micro_batch_size: int
-    pad_id: int
-    seed: int
-    shuffle: bool
     max_grad_norm: float
     evaluate: Callable[[], Measures] | None = None
     evaluate_at_start: bool = True
@@ -81,17 +76,8 @@ def fit(job: Job) -> Iterator[StepEvent | EvalEvent]:
     """Train for `total_steps`, evaluating first, at intervals and last."""
     if job.evaluate is not None and job.evaluate_at_start:
         yield _evaluation(job, 0)
-    batches = step_batches(
-        job.rows,
-        batch_size=job.batch_size,
-        micro_batch_size=job.micro_batch_size,
-        pad_id=job.pad_id,
-        seed=job.seed,
-        shuffle=job.shuffle,
-        total_steps=job.total_steps,
-    )
     job.model.train()
-    for step, micro_batches in enumerate(batches):
+    for step, micro_batches in enumerate(job.feed.steps(job.total_steps)):
         start = time.perf_counter()
         learning_rate = set_learning_rate(job.optimizer, job.schedule(step))
         result = train_step(
@@ -113,6 +99,7 @@ def fit(job: Job) -> Iterator[StepEvent | EvalEvent]:
             learning_rate=learning_rate,
             tokens=result.tokens,
             supervised=result.supervised,
+            computed=result.computed,
             seconds=time.perf_counter() - start,
         )
         if job.evaluate is not None and _evaluation_due(job, done):

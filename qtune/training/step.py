@@ -36,6 +36,7 @@ class StepResult:
     grad_norm: float
     tokens: int
     supervised: int
+    computed: int
 
 
 def train_step(
@@ -76,6 +77,7 @@ def train_step(
         grad_norm=norm_value,
         tokens=sum(batch.tokens for batch in micro_batches),
         supervised=supervised,
+        computed=sum(batch.computed for batch in micro_batches),
     )
 
 

@@ -1,16 +1,14 @@
-"""Padding by position, pure order, steps that resume without replay."""
+"""Padding by position, packing by positions."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from qtune.data import EncodedRow, Rows
-from qtune.data.batch import Batch, collate, epoch_order, step_batches
+from qtune.data.batch import collate, collate_packed
 from tests.data.building import encoded
 from tests.tiny import tiny_tokenizer
 
@@ -41,76 +39,21 @@ def test_a_pad_that_is_the_end_of_sequence_hides_no_end(tmp_path: Path) -> None:
     assert batch.supervised == sum(n + 2 for n in range(7))
 
 
-def test_the_order_of_an_epoch_is_a_pure_function() -> None:
-    wanted = epoch_order(100, seed=1, epoch=2, shuffle=True)
-    random.seed(9)
-    np.random.seed(9)
-    torch.manual_seed(9)
-    assert epoch_order(100, seed=1, epoch=2, shuffle=True) == wanted
-    assert sorted(wanted) == list(range(100))
-    others = [epoch_order(100, seed=s, epoch=e, shuffle=True) for s, e in ((1, 3), (2, 2))]
-    assert wanted not in others
-    assert epoch_order(5, seed=1, epoch=2, shuffle=False) == [0, 1, 2, 3, 4]
+def test_packed_rows_begin_again_and_their_first_token_is_no_label() -> None:
+    batch = collate_packed([[LONG, SHORT], [SHORT]], pad_id=2)
+    assert batch.attention_mask is None
+    assert batch.position_ids is not None
+    assert batch.input_ids.tolist() == [[7, 8, 9, 1, 1, 5, 6, 1], [5, 6, 1, 2, 2, 2, 2, 2]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3, 4]]
+    assert batch.labels.tolist() == [[-100, -100, 9, 1, 1, -100, 6, 1], [-100, 6, 1, *[-100] * 5]]
+    assert (batch.tokens, batch.supervised, batch.computed) == (11, 7, 16)
+    assert batch.places == ["a:2", "a:1", "a:1"]
+    assert set(batch.inputs()) == {"input_ids", "position_ids"}
 
 
-def test_the_order_never_changes_between_versions() -> None:
-    """A resumed run depends on it: numpy promises this stream for ever."""
-    reference = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([42, 0])))
-    assert epoch_order(8, seed=42, epoch=0, shuffle=True) == reference.permutation(8).tolist()
-
-
-def places(steps: list[list[Batch]]) -> list[list[list[str]]]:
-    return [[batch.places for batch in step] for step in steps]
-
-
-def test_steps_split_an_epoch_and_the_last_one_is_smaller(tmp_path: Path) -> None:
-    steps = list(
-        step_batches(
-            rows(tmp_path, 10),
-            batch_size=4,
-            micro_batch_size=3,
-            seed=0,
-            shuffle=False,
-            total_steps=4,
-        )
-    )
-    assert [[len(batch.places) for batch in step] for step in steps] == [
-        [3, 1],
-        [3, 1],
-        [2],
-        [3, 1],
-    ]
-    first = [place for step in steps[:3] for batch in step for place in batch.places]
-    assert first == [f"train.jsonl:{n}" for n in range(1, 11)]
-    assert places(steps)[3] == places(steps)[0]
-
-
-@pytest.mark.parametrize("start", [1, 3, 4, 7])
-def test_resuming_is_the_tail_of_the_straight_sequence(tmp_path: Path, start: int) -> None:
-    data = rows(tmp_path, 10)
-    settings = {
-        "batch_size": 4,
-        "micro_batch_size": 3,
-        "seed": 5,
-        "shuffle": True,
-        "total_steps": 8,
-    }
-    straight = places(list(step_batches(data, **settings)))
-    resumed = places(list(step_batches(data, start_step=start, **settings)))
-    assert resumed == straight[start:]
-    epochs = [sorted(p for s in straight[n : n + 3] for b in s for p in b) for n in (0, 3)]
-    assert epochs[0] == epochs[1]
-    assert straight[0] != straight[3]
-
-
-def test_a_micro_batch_changes_no_row_of_the_step(tmp_path: Path) -> None:
-    data = rows(tmp_path, 12)
-    settings = {"batch_size": 6, "seed": 5, "shuffle": True, "total_steps": 2}
-    whole = list(step_batches(data, micro_batch_size=6, **settings))
-    split = list(step_batches(data, micro_batch_size=1, **settings))
-    for one, many in zip(whole, split, strict=True):
-        assert one[0].places == [place for batch in many for place in batch.places]
-        assert one[0].supervised == sum(batch.supervised for batch in many)
+def test_the_first_token_of_a_packed_row_is_no_label_even_if_the_row_says_so() -> None:
+    whole = EncodedRow([5, 6], [5, 6], "a:1")
+    assert collate_packed([[whole, whole]], pad_id=2).labels.tolist() == [[-100, 6, -100, 6]]
 
 
 def test_rows_are_a_sequence(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_overlong_rows_are_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def test_overlong_rows_are_cut_and_lost_ends_counted(tmp_path: Path) -> None:
-    prepared = encoded(tmp_path, [*pairs(3), LONG], max_length=60, overlong="truncate")
+    prepared = encoded(tmp_path, [*pairs(3), LONG], max_length=60, overlong="truncate_end")
     cut = prepared.train[3]
     assert spans(cut, tiny_tokenizer()) == ["c" * 20]
     assert cut.prompt_ids is not None
@@ -51,7 +51,7 @@ def test_overlong_rows_are_an_error_when_asked(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("overlong", ["drop", "truncate"])
+@pytest.mark.parametrize("overlong", ["drop", "truncate_end", "truncate_prompt"])
 def test_nothing_left_is_an_error(tmp_path: Path, overlong: str) -> None:
     with pytest.raises(DataError) as caught:
         encoded(tmp_path, [LONG] * 16, max_length=24, overlong=overlong)
@@ -65,9 +65,9 @@ def test_over_one_percent_of_rows_without_a_learnt_token_is_an_error(
     rows = [*pairs(good), LONG]
     if fails:
         with pytest.raises(DataError, match="1 of 99 rows keep no learnt token at max_length 24"):
-            encoded(tmp_path, rows, max_length=24, overlong="truncate")
+            encoded(tmp_path, rows, max_length=24, overlong="truncate_end")
         return
-    source = encoded(tmp_path, rows, max_length=24, overlong="truncate").report.train_sources[0]
+    source = encoded(tmp_path, rows, max_length=24, overlong="truncate_end").report.train_sources[0]
     assert source.dropped == {"without a learnt token": 1}
     assert source.used == good
 
@@ -144,7 +144,7 @@ def test_eval_sources_are_encoded_alike_and_shared_rows_said(tmp_path: Path) -> 
     assert prepared.eval is not None
     assert prepared.eval.fingerprint == read_eval([source], asked, tiny_tokenizer()).fingerprint
     assert prepared.report.shared == 2
-    assert any("2 eval rows are also training rows" in line for line in prepared.report.lines())
+    assert any("2 training rows are also eval rows" in line for line in prepared.report.lines())
 
 
 def held_out(folder: Path, rows: list[Any], **keys: Any) -> tuple[list[str], list[str]]:

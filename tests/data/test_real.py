@@ -93,7 +93,7 @@ FILES = {
 @needs_real
 @pytest.mark.parametrize("name", FILES)
 def test_real_files_are_read_under_the_right_format(name: str) -> None:
-    asked = recipe(REAL / "data" / name, max_length=4096, overlong="truncate")
+    asked = recipe(REAL / "data" / name, max_length=4096, overlong="truncate_end")
     report = prepare(asked, tiny_tokenizer()).report.train_sources[0]
     assert (report.format, report.read) == FILES[name]
     assert report.used >= report.read

@@ -49,6 +49,9 @@ class Rows:
     attention_mask: torch.Tensor
     labels: torch.Tensor
 
+    def inputs(self) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
 
 def _rows(vocabulary: int) -> Rows:
     generator = torch.Generator().manual_seed(1)

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,7 +19,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qtune import methods, models, recipe
-from qtune.data.batch import epoch_order
+from qtune.data.order import Order
 from qtune.run.display import Quiet
 from qtune.run.train import train
 from tests.run.made_run import write_rows
@@ -97,7 +98,7 @@ def _reference_losses(folder: Path, start: Path) -> list[float]:
     steps_per_epoch = -(-ROWS // BATCH)
     for step in range(STEPS):
         epoch, place = divmod(step, steps_per_epoch)
-        order = epoch_order(ROWS, seed=SEED, epoch=epoch, shuffle=True)
+        order = Order(np.ones(ROWS, int), np.zeros(ROWS, np.int32), seed=SEED).of(epoch)
         chosen = [rows[n] for n in order[place * BATCH : (place + 1) * BATCH]]
         width = max(len(ids) for ids, _ in chosen)
         ids = torch.tensor([ids + [2] * (width - len(ids)) for ids, _ in chosen])

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from qtune import methods, models
-from qtune.data import EncodedRow
+from qtune.data import EncodedRow, Rows
+from qtune.data.feed import Feed, Packed, Padded
+from qtune.data.order import Order
+from qtune.data.rows import IGNORED, Encoded, RowStore
 from qtune.methods.base import Method
 from qtune.recipe.methods import LoraConfig
 from qtune.recipe.sections import ModelSection, QuantizationSection
@@ -44,6 +47,21 @@ def uneven_rows() -> list[EncodedRow]:
         labels = [-100] * prompt + ids[prompt:]
         rows.append(EncodedRow(input_ids=ids, labels=labels, place=f"rows.jsonl:{number + 1}"))
     return rows
+
+
+def feed_of(
+    rows: list[EncodedRow], *, batch_size: int, micro_batch_size: int, capacity: int | None = None
+) -> Feed:
+    """A feed over rows in memory, padded, or packed into sequences of `capacity` tokens."""
+    store = RowStore()
+    for number, row in enumerate(rows, 1):
+        learnt = [label != IGNORED for label in row.labels]
+        store.add(Encoded(file="rows.jsonl", number=number, ids=row.input_ids, learnt=learnt))
+    held = Rows(store, range(len(rows)))
+    layout = Padded(micro_batch_size, 2)
+    packed = Packed(micro_batch_size, 2, capacity) if capacity else layout
+    order = Order(held.lengths, held.sources, seed=0, batch_size=batch_size)
+    return Feed(rows=held, order=order, batch_size=batch_size, layout=packed)
 
 
 def gradients(method: Method) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from qtune import optim
 from qtune.losses import CausalLoss
 from qtune.recipe.sections import OptimSection
 from qtune.training import Best, EvalEvent, Job, StepEvent, fit
-from tests.training.learning import learner, uneven_rows
+from tests.training.learning import feed_of, learner, uneven_rows
 
 
 def _job(folder: Path, **settings: Any) -> Job:
@@ -24,14 +24,9 @@ def _job(folder: Path, **settings: Any) -> Job:
         "loss": CausalLoss(chunk_size=64),
         "optimizer": optim.make(section, groups),
         "schedule": optim.schedule(section, total_steps=6, warmup_steps=2),
-        "rows": uneven_rows(),
+        "feed": feed_of(uneven_rows(), batch_size=4, micro_batch_size=2),
         "total_steps": 6,
         "steps_per_epoch": 4,
-        "batch_size": 4,
-        "micro_batch_size": 2,
-        "pad_id": 2,
-        "seed": 0,
-        "shuffle": True,
         "max_grad_norm": 1.0,
     }
     return Job(**(values | settings))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from qtune.data.encode.fit import Fitter
 from qtune.data.rows import Encoded
 from qtune.errors import DataError
 
@@ -31,7 +31,8 @@ class Encoder:
     ) -> None:
         self._tokens = tokens
         self._layout = layout
-        self._data = data
+        begin = tokens.bos if tokens.adds_bos else None
+        self._fitter = Fitter(data, begin=begin, documents=cut)
         self._everything = everything
         self._cut = cut
         self.stop_ids: set[int] = set()
@@ -56,8 +57,7 @@ class Encoder:
                 message = f"{self._tokens.bos_text} stands twice at the beginning"
                 faults.add(message, place=example.place, hint="the chat template writes two")
                 continue
-            pieces = self._pieces(row) if self._cut else self._fitted(row, report, faults)
-            for piece in pieces:
+            for piece in self._fitter.fit(row, report, faults):
                 if any(piece.learnt):
                     report.used += 1
                     yield piece
@@ -91,49 +91,9 @@ class Encoder:
             learnt=[False, *learnt[1:]],
             prompt_length=None if self._cut else prompt,
             answer=example.answer,
+            group=example.group,
         )
 
     def _twice_begun(self, row: Encoded) -> bool:
         bos = self._tokens.bos
         return bos is not None and row.ids[:2] == [bos, bos]
-
-    def _fitted(self, row: Encoded, report: SourceReport, faults: Faults) -> list[Encoded]:
-        """The row, shortened or left out as data.overlong says."""
-        length, limit = len(row.ids), self._data.max_length
-        report.longest_read = max(report.longest_read, length)
-        if length <= limit:
-            return [row]
-        if self._data.overlong == "error":
-            message = f"{length} tokens, max_length is {limit}"
-            hint = "raise data.max_length, or choose overlong: drop"
-            faults.add(message, place=f"{row.file}:{row.number}", hint=hint)
-            return []
-        if self._data.overlong == "drop":
-            report.dropped[f"longer than {limit:,} tokens"] += 1
-            return []
-        report.truncated += 1
-        report.end_lost += any(row.learnt[limit:])
-        whole = row.prompt_length is not None and row.prompt_length < limit
-        return [
-            replace(
-                row,
-                ids=row.ids[:limit],
-                learnt=row.learnt[:limit],
-                prompt_length=row.prompt_length if whole else None,
-            )
-        ]
-
-    def _pieces(self, row: Encoded) -> Iterator[Encoded]:
-        """A document in pieces of max_length; every token after the first is learnt just once.
-
-        A piece begins with the begin-of-sequence token when the tokenizer uses one, else with the
-        last token of the piece before it, as context that is not learnt again.
-        """
-        limit = self._data.max_length
-        begin = row.ids[:1] if self._tokens.adds_bos else []
-        step = limit - 1
-        for at in range(0, len(row.ids) - 1, step):
-            ids = row.ids[at : at + limit]
-            if at and begin:
-                ids = [*begin, *ids[1:]]
-            yield replace(row, ids=ids, learnt=[False] + [True] * (len(ids) - 1))

@@ -1,0 +1,121 @@
+"""The micro-batches of each optimizer step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from qtune.data.batch import Batch, collate, collate_packed
+from qtune.data.order import Order
+from qtune.data.packing import pack_evenly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qtune.data.rows import Rows
+    from qtune.recipe.sections import Recipe
+
+
+class Layout(Protocol):
+    """How the rows of one step become micro-batches."""
+
+    def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
+        """Rows of each sequence of each micro-batch, by their place in the step."""
+
+    def batch(self, rows: Rows, sequences: Sequence[Sequence[int]]) -> Batch:
+        """The tensors of one micro-batch of these rows."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Each row is a sequence, padded to the longest of its micro-batch."""
+
+    micro_batch_size: int
+    pad_id: int
+
+    def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
+        """The rows in their order, so many at a time."""
+        return _split([[number] for number in range(len(lengths))], self.micro_batch_size)
+
+    def batch(self, rows: Rows, sequences: Sequence[Sequence[int]]) -> Batch:
+        """The tensors of one micro-batch."""
+        return collate([rows[number] for (number,) in sequences], pad_id=self.pad_id)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows of a step behind one another in the fewest sequences of at most `capacity` tokens.
+
+    A step learns from the same rows whether they are packed or padded, so packing is a matter of
+    speed alone.
+    """
+
+    micro_batch_size: int
+    pad_id: int
+    capacity: int
+
+    def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
+        """Sequences of nearly equal length, the longest first."""
+        sequences = pack_evenly(lengths, self.capacity)
+        sequences.sort(key=lambda rows: -sum(lengths[number] for number in rows))
+        return _split(sequences, self.micro_batch_size)
+
+    def batch(self, rows: Rows, sequences: Sequence[Sequence[int]]) -> Batch:
+        """The tensors of one micro-batch."""
+        chosen = [[rows[number] for number in sequence] for sequence in sequences]
+        return collate_packed(chosen, pad_id=self.pad_id)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Steps of `batch_size` rows in an order; an epoch's last step may be smaller."""
+
+    rows: Rows
+    order: Order
+    batch_size: int
+    layout: Layout
+
+    def steps(self, total: int, *, start: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of each step from `start` on, without replaying the rest."""
+        for chosen in self.chosen(total, start=start):
+            rows = self.rows.take(chosen)
+            micro_batches = self.layout.numbers(self.order.lengths[chosen].tolist())
+            yield [self.layout.batch(rows, sequences) for sequences in micro_batches]
+
+    def chosen(self, total: int, *, start: int = 0) -> Iterator[NDArray[np.int64]]:
+        """The row numbers of each step."""
+        per_epoch = -(-self.order.size // self.batch_size)
+        ordered_epoch = -1
+        for step in range(start, total):
+            epoch, place = divmod(step, per_epoch)
+            if epoch != ordered_epoch:
+                order = self.order.of(epoch)
+                ordered_epoch = epoch
+            yield order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def fill(self) -> float:
+        """Share of real tokens in the tensors of the first epoch, without making them."""
+        real = computed = 0
+        for chosen in self.chosen(-(-self.order.size // self.batch_size)):
+            lengths = self.order.lengths[chosen].tolist()
+            real += sum(lengths)
+            for sequences in self.layout.numbers(lengths):
+                longest = max(sum(lengths[number] for number in one) for one in sequences)
+                computed += longest * len(sequences)
+        return real / computed
+
+
+def make_feed(recipe: Recipe, rows: Rows, *, micro_batch_size: int, pad_id: int) -> Feed:
+    """The feed that a recipe asks for."""
+    layout: Layout = Padded(micro_batch_size, pad_id)
+    if recipe.data.packing:
+        layout = Packed(micro_batch_size, pad_id, capacity=recipe.data.max_length)
+    order = Order.of_recipe(recipe, lengths=rows.lengths, sources=rows.sources)
+    return Feed(rows=rows, order=order, batch_size=recipe.train.batch_size, layout=layout)
+
+
+def _split(sequences: list[list[int]], size: int) -> list[list[list[int]]]:
+    return [sequences[at : at + size] for at in range(0, len(sequences), size)]

@@ -1,0 +1,57 @@
+"""Best-fit packing: which rows share a sequence."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Row numbers of each sequence: the longest first, each where it leaves the least space.
+
+    Best-fit decreasing (Johnson 1974: at most 11/9 of the optimum and 4 sequences), in
+    O(n log capacity): sequences are found by the space they have left.
+    """
+    sequences: list[list[int]] = []
+    by_space: dict[int, list[int]] = {}
+    spaces: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        length = lengths[row]
+        at = bisect_left(spaces, length)
+        if at < len(spaces):
+            space = spaces[at]
+            chosen = by_space[space].pop()
+            if not by_space[space]:
+                del by_space[space], spaces[at]
+        else:
+            space, chosen = capacity, len(sequences)
+            sequences.append([])
+        sequences[chosen].append(row)
+        left = space - length
+        if left not in by_space:
+            by_space[left] = []
+            insort(spaces, left)
+        by_space[left].append(chosen)
+    return sequences
+
+
+def pack_evenly(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """As many sequences as `pack` needs, of nearly equal length where that fits.
+
+    Sequences of one micro-batch are padded to its longest, so equal ones waste least. Each row
+    goes to the shortest sequence so far, the longest rows first (Graham 1969).
+    """
+    best = pack(lengths, capacity)
+    heap = [(0, number) for number in range(len(best))]
+    even: list[list[int]] = [[] for _ in best]
+    for row in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        used, number = heap[0]
+        if used + lengths[row] > capacity:
+            return best
+        heapq.heapreplace(heap, (used + lengths[row], number))
+        even[number].append(row)
+    return even

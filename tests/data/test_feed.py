@@ -1,0 +1,70 @@
+"""Steps of rows: whole epochs, resumed without replay, equal rows padded or packed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qtune.data import Rows
+from qtune.data.batch import Batch
+from qtune.data.feed import Feed, Packed, Padded
+from qtune.data.order import Order
+from qtune.data.rows import Encoded, RowStore
+
+
+def made(count: int, *, batch_size: int, capacity: int = 0, micro: int = 3, **keys: bool) -> Feed:
+    store = RowStore()
+    for number in range(1, count + 1):
+        size = 2 + number % 7
+        store.add(
+            Encoded(file="a", number=number, ids=[number] * size, learnt=[False] + [True] * size)
+        )
+    rows = Rows(store, range(count))
+    layout = Packed(micro, 0, capacity) if capacity else Padded(micro, 0)
+    order = Order(rows.lengths, rows.sources, seed=5, **keys)
+    return Feed(rows=rows, order=order, batch_size=batch_size, layout=layout)
+
+
+def places(steps: list[list[Batch]]) -> list[list[list[str]]]:
+    return [[batch.places for batch in step] for step in steps]
+
+
+def test_steps_split_an_epoch_and_the_last_one_is_smaller() -> None:
+    steps = places(list(made(10, batch_size=4, shuffle=False).steps(4)))
+    assert [[len(batch) for batch in step] for step in steps] == [[3, 1], [3, 1], [2], [3, 1]]
+    first = [place for step in steps[:3] for batch in step for place in batch]
+    assert first == [f"a:{number}" for number in range(1, 11)]
+    assert steps[3] == steps[0]
+
+
+@pytest.mark.parametrize("start", [1, 3, 4, 7])
+@pytest.mark.parametrize("capacity", [0, 12])
+def test_starting_later_is_the_tail_of_the_straight_sequence(start: int, capacity: int) -> None:
+    feed = made(10, batch_size=4, capacity=capacity)
+    straight = places(list(feed.steps(8)))
+    assert places(list(feed.steps(8, start=start))) == straight[start:]
+    epochs = [sorted(p for s in straight[n : n + 3] for b in s for p in b) for n in (0, 3)]
+    assert epochs[0] == epochs[1]
+    assert straight[0] != straight[3]
+
+
+@pytest.mark.parametrize("capacity", [0, 12, 40])
+@pytest.mark.parametrize("micro", [1, 2, 6])
+def test_neither_packing_nor_the_micro_batch_changes_the_rows_of_a_step(
+    capacity: int, micro: int
+) -> None:
+    plain = list(made(12, batch_size=6, micro=6).steps(4))
+    other = list(made(12, batch_size=6, micro=micro, capacity=capacity).steps(4))
+    for one, many in zip(plain, other, strict=True):
+        assert sorted(one[0].places) == sorted(p for batch in many for p in batch.places)
+        assert one[0].supervised == sum(batch.supervised for batch in many)
+        assert one[0].tokens == sum(batch.tokens for batch in many)
+
+
+@pytest.mark.parametrize("capacity", [0, 12])
+def test_the_fill_is_that_of_the_tensors(capacity: int) -> None:
+    feed = made(33, batch_size=8, capacity=capacity)
+    batches = [batch for step in feed.steps(5) for batch in step]
+    real, computed = sum(b.tokens for b in batches), sum(b.computed for b in batches)
+    assert feed.fill() == pytest.approx(real / computed)
+    assert np.isclose(feed.fill(), 1.0) == (real == computed)

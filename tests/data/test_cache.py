@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def test_the_second_start_reads_no_row(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a row is read")
 
-    monkeypatch.setattr("qtune.data.prepare.read", refuse)
+    monkeypatch.setattr(sys.modules["qtune.data.prepare"], "read", refuse)
     second = prepared(tmp_path)
     assert (said(first), said(second)) == (False, True)
     assert list(second.train) == list(first.train)

@@ -1,0 +1,142 @@
+"""Encoded rows kept by the content of everything that made them, so that a start reads no row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtune.data.source import label, local_path
+from qtune.data.store import Columns
+from qtune.durable import new_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from qtune.recipe.sections import Recipe, SourceSection
+
+_FORMAT = 1
+_UNUSED_SECONDS = 30 * 24 * 3600
+_MOST_BYTES = 20_000_000_000
+_LIBRARIES = ("transformers", "tokenizers", "jinja2")
+
+
+def key_of(
+    sources: Sequence[SourceSection],
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split_by: str | None,
+) -> str | None:
+    """A hash of the bytes of all files and of every setting that shapes the rows; None when the
+    bytes cannot be told: rows of the hub or of a folder, or a tokenizer that is not one file."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    files = [local_path(source) for source in sources]
+    if backend is None or not all(path and path.is_file() for path in files):
+        return None
+    hashed = hashlib.sha256()
+    parts: list[Any] = [
+        _FORMAT,
+        [version(name) for name in _LIBRARIES],
+        backend.to_str(),
+        tokenizer.special_tokens_map,
+        tokenizer.chat_template,
+        [getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token")],
+        [source.model_dump(mode="json", exclude={"path", "weight"}) for source in sources],
+        [label(source) for source in sources],
+        split_by,
+        recipe.data.model_dump(include={"max_length", "overlong", "on_bad_row"}),
+        recipe.loss.model_dump(include={"train_on", "train_on_thinking"}),
+        recipe.model.chat_template,
+        recipe.model.chat_template_kwargs,
+    ]
+    hashed.update(json.dumps(parts, sort_keys=True, default=str).encode())
+    for path in [*(path for path in files if path), *_named(sources, recipe), *_own_files()]:
+        with path.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()
+
+
+def home(cache_dir: str | None) -> Path:
+    """Where entries are kept."""
+    if cache_dir:
+        return Path(cache_dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtune" / "rows"
+
+
+def find(folder: Path, key: str) -> tuple[Columns, dict[str, Any]] | None:
+    """The rows and notes of a complete entry."""
+    found = Columns.open(folder / key)
+    if found:
+        with suppress(OSError):  # a cache that is only readable is of use too
+            os.utime(folder / key)
+    return found
+
+
+def writable(folder: Path) -> bool:
+    """Whether entries can be made in a folder; it is made when it is absent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(dir=folder)).rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def make(
+    folder: Path, key: str, fill: Callable[[Columns], dict[str, Any]], still: Callable[[], bool]
+) -> tuple[Columns, dict[str, Any]]:
+    """A new entry made by `fill`, which returns its notes; it is found by others when it is whole.
+
+    `still` says whether the files are what the key was made of; if not, the entry is not kept.
+    """
+    entry = folder / key
+    if entry.exists():
+        shutil.rmtree(entry, ignore_errors=True)  # it was not complete
+    with suppress(OSError):
+        _clear(folder)
+    scratch = Columns()
+    notes = fill(scratch)
+    scratch.finish(notes)
+    # another process may have made the same entry meanwhile, or the disk be full
+    with suppress(OSError, shutil.Error):
+        if still():
+            with new_folder(entry) as draft:
+                shutil.copytree(scratch.folder, draft)
+    return Columns.open(entry) or (scratch, notes)
+
+
+def _named(sources: Sequence[SourceSection], recipe: Recipe) -> Iterator[Path]:
+    """Files that settings name: labels and chat templates."""
+    names = [source.labels for source in sources] + [recipe.model.chat_template]
+    for name in names:
+        if isinstance(name, str) and Path(name).expanduser().is_file():
+            yield Path(name).expanduser()
+
+
+def _own_files() -> list[Path]:
+    """The code that makes rows: another version of it may make others."""
+    return sorted(Path(__file__).parent.rglob("*.py"))
+
+
+def _clear(folder: Path) -> None:
+    """Remove entries that nobody used for long, then the oldest while there is too much.
+
+    On POSIX an entry whose files are mapped by a running process stays readable for it.
+    """
+    entries = [path for path in folder.iterdir() if path.is_dir() and len(path.name) == 64]
+    entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for entry in entries:
+        total += sum(path.stat().st_size for path in entry.iterdir())
+        if total > _MOST_BYTES or entry.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+            shutil.rmtree(entry, ignore_errors=True)

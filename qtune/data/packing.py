@@ -40,18 +40,25 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def pack_evenly(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """As many sequences as `pack` needs, of nearly equal length where that fits.
+    """The fewest sequences of nearly equal length; one or two more than `pack` at most, mostly.
 
-    Sequences of one micro-batch are padded to its longest, so equal ones waste least. Each row
-    goes to the shortest sequence so far, the longest rows first (Graham 1969).
+    Sequences of one micro-batch are padded to its longest, so equal ones waste least: not their
+    number but the tokens computed cost time.
     """
-    best = pack(lengths, capacity)
-    heap = [(0, number) for number in range(len(best))]
-    even: list[list[int]] = [[] for _ in best]
+    count = len(pack(lengths, capacity))
+    while True:
+        even = _spread(lengths, count)
+        if max(sum(lengths[row] for row in rows) for rows in even) <= capacity:
+            return even
+        count += 1
+
+
+def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Rows to `count` sequences: the longest first, each to the shortest so far (Graham 1969)."""
+    heap = [(0, number) for number in range(count)]
+    sequences: list[list[int]] = [[] for _ in range(count)]
     for row in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         used, number = heap[0]
-        if used + lengths[row] > capacity:
-            return best
         heapq.heapreplace(heap, (used + lengths[row], number))
-        even[number].append(row)
-    return even
+        sequences[number].append(row)
+    return sequences

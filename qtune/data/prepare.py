@@ -268,7 +268,7 @@ def _encode_source(
         tokens,
         layout,
         recipe.data,
-        everything=recipe.loss.train_on == "all",
+        train_on=recipe.loss.train_on,
         cut=documents,
     )
     report = SourceReport(

@@ -39,7 +39,7 @@ class Prompter:
             tokens,
             layout_for(layout, tokens),
             DataSection(train=(source,), max_length=NO_LIMIT),
-            everything=False,
+            train_on="assistant",
             cut=False,
         )
 

@@ -35,6 +35,7 @@ class SourceReport:
     split: int = 0
     typed_rows: int = 0
     ended: int = 0
+    unrolled: int = 0
     scaffold: str = ""
 
     def lost_end(self, place: str) -> None:
@@ -75,6 +76,11 @@ class SourceReport:
             text.append(
                 f"  {self.ended:,} rows got an end of sequence: the template has no end token here"
             )
+        if self.unrolled:
+            text.append(
+                f"  {self.unrolled:,} rows hold one answer each: the template writes answers "
+                "otherwise once the conversation goes on"
+            )
         if self.scaffold:
             text.append(f"  given, not learnt, before answers: {self.scaffold!r}")
         return text
@@ -95,6 +101,7 @@ class SourceReport:
             "split": self.split,
             "rows_with_typed_special_tokens": self.typed_rows,
             "rows_with_added_end": self.ended,
+            "rows_with_one_answer_each": self.unrolled,
             "scaffold": self.scaffold,
         }
 

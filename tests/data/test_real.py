@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qtune.data import prepare
+from qtune.data import EncodedRow, prepare
 from qtune.errors import DataError
 from tests.data.building import chat, encoded, recipe, spans
 from tests.tiny import tiny_tokenizer
@@ -17,47 +17,69 @@ REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real")
 
 MARKS = re.compile(
-    r"<\|[^|<>]+\|>|<(?:start|end)_of_turn>|</?s>|<\uff5c[^\uff5c]+\uff5c>|\[/?INST\]|<turn\||<\|turn>"
+    r"<\|[^|<>]+\|>|<(?:start|end)_of_turn>|</?s>|<\uff5c[^\uff5c]+\uff5c>|\[/?INST\]|<turn\|>|<\|turn>"
     r"|\[\|[a-z]+\|\]"
 )
 TURNS = (("user", "Hi"), ("assistant", "Hello you"), ("user", "2+2?"), ("assistant", "It is four."))
-# What these templates write to start an answer is not what a finished conversation holds.
-REFUSED = {
-    "gemma4": "both",
-    "gemma4_unified": "both",
-    "qwen3": "earlier answers",
-    "qwen3_5": "earlier answers",
-}
-ENDS = re.compile(r"</s>|<\|[\w]+\|>|<end_of_turn>|<\uff5cend▁of▁sentence\uff5c>|\[\|endofturn\|\]")
+SYSTEM = (("system", "Be brief."), *TURNS)
+# Templates that have no place for a system text and say so.
+NO_SYSTEM = {"gemma"}
+# Templates that write earlier answers otherwise than the last one: a row for each answer.
+UNROLLED = {"gemma4", "gemma4_unified", "qwen3", "qwen3_5"}
+# Templates that put the system text before the last question: it moves as a conversation goes on.
+MOVING = {"mistral_v2v3", "mistral_v3_tekken", "pixtral"}
+ENDS = re.compile(
+    r"</s>|<\|[\w]+\|>|<end_of_turn>|<turn\|>|<\uff5cend▁of▁sentence\uff5c>|\[\|endofturn\|\]"
+)
 
 
 def real_templates() -> list[Path]:
     return sorted((REAL / "chat_templates").glob("*.jinja"))
 
 
-@needs_real
-@pytest.mark.parametrize("path", real_templates(), ids=lambda path: path.stem)
-@pytest.mark.parametrize("turns", [TURNS[:2], TURNS], ids=["one", "many"])
-def test_real_templates_learn_the_answers_and_their_end_or_are_refused(
-    tmp_path: Path, path: Path, turns: tuple[tuple[str, str], ...]
-) -> None:
+def with_template(path: Path) -> PreTrainedTokenizerFast:
     made = tiny_tokenizer()
     marks = set(MARKS.findall(path.read_text())) - {"<s>", "</s>"}
     made.add_special_tokens({"additional_special_tokens": sorted(marks)})
     made.chat_template = path.read_text()
-    refused = REFUSED.get(path.stem)
-    if refused == "both" or (refused and len(turns) > 2):
-        with pytest.raises(DataError, match="another prompt for generating"):
+    return made
+
+
+@needs_real
+@pytest.mark.parametrize("path", real_templates(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("turns", [TURNS[:2], TURNS, SYSTEM], ids=["one", "two", "system"])
+def test_every_real_template_learns_the_answers_and_their_end(
+    tmp_path: Path, path: Path, turns: tuple[tuple[str, str], ...]
+) -> None:
+    made = with_template(path)
+    if turns is SYSTEM and path.stem in NO_SYSTEM:
+        with pytest.raises(DataError, match="refuses this conversation: System role not supported"):
             encoded(tmp_path, [chat(*turns)], tokenizer=made)
         return
-    row = encoded(tmp_path, [chat(*turns)], tokenizer=made, max_length=8192).train[0]
-    found = spans(row, made)
+    prepared = encoded(tmp_path, [chat(*turns)], tokenizer=made, max_length=8192)
+    rows = list(prepared.train)
     answers = [text for role, text in turns if role == "assistant"]
+    found = [span for row in rows for span in spans(row, made)]
     assert len(found) == len(answers)
     for learnt, answer in zip(found, answers, strict=True):
         end = learnt.lstrip(" \n").removeprefix(answer)
         assert learnt.lstrip(" \n").startswith(answer)
         assert ENDS.fullmatch(end), learnt
+    if (path.stem in UNROLLED and len(answers) > 1) or (path.stem in MOVING and turns is SYSTEM):
+        assert len(rows) == len(answers) == prepared.report.train_sources[0].unrolled
+        _assert_prompts(rows, turns, made)
+
+
+def _assert_prompts(
+    rows: list[EncodedRow], turns: tuple[tuple[str, str], ...], made: PreTrainedTokenizerFast
+) -> None:
+    """What stands before each answer begins with what the template asks for it with."""
+    asked = [number for number, (role, _) in enumerate(turns) if role == "assistant"]
+    for row, number in zip(rows, asked, strict=True):
+        messages = chat(*turns[:number])["messages"]
+        prompt = made.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert made.decode(row.prompt_ids).startswith(prompt)
+        assert row.answer == turns[number][1]
 
 
 @needs_real

@@ -8,6 +8,7 @@ thinking block) is given, not learnt.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qtune.data.encode.segment import Segment, WrittenRow
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Private-use characters that stand for a special token typed in a row's own text.
 _OPEN, _CLOSE = "\U000f0000", "\U000f0001"
+# A prompt that ends inside a thought: an answer put behind it would be part of the thought.
+_OPEN_THOUGHT = re.compile(r"<think>(?!.*</think>)\s*\Z", re.DOTALL)
 _TYPED = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 
@@ -44,19 +47,67 @@ class ChatLayout:
         self._template = Template(tokens)
         self._middle: tuple[str, int, bool] | None = None
 
-    def write(self, example: Example) -> WrittenRow:
-        """Given and learnt segments of a conversation; `DataError` when they cannot be told."""
+    def write(self, example: Example) -> tuple[WrittenRow, ...]:
+        """Given and learnt segments of a conversation; `DataError` when they cannot be told.
+
+        A template that writes an answer otherwise once the conversation goes on (it strips the
+        thinking, say) makes a row of each answer, as it stands when it is the last.
+        """
+        learnt = [number for number, turn in enumerate(example.turns) if turn.train]
+        try:
+            return (self._row(example.turns, learnt),)
+        except DataError as error:
+            if len(learnt) < 2:
+                return (self._after_prompt(example.turns, learnt, error),)
+        return tuple(self._alone(example.turns[: number + 1]) for number in learnt)
+
+    def _alone(self, turns: Sequence[Turn]) -> WrittenRow:
+        """The last of some turns as the only answer that is learnt."""
+        last = [len(turns) - 1]
+        try:
+            row = self._row(turns, last)
+        except DataError as error:
+            row = self._after_prompt(turns, last, error)
+        return replace(row, unrolled=True, answer=turns[-1].text)
+
+    def _row(self, turns: Sequence[Turn], learnt: Sequence[int]) -> WrittenRow:
+        """The finished conversation as one row; `DataError` unless every span is proven."""
         typed: list[str] = []
-        messages = [self._message(turn, typed) for turn in example.turns]
+        messages = [self._message(turn, typed) for turn in turns]
         text = self._template.render(messages)
-        spans = [
-            self._span(text, messages, index)
-            for index, turn in enumerate(example.turns)
-            if turn.train
-        ]
-        segments = [*self._segments(text, spans, typed)]
+        return self._written(text, [self._span(text, messages, n) for n in learnt], typed)
+
+    def _after_prompt(
+        self, turns: Sequence[Turn], learnt: Sequence[int], error: DataError
+    ) -> WrittenRow:
+        """The prompt for generating the last answer, then the answer and its end mark.
+
+        That is what a model meets when it is used, so it is right even where the template writes
+        another prompt in a finished conversation. Raises `error` where it cannot be had.
+        """
+        last = len(turns) - 1
+        if list(learnt) != [last] or not last:
+            raise error
+        typed: list[str] = []
+        messages = [self._message(turn, typed) for turn in turns]
+        prompt = self._template.render(messages[:last], prompt=True)
+        finished = self._template.render(messages)
+        begin, end = self._template.content(finished, messages, last)
+        head = finished[:begin].rstrip()
+        asks = prompt != self._template.render(messages[:last])
+        if _OPEN_THOUGHT.search(prompt) or not (
+            asks or _closed_alike(head, prompt, messages[last - 1])
+        ):
+            raise error
+        length, closed = self._template.end_of_turn(finished[end:])
+        # a blank that the template writes in front of answers only is the model's to write
+        begin = begin if prompt[-1:].isspace() else len(head)
+        text = prompt + finished[begin : end + length]
+        return self._written(text, [Span(len(prompt), len(text), closed, "")], typed)
+
+    def _written(self, text: str, spans: list[Span], typed: list[str]) -> WrittenRow:
         return WrittenRow(
-            tuple(segments),
+            tuple(self._segments(text, spans, typed)),
             typed=len(typed),
             ended=any(not span.closed for span in spans),
             scaffold=next((span.scaffold for span in spans if span.scaffold), ""),
@@ -142,3 +193,9 @@ class ChatLayout:
             for odd, part in enumerate(parts)
             if part
         ]
+
+
+def _closed_alike(head: str, prompt: str, question: Message) -> bool:
+    """Whether what stands between question and answer ends a prompt too: `[/INST]`, say."""
+    between = head.rpartition(question["content"].rstrip())[2]
+    return bool(between) and prompt.rstrip().endswith(between)

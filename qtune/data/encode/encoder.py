@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from qtune.data.encode.choice import learnt_turns
 from qtune.data.encode.fit import Fitter
 from qtune.data.rows import Encoded
 from qtune.errors import DataError
@@ -27,13 +28,13 @@ class Encoder:
     """Encodes the rows of one source and counts what becomes of them."""
 
     def __init__(
-        self, tokens: Tokens, layout: Layout, data: DataSection, *, everything: bool, cut: bool
+        self, tokens: Tokens, layout: Layout, data: DataSection, *, train_on: str, cut: bool
     ) -> None:
         self._tokens = tokens
         self._layout = layout
         begin = tokens.bos if tokens.adds_bos else None
         self._fitter = Fitter(data, begin=begin, documents=cut)
-        self._everything = everything
+        self._train_on = train_on
         self._cut = cut
         self.stop_ids: set[int] = set()
 
@@ -44,12 +45,14 @@ class Encoder:
         written: list[tuple[Example, WrittenRow]] = []
         for example in examples:
             try:
-                written.append((example, self._layout.write(example)))
+                rows = self._layout.write(learnt_turns(example, self._train_on))
+                written += [(example, row) for row in rows]
             except DataError as error:
                 faults.add_error(error, place=example.place)
         segments = [text.segments for _, text in written]
         for (example, text), ids in zip(written, self._tokens.encode(segments), strict=True):
             report.typed_rows += text.typed > 0
+            report.unrolled += text.unrolled
             report.ended += text.ended
             report.scaffold = report.scaffold or text.scaffold
             row = self._row(example, text, ids)
@@ -77,7 +80,7 @@ class Encoder:
                 prompt = len(learnt)
             before = segment.trained
             stop = own[-1] if segment.trained and own else stop
-            learnt += [segment.trained or self._everything] * len(own)
+            learnt += [segment.trained or self._train_on == "all"] * len(own)
         if stop is not None:
             self.stop_ids.add(stop)
         bos = self._tokens.bos
@@ -90,7 +93,7 @@ class Encoder:
             ids=flat,
             learnt=[False, *learnt[1:]],
             prompt_length=None if self._cut else prompt,
-            answer=example.answer,
+            answer=text.answer or example.answer,
             group=example.group,
         )
 

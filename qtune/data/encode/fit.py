@@ -80,22 +80,34 @@ class Fitter:
 
     def _split(self, row: Encoded, report: SourceReport) -> list[Encoded]:
         report.split += not self._documents
-        return list(self._pieces(row))
+        pieces = list(self._pieces(row))
+        # pieces without a learnt token are a row's long prompt: no loss to leave them out
+        return [piece for piece in pieces if self._documents or any(piece.learnt)]
 
     def _pieces(self, row: Encoded) -> Iterator[Encoded]:
         """Pieces of max_length; every learnt token is learnt in exactly one of them.
 
-        A later piece begins with the begin-of-sequence token when the tokenizer uses one, else
-        with the last token of the piece before it, as context that is not learnt again.
+        A later piece begins with the begin-of-sequence token when the tokenizer uses one, and with
+        the last token of the piece before it, as context that is not learnt again. A document
+        begins anew and needs no such context behind its begin of sequence.
         """
-        begin = [self._begin] if self._begin is not None else []
-        for at in range(0, len(row.ids) - 1, self._limit - 1):
-            ids = row.ids[at : at + self._limit]
-            if at and begin:
-                ids = [*begin, *ids[1:]]
-            learnt = [False, *row.learnt[at + 1 : at + self._limit]]
-            prompt = row.prompt_length if not at and row.prompt_length else None
-            prompt = None if prompt is None or prompt >= len(ids) else prompt
-            # pieces without a learnt token are only the long prompt of a row: no loss to leave out
-            if self._documents or any(learnt):
-                yield replace(row, ids=ids, learnt=learnt, prompt_length=prompt)
+        yield self._piece(row, 0, self._limit, head=[])
+        begin = [] if self._begin is None else [self._begin]
+        anew = self._documents and bool(begin)
+        at = self._limit
+        while at < len(row.ids):
+            head = begin if anew else [*begin, row.ids[at - 1]]
+            end = at + self._limit - len(head)
+            yield self._piece(row, at, end, head=head)
+            at = end
+
+    @staticmethod
+    def _piece(row: Encoded, start: int, end: int, *, head: list[int]) -> Encoded:
+        """Tokens [start, end) behind some context."""
+        prompt = row.prompt_length if not start else None
+        return replace(
+            row,
+            ids=[*head, *row.ids[start:end]],
+            learnt=[*[False] * len(head), *row.learnt[start:end]],
+            prompt_length=None if prompt is None or prompt >= end else prompt,
+        )

@@ -19,8 +19,9 @@ class Layout(Protocol):
 
     description: str
 
-    def write(self, example: Example) -> WrittenRow:
-        """The segments of a row; `DataError` without a place when it cannot be written."""
+    def write(self, example: Example) -> tuple[WrittenRow, ...]:
+        """The segments of a row, or of several that teach an answer each; `DataError` without a
+        place when it cannot be written."""
 
 
 class InstructionLayout:
@@ -31,7 +32,7 @@ class InstructionLayout:
     def __init__(self, tokens: Tokens) -> None:
         self._chat = ChatLayout(tokens)
 
-    def write(self, example: Example) -> WrittenRow:
+    def write(self, example: Example) -> tuple[WrittenRow, ...]:
         """The instruction and its input become the user's turn."""
         *given, answer = example.turns
         asked = Turn("user", "\n\n".join(turn.text for turn in given))

@@ -20,9 +20,9 @@ class RawLayout:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def write(self, example: Example) -> WrittenRow:
+    def write(self, example: Example) -> tuple[WrittenRow, ...]:
         """Given and learnt segments of a row; `DataError` when it brings its own BOS."""
-        return self.join(example.turns)
+        return (self.join(example.turns),)
 
     def join(self, turns: tuple[Turn, ...]) -> WrittenRow:
         """The segments of some turns, whatever row they come from."""
@@ -46,9 +46,9 @@ class HeadedLayout:
     def __init__(self, tokens: Tokens) -> None:
         self._raw = RawLayout(tokens)
 
-    def write(self, example: Example) -> WrittenRow:
+    def write(self, example: Example) -> tuple[WrittenRow, ...]:
         """The instruction under its headings is given, the answer and its end are learnt."""
         *given, answer = example.turns
         parts = [f"### {turn.role.capitalize()}:\n{turn.text}\n\n" for turn in given]
         prompt = "".join([*parts, "### Response:\n"])
-        return self._raw.join((Turn("prompt", prompt), answer))
+        return (self._raw.join((Turn("prompt", prompt), answer)),)

@@ -33,4 +33,6 @@ class WrittenRow:
     segments: tuple[Segment, ...]
     typed: int = 0  # special tokens found in the row's own text, kept as text
     ended: bool = False  # an end of sequence was added where the template has no end token
+    answer: str = ""  # what is learnt, where it is not the last answer of the example
+    unrolled: bool = False  # one of several rows, each with one answer of the conversation
     scaffold: str = ""  # text that the template puts between its prompt and the answer

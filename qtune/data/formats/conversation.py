@@ -59,15 +59,17 @@ def _turn(
     at = f"{text_key!r} of turn {number} "
     answers = role == "assistant"
     text = fields.checked(field, item[text_key], may_be_empty=not answers, at=at)
-    return Turn(role, text, train=answers and _is_learnt(fields, field, number, item))
+    flag = _flag(fields, field, number, item)
+    return Turn(role, text, train=answers and flag is not False, asked=answers and flag is True)
 
 
-def _is_learnt(fields: Fields, field: str, number: int, item: dict[str, Any]) -> bool:
-    """A turn's own `train` flag, or its `weight` of 0 or 1."""
+def _flag(fields: Fields, field: str, number: int, item: dict[str, Any]) -> bool | None:
+    """A turn's own `train` flag, or its `weight` of 0 or 1; None when it has neither."""
+    said: bool | None = None
     for key in ("train", "weight"):
         flag = item.get(key)
         if flag is not None and flag not in (0, 1):
             raise fields.fault(field, f"{key!r} of turn {number} is {flag!r}, 0 or 1 is needed")
-        if flag is not None and not flag:
-            return False
-    return True
+        if flag is not None:
+            said = bool(flag) and said is not False
+    return said

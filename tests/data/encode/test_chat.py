@@ -123,14 +123,19 @@ def test_a_conversation_may_begin_with_an_answer(tmp_path: Path) -> None:
     assert spans(got, tokenizer(templates.CHATML)) == ["Hello<|im_end|>"]
 
 
-def test_the_system_text_that_moves_is_refused_unless_only_the_last_answer_is_learnt(
-    tmp_path: Path,
-) -> None:
+def test_a_system_text_that_moves_makes_a_row_of_each_answer(tmp_path: Path) -> None:
     value = chat(*MANY)
     made = tokenizer(templates.MOVING)
-    with pytest.raises(DataError, match="another prompt for generating") as caught:
-        encoded(tmp_path, [value], tokenizer=made)
-    assert caught.value.faults[0].place == "train.jsonl:1"
+    prepared = encoded(tmp_path, [value], tokenizer=made)
+    asked = [number for number, (role, _) in enumerate(MANY) if role == "assistant"]
+    assert len(prepared.train) == len(asked) == prepared.report.train_sources[0].unrolled
+    for row, number in zip(prepared.train, asked, strict=True):
+        messages = value["messages"][:number]
+        prompt = made.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert made.decode(row.prompt_ids) == prompt
+        (learnt,) = spans(row, made)
+        assert learnt.strip() == f"{MANY[number][1]}</s>"
+        assert row.answer == MANY[number][1]
     value["messages"][2]["train"] = False
     assert spans(encoded(tmp_path, [value], tokenizer=made).train[0], made) == ["Four.</s>"]
 

@@ -55,12 +55,11 @@ def key_of(
         [label(source) for source in sources],
         split_by,
         recipe.data.model_dump(include={"max_length", "overlong", "on_bad_row"}),
-        recipe.loss.model_dump(include={"train_on", "train_on_thinking"}),
-        recipe.model.chat_template,
+        recipe.loss.train_on,
         recipe.model.chat_template_kwargs,
     ]
     hashed.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    for path in [*(path for path in files if path), *_named(sources, recipe), *_own_files()]:
+    for path in [*(path for path in files if path), *_own_files()]:
         with path.open("rb") as stream:
             hashed.update(hashlib.file_digest(stream, "sha256").digest())
     return hashed.hexdigest()
@@ -113,14 +112,6 @@ def make(
             with new_folder(entry) as draft:
                 shutil.copytree(scratch.folder, draft)
     return Columns.open(entry) or (scratch, notes)
-
-
-def _named(sources: Sequence[SourceSection], recipe: Recipe) -> Iterator[Path]:
-    """Files that settings name: labels and chat templates."""
-    names = [source.labels for source in sources] + [recipe.model.chat_template]
-    for name in names:
-        if isinstance(name, str) and Path(name).expanduser().is_file():
-            yield Path(name).expanduser()
 
 
 def _own_files() -> list[Path]:

@@ -26,6 +26,16 @@ class Faults:
         for fault in error.faults:
             self.add(fault.message, place=fault.place or place, hint=fault.hint)
 
+    @property
+    def first(self) -> list[Fault]:
+        """The first faults."""
+        return list(self._first)
+
+    def absorb(self, other: Faults) -> None:
+        """Take over another's faults."""
+        self._first += other.first[: self._shown - len(self._first)]
+        self.count += other.count
+
     def raise_if_any(self) -> None:
         """`DataError` with the first faults and the count of the rest."""
         if not self.count:

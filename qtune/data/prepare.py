@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 _BATCH = 512
 _UNLEARNABLE_SHARE = 0.01
+_SKIPPED_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class _Checked:
     detected: Detected
     count: int
     split_by: str | None
+    skipped: Faults
 
     def example(self, row: Row) -> Example:
         """The turns of a row."""
@@ -126,32 +128,44 @@ class _Progress:
 
 
 def _check(
-    sources: Sequence[SourceSection], faults: Faults, *, split_by: str | None = None
+    sources: Sequence[SourceSection],
+    faults: Faults,
+    *,
+    on_bad_row: str,
+    split_by: str | None = None,
 ) -> list[_Checked]:
     """Read every row of every source once, so that all faults come together and early."""
     checked = []
     for source in sources:
         try:
-            checked += _check_source(source, faults, split_by)
+            checked += _check_source(source, faults, split_by, on_bad_row)
         except DataError as error:
             faults.add_error(error)
     return checked
 
 
-def _check_source(source: SourceSection, faults: Faults, split_by: str | None) -> list[_Checked]:
+def _check_source(
+    source: SourceSection, faults: Faults, split_by: str | None, on_bad_row: str
+) -> list[_Checked]:
     detected: Detected | None = None
     count = 0
-    before = faults.count
-    for row in read(source, faults):
+    own = Faults()
+    for row in read(source, own):
         detected = detected or detect(row, source)
-        count += 1
         try:
             _example(row, detected, source, split_by)
+            count += 1
         except DataError as error:
-            faults.add_error(error)
-    if detected is None and faults.count == before:
+            own.add_error(error)
+    if detected is None and not own.count:
         raise DataError("no rows", place=label(source), hint="the file is empty")
-    return [] if detected is None else [_Checked(source, detected, count, split_by)]
+    skip = on_bad_row == "skip" and own.count <= max(1, _SKIPPED_SHARE * count)
+    if not (skip and count):
+        faults.absorb(own)
+    if on_bad_row == "skip" and count and not skip:
+        message = f"{own.count} of {count + own.count} rows are faulty, more than can be skipped"
+        faults.add(f"{message} (1%)", place=label(source))
+    return [] if detected is None else [_Checked(source, detected, count, split_by, own)]
 
 
 def _example(row: Row, detected: Detected, source: SourceSection, split_by: str | None) -> Example:
@@ -195,7 +209,10 @@ class _Kept:
     def check(self, faults: Faults) -> int:
         """Read every row that is not in the cache; returns how many."""
         if not self._found:
-            self._checked = _check(self._sources, faults, split_by=self._split_by)
+            on_bad_row = self._recipe.data.on_bad_row
+            self._checked = _check(
+                self._sources, faults, on_bad_row=on_bad_row, split_by=self._split_by
+            )
         return sum(one.count for one in self._checked)
 
     def rows(self, progress: _Progress) -> tuple[Rows, tuple[SourceReport, ...]]:
@@ -259,7 +276,9 @@ def _encode_source(
     """Encode a source into the store; a batch with faulty rows stops it."""
     source, detected = checked.source, checked.detected
     try:
-        layout = layout_for(detected.format.layout, tokens)
+        layout = layout_for(
+            detected.format.layout, tokens, variables=recipe.model.chat_template_kwargs
+        )
     except DataError as error:
         fault = error.faults[0]
         raise DataError(fault.message, place=label(source), hint=fault.hint) from None
@@ -278,6 +297,9 @@ def _encode_source(
         template=layout.description,
         unit="pieces" if documents else "rows",
     )
+    if checked.skipped.count:
+        report.skipped = checked.skipped.count
+        report.skipped_first = str(checked.skipped.first[0])
     examples = iter(_examples(checked))
     while batch := list(islice(examples, _BATCH)):
         faults = Faults()
@@ -291,10 +313,16 @@ def _encode_source(
 
 
 def _examples(checked: _Checked) -> Iterator[Example]:
+    """The examples of a checked source, but for the faulty rows that are to be skipped."""
     faults = Faults()
     for row in read(checked.source, faults):
-        yield checked.example(row)
-    faults.raise_if_any()
+        try:
+            yield checked.example(row)
+        except DataError as error:
+            faults.add_error(error)
+    if faults.count != checked.skipped.count:
+        faults.add("the file changed while it was read", place=label(checked.source))
+        faults.raise_if_any()
 
 
 def _refuse_unlearnable(reports: Sequence[SourceReport], max_length: int) -> None:

@@ -17,7 +17,7 @@ from qtune.errors import DataError, QtuneError
 from qtune.recipe.sections import DataSection, SourceSection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qtune.recipe.sections import Recipe
 
@@ -29,7 +29,14 @@ _ANSWER = Turn("assistant", "x", train=True)
 class Prompter:
     """Encodes prompts in one layout: chat, instruction or completion."""
 
-    def __init__(self, tokenizer: Any, *, layout: str, template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        layout: str,
+        template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         self.layout = layout
         self._template = template
         source = SourceSection(path="prompt")
@@ -37,7 +44,7 @@ class Prompter:
         tokens = Tokens(tokenizer)
         self._encoder = Encoder(
             tokens,
-            layout_for(layout, tokens),
+            layout_for(layout, tokens, variables=variables),
             DataSection(train=(source,), max_length=NO_LIMIT),
             train_on="assistant",
             cut=False,
@@ -91,7 +98,8 @@ def prompter(tokenizer: Any, recipe: Recipe | None, *, raw: bool = False) -> Pro
     if layout == "document":
         layout = "completion"
     template = source.prompt_template if source is not None else None
-    return Prompter(tokenizer, layout=layout, template=template)
+    variables = recipe.model.chat_template_kwargs if recipe is not None else None
+    return Prompter(tokenizer, layout=layout, template=template, variables=variables)
 
 
 def _layout(source: SourceSection) -> str | None:

@@ -33,6 +33,8 @@ class SourceReport:
     end_lost: int = 0
     end_lost_places: list[str] = field(default_factory=list)
     split: int = 0
+    skipped: int = 0
+    skipped_first: str = ""
     typed_rows: int = 0
     ended: int = 0
     unrolled: int = 0
@@ -61,6 +63,8 @@ class SourceReport:
             + (f", dropped: {dropped}" if dropped else ""),
             f"  format {self.format} ({self.why}); template: {self.template}",
         ]
+        if self.skipped:
+            text.append(f"  {self.skipped:,} faulty rows skipped; the first: {self.skipped_first}")
         if self.truncated:
             text.append(f"  {self.truncated:,} rows cut to max_length")
         if self.end_lost:
@@ -99,6 +103,7 @@ class SourceReport:
             "end_lost": self.end_lost,
             "end_lost_places": self.end_lost_places,
             "split": self.split,
+            "skipped": self.skipped,
             "rows_with_typed_special_tokens": self.typed_rows,
             "rows_with_added_end": self.ended,
             "rows_with_one_answer_each": self.unrolled,

@@ -65,6 +65,18 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: bool(r.data.eval) and r.data.val_size > 0,
     ),
     Unread(
+        ("data.split_by",),
+        ("data.val_size", "data.eval"),
+        "no rows are held out of the training rows",
+        lambda r: not r.data.val_size or bool(r.data.eval),
+    ),
+    Unread(
+        ("train.group_by_length",),
+        ("data.packing",),
+        "packed rows need no company of like length",
+        lambda r: r.data.packing,
+    ),
+    Unread(
         ("optim.min_lr_ratio",),
         ("optim.lr_scheduler_type",),
         "a constant learning rate has no end value",
@@ -110,6 +122,20 @@ UNREAD: tuple[Unread, ...] = (
 
 CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
+        "data.packing",
+        ("method.name",),
+        "cannot be with prompt tuning, whose virtual tokens stand before a sequence, not a row",
+        "remove it, or take another method",
+        lambda r: r.data.packing and r.method.name == "prompt",
+    ),
+    Conflict(
+        "train.group_by_length",
+        ("data.shuffle",),
+        "changes the order of the rows, which shuffle: false keeps",
+        "remove one of them",
+        lambda r: r.train.group_by_length and not r.data.shuffle,
+    ),
+    Conflict(
         "data.val_size",
         (),
         "is not a share below 1 or a whole number of rows",
@@ -132,7 +158,9 @@ def unread(recipe: Recipe) -> dict[str, Unread]:
     for list_key in ("train", "eval"):
         for index, source in enumerate(getattr(recipe.data, list_key)):
             prefix = f"data.{list_key}.{index}"
-            for key, reason in _unread_of_source(source):
+            weighted = list_key == "train" and recipe.data.mix == "weighted"
+            weight = [] if weighted else [("weight", "only mix: weighted looks at it")]
+            for key, reason in [*_unread_of_source(source), *weight]:
                 found[f"{prefix}.{key}"] = Unread((key,), (f"{prefix}.path",), reason, bool)
     return found
 

@@ -24,8 +24,6 @@ class ModelSection(Section):
     """Another id or folder to take the tokenizer from."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """The attention kernel of transformers."""
-    chat_template: str | None = None
-    """A built-in template's name, or a .jinja file; without it the tokenizer's own."""
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
     """Variables handed to the chat template, such as enable_thinking: false."""
 
@@ -49,29 +47,13 @@ class SourceSection(Section):
     """One file, folder or hub data set."""
 
     path: str = Field(min_length=1)
-    """A json, jsonl, csv, tsv, parquet, arrow or txt file, a folder or glob of such files, or a
-    Hugging Face data set id."""
-    format: Literal[
-        "auto",
-        "alpaca",
-        "messages",
-        "sharegpt",
-        "tree",
-        "prompt-completion",
-        "multiple-choice",
-        "classification",
-        "text",
-        "tokenized",
-        "preference",
-        "unpaired-preference",
-    ] = "auto"
+    """A json, jsonl, csv, tsv, parquet or txt file, or a Hugging Face data set id."""
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "text"] = "auto"
     """How a row becomes turns; auto reads it off the columns and says so."""
     columns: dict[str, str] = {}
     """Field of the format -> column of the file, where they differ."""
     prompt_template: str | None = None
-    """Text of the prompt with {column} places, for prompt-completion and classification rows."""
-    labels: Annotated[str | Names, Field(union_mode="left_to_right")] = ()
-    """Names of integer labels: a list, or a file with one a line; for classification rows."""
+    """Text of the prompt with {column} places, for prompt-completion rows."""
     column_names: Names = ()
     """Names of the columns of a csv, tsv or txt file without a header."""
     delimiter: str | None = None
@@ -79,7 +61,7 @@ class SourceSection(Section):
     config: str | None = None
     """Configuration of a hub data set."""
     split: str = "train"
-    """Split of a hub data set, such as train[:5%], or of a json file that holds several."""
+    """Split of a hub data set, such as train[:5%]."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -131,8 +113,6 @@ class LossSection(Section):
     ] = "assistant"
     """assistant (or completion): every answer with its end token; last_assistant: a row's last
     answer; all: every token; field: only turns that say train: true."""
-    train_on_thinking: bool = True
-    """Learn the reasoning in front of an answer too."""
     label_smoothing: Share = 0.0
     """Share of the target probability spread over the vocabulary (training only)."""
 

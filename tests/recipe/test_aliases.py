@@ -132,7 +132,7 @@ def test_sources_of_other_tools(faults: Faults, write: Write) -> None:
 
 
 def test_foreign_keys_without_a_meaning_say_why(faults: Faults) -> None:
-    found = faults("sample_packing: true\ntrust_remote_code: true\nevals_per_epoch: 4\n")
+    found = faults("pad_to_sequence_len: true\ntrust_remote_code: true\nevals_per_epoch: 4\n")
     assert [fault.split(":")[1] for fault in found] == ["3", "4", "5"]
     assert "rows are not packed" in found[0]
     assert "code of a model repository is not run" in found[1]

@@ -26,6 +26,7 @@ def test_the_tables_name_real_keys() -> None:
         ("optim: {min_lr_ratio: 0.1}", "optim.min_lr_ratio"),
         ("optim: {name: lion_8bit, eps: 1e-6}", "optim.eps"),
         ("eval: {steps: 5}", "eval.steps"),
+        ("packing: true\ntrain: {group_by_length: true}", "train.group_by_length"),
         ("eval: {at_start: false}", "eval.at_start"),
         ("eval: {batch_size: 5}", "eval.batch_size"),
         ("eval: {generate_rows: 5}", "eval.generate_rows"),
@@ -64,6 +65,27 @@ def test_values_that_contradict(faults: Faults) -> None:
     assert fault.endswith("(set eval.generate_rows)")
     [fault] = faults("val_size: 1.5\n")
     assert "1.5 is not a share below 1 or a whole number of rows" in fault
+
+
+@pytest.mark.parametrize(
+    ("keys", "more", "key"),
+    [
+        ("split_by: topic", "", "data.split_by"),
+        ("packing: true", "method: {name: prompt}", "data.packing"),
+        ("shuffle: false", "train: {group_by_length: true}", "train.group_by_length"),
+        ("mix: concat, eval: [{path: z, weight: 2}]", "", "data.eval.0.weight"),
+    ],
+)
+def test_data_settings_that_cannot_be(faults: Faults, keys: str, more: str, key: str) -> None:
+    text = f"model: m\ndata: {{train: [{{path: x}}, {{path: y}}], {keys}}}\n{more}\n"
+    [fault] = faults(text, whole=True)
+    assert f" {key}: " in fault
+
+
+def test_a_weight_needs_the_mix_that_looks_at_it(faults: Faults) -> None:
+    text = "model: m\ndata: {mix: concat, train: [{path: x, weight: 2}, {path: y}]}\n"
+    [fault] = faults(text, whole=True)
+    assert "data.train.0.weight: nothing would read it: only mix: weighted" in fault
 
 
 def test_two_kinds_of_held_out_rows(faults: Faults) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qtune.data.encode.segment import Segment, WrittenRow
 from qtune.data.encode.template import Message, Template, message, starts_with_content
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qtune.data.encode.tokens import Tokens
     from qtune.data.row import Example, Turn
@@ -42,9 +42,9 @@ class ChatLayout:
 
     description = "the tokenizer's chat template"
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, variables: Mapping[str, Any] | None = None) -> None:
         self._tokens = tokens
-        self._template = Template(tokens)
+        self._template = Template(tokens, variables)
         self._middle: tuple[str, int, bool] | None = None
 
     def write(self, example: Example) -> tuple[WrittenRow, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qtune.data.encode.chat import ChatLayout
 from qtune.data.encode.raw import HeadedLayout, RawLayout
@@ -10,6 +10,8 @@ from qtune.data.row import Example, Turn
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qtune.data.encode.segment import WrittenRow
     from qtune.data.encode.tokens import Tokens
 
@@ -29,8 +31,8 @@ class InstructionLayout:
 
     description = ChatLayout.description
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._chat = ChatLayout(tokens)
+    def __init__(self, tokens: Tokens, variables: Mapping[str, Any] | None = None) -> None:
+        self._chat = ChatLayout(tokens, variables)
 
     def write(self, example: Example) -> tuple[WrittenRow, ...]:
         """The instruction and its input become the user's turn."""
@@ -39,8 +41,8 @@ class InstructionLayout:
         return self._chat.write(Example(example.file, example.number, (asked, answer)))
 
 
-def layout_for(kind: str, tokens: Tokens) -> Layout:
-    """The layout of a kind; `DataError` when chats meet a tokenizer without a chat template."""
+def layout_for(kind: str, tokens: Tokens, *, variables: Mapping[str, Any] | None = None) -> Layout:
+    """The layout of a kind; `variables` go to the chat template. `DataError` when chats meet a tokenizer without a chat template."""
     has_template = bool(tokens.tokenizer.chat_template)
     if kind == "chat" and not has_template:
         raise DataError(
@@ -48,7 +50,7 @@ def layout_for(kind: str, tokens: Tokens) -> Layout:
             hint="use the tokenizer of an instruct model (model.tokenizer), or prompt-completion",
         )
     if kind == "chat":
-        return ChatLayout(tokens)
+        return ChatLayout(tokens, variables)
     if kind == "instruction":
-        return InstructionLayout(tokens) if has_template else HeadedLayout(tokens)
+        return InstructionLayout(tokens, variables) if has_template else HeadedLayout(tokens)
     return RawLayout(tokens)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qtune.data.encode.tokens import Tokens
 
@@ -20,7 +20,8 @@ _STAND_IN = "Qz0standin0zQ"
 class Template:
     """Renders conversations in transformers' sandbox."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, variables: Mapping[str, Any] | None = None) -> None:
+        self._variables = dict(variables or {})
         self._tokenizer = tokens.tokenizer
         self._special = tokens.special
         self._bos_text = tokens.bos_text
@@ -31,7 +32,7 @@ class Template:
         """The conversation as text; with `prompt` it ends where the next answer begins."""
         try:
             text: str = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=prompt
+                list(messages), tokenize=False, add_generation_prompt=prompt, **self._variables
             )
         except Exception as error:  # a template is foreign code: whatever it raises is its refusal
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -49,6 +50,7 @@ class Template:
             chat_template=self.source,
             return_assistant_tokens_mask=True,
             **self._tokenizer.special_tokens_map,
+            **self._variables,
         )
         return [(start, end) for start, end in ranges[0] if end > start]
 

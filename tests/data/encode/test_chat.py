@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from qtune.data import EncodedRow
+from qtune.data import EncodedRow, prepare, prompter
 from qtune.errors import DataError
-from tests.data.building import chat, encoded, spans
+from qtune.recipe.sections import LossSection, ModelSection
+from tests.data.building import chat, encoded, recipe, spans, write_jsonl
 from tests.data.encode import templates
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
@@ -193,3 +194,30 @@ def test_the_end_of_the_answers_is_what_generation_stops_at(tmp_path: Path) -> N
     made = tokenizer(templates.CHATML)
     prepared = encoded(tmp_path, [chat(*ONE)], tokenizer=made)
     assert prepared.train.stop_ids == (made.convert_tokens_to_ids("<|im_end|>"),)
+
+
+def test_variables_reach_every_render(tmp_path: Path) -> None:
+    template = CHAT_TEMPLATE.replace("{% for", "{{ flavour }}{% for", 1)
+    made = tokenizer(template)
+    path = write_jsonl(tmp_path / "train.jsonl", [chat(*MANY)])
+    asked = recipe(path)
+    model = ModelSection(name_or_path="tiny", chat_template_kwargs={"flavour": "vanilla"})
+    row = prepare(asked.model_copy(update={"model": model}), made).train[0]
+    assert "vanilla" in made.decode(row.input_ids)
+    assert prompter(made, asked.model_copy(update={"model": model})).ids("hi") != (
+        prompter(made, asked).ids("hi")
+    )
+
+
+@pytest.mark.parametrize(("train_on", "expected"), [("last_assistant", [3]), ("field", [1])])
+def test_which_answers_are_learnt(tmp_path: Path, train_on: str, expected: list[int]) -> None:
+    turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
+    value = chat(*turns)
+    value["messages"][1]["train"] = True
+    made = tokenizer(CHAT_TEMPLATE)
+    asked = recipe(write_jsonl(tmp_path / "train.jsonl", [value]))
+    asked = asked.model_copy(update={"loss": LossSection(train_on=train_on)})
+    row = prepare(asked, made).train[0]
+    assert [text.removesuffix("</s>").strip() for text in spans(row, made)] == [
+        turns[number][1] for number in expected
+    ]

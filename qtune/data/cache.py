@@ -18,7 +18,7 @@ from qtune.data.store import Columns
 from qtune.durable import new_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedTokenizerBase
 

@@ -42,7 +42,7 @@ def test_a_few_are_skipped_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [BAD, BAD * 3])
 def test_more_than_one_percent_is_an_error_with_all_of_them(tmp_path: Path, bad: list[str]) -> None:
     asked = recipe(lines(tmp_path, 100, bad), on_bad_row="skip")
-    with pytest.raises(DataError, match="of 10[26] rows are faulty, more than can be skipped"):
+    with pytest.raises(DataError, match=r"of 10[26] rows are faulty, more than can be skipped"):
         prepare(asked, tiny_tokenizer())
 
 

@@ -42,7 +42,10 @@ class InstructionLayout:
 
 
 def layout_for(kind: str, tokens: Tokens, *, variables: Mapping[str, Any] | None = None) -> Layout:
-    """The layout of a kind; `variables` go to the chat template. `DataError` when chats meet a tokenizer without a chat template."""
+    """The layout of a kind; `variables` go to the chat template.
+
+    Raises `DataError` when chats meet a tokenizer without a chat template.
+    """
     has_template = bool(tokens.tokenizer.chat_template)
     if kind == "chat" and not has_template:
         raise DataError(

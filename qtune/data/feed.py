@@ -78,9 +78,9 @@ class Feed:
     batch_size: int
     layout: Layout
 
-    def steps(self, total: int, *, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each step from `start` on, without replaying the rest."""
-        for chosen in self.chosen(total, start=start):
+    def steps(self, total_steps: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of each step from `start` on, without reading the rest."""
+        for chosen in self.chosen(total_steps, start=start):
             rows = self.rows.take(chosen)
             micro_batches = self.layout.numbers(self.order.lengths[chosen].tolist())
             yield [self.layout.batch(rows, sequences) for sequences in micro_batches]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from qtune.data import Rows
+from qtune.data import EncodedRow, Rows
 from qtune.data.batch import Batch
 from qtune.data.feed import Feed, Packed, Padded
 from qtune.data.order import Order
@@ -46,6 +47,31 @@ def test_starting_later_is_the_tail_of_the_straight_sequence(start: int, capacit
     epochs = [sorted(p for s in straight[n : n + 3] for b in s for p in b) for n in (0, 3)]
     assert epochs[0] == epochs[1]
     assert straight[0] != straight[3]
+
+
+@pytest.mark.parametrize("order", [{}, {"shuffle": False}, {"group_by_length": True}])
+@pytest.mark.parametrize("capacity", [0, 12])
+def test_starting_later_gives_the_same_tensors_and_reads_no_earlier_row(
+    capacity: int, order: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = list(made(10, batch_size=4, capacity=capacity, **order).steps(8))
+    read: list[int] = []
+    row = RowStore.row
+
+    def seen(store: RowStore, number: int) -> EncodedRow:
+        read.append(number)
+        return row(store, number)
+
+    monkeypatch.setattr(RowStore, "row", seen)
+    for start in range(1, 9):
+        read.clear()
+        late = list(made(10, batch_size=4, capacity=capacity, **order).steps(8, start))
+        for one, other in zip(straight[start:], late, strict=True):
+            for mine, theirs in zip(one, other, strict=True):
+                assert torch.equal(mine.input_ids, theirs.input_ids)
+                assert torch.equal(mine.labels, theirs.labels)
+                assert mine.places == theirs.places
+        assert len(read) == sum(len(b.places) for step in straight[start:] for b in step)
 
 
 @pytest.mark.parametrize("capacity", [0, 12, 40])

@@ -1,11 +1,17 @@
-"""Files and folders that are whole or absent: written beside, flushed to the disk, renamed."""
+"""Files and folders that are whole or absent: written beside, flushed to the disk, renamed.
+
+Every operation that changes the disk is told to `watching`'s callback before it is done, so that a
+test can end the process, or fill the disk, at each of them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
+import secrets
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import ResourceError
@@ -14,19 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+BLOCK = 1 << 24  # bytes written at once
+_WATCHER: ContextVar[Callable[[str, Path], None] | None] = ContextVar("watcher", default=None)
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(draft|removed)")
+
+
+@contextmanager
+def watching(callback: Callable[[str, Path], None]) -> Iterator[None]:
+    """Call `callback(operation, path)` before each mkdir, open, write, fsync, rename, unlink and
+    rmdir of this module; what it raises happens in place of the operation."""
+    token = _WATCHER.set(callback)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file; a crash or a full disk leaves the old one or none, never half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = hidden(path, "draft")
     try:
-        with draft.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
+        with new_file(draft) as write:
+            write(content)
+        rename(draft, path)
     except BaseException:
         with suppress(OSError):  # where nothing can be written there is nothing to remove
-            draft.unlink(missing_ok=True)
+            unlink(draft)
         raise
     flush(path.parent)
 
@@ -41,6 +60,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """A file that must not exist yet; the block gets a function that appends bytes to it, and at
+    the end of the block they are on the disk."""
+    _announce("open", path)
+    with path.open("xb", buffering=0) as stream:
+
+        def write(content: bytes | memoryview) -> None:
+            rest = memoryview(content)
+            while rest:
+                _announce("write", path)
+                rest = rest[stream.write(rest[:BLOCK]) :]
+
+        yield write
+        _announce("fsync", path)
+        os.fsync(stream.fileno())
+
+
 def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
     """A new folder made and filled by `fill`; it appears under its name only when it is whole."""
     with new_folder(target) as draft:
@@ -51,16 +88,45 @@ def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """A hidden place beside `target` to make a folder at, renamed to it at the end of the block;
     removed when anything fails. An empty folder that stands at `target` gives way."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    draft = hidden(target, "draft")
     try:
         yield draft
         flush_tree(draft)
         if target.is_dir():
-            target.rmdir()  # if it is no longer empty, this fails and nothing is lost
-        draft.rename(target)
+            rmdir(target)  # if it is no longer empty, this fails and nothing is lost
+        rename(draft, target)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(draft)
     flush(target.parent)
+
+
+def discard(folder: Path) -> None:
+    """Take a folder away, first its name and then its files: under its name it is never seen half
+    removed. What cannot be removed waits, hidden, for `sweep`."""
+    removed = hidden(folder, "removed")
+    rename(folder, removed)
+    flush(folder.parent)
+    with suppress(OSError):
+        remove_tree(removed)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed in this module left in a folder."""
+    for path in sorted(folder.iterdir()):
+        if is_leftover(path):
+            with suppress(OSError):  # the next sweep tries again
+                remove_tree(path) if path.is_dir() else unlink(path)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a name is one that this module gives to what is not, or no longer, there."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def hidden(path: Path, state: str) -> Path:
+    """A new name beside `path`, for its "draft" or for what is being "removed"."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{state}")
 
 
 def require_writable(path: Path) -> None:
@@ -79,14 +145,55 @@ def require_writable(path: Path) -> None:
 
 def flush_tree(folder: Path) -> None:
     """Flush everything in a folder, and the folder itself, to the disk."""
-    for path in [*folder.rglob("*"), folder]:
+    for path in [*sorted(folder.rglob("*")), folder]:
         flush(path)
 
 
 def flush(path: Path) -> None:
     """Flush one file, or the names in one folder, to the disk."""
+    _announce("fsync", path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def mkdir(folder: Path) -> None:
+    """Make a folder that must not exist yet."""
+    _announce("mkdir", folder)
+    folder.mkdir()
+
+
+def rename(path: Path, target: Path) -> None:
+    """Give a file or folder another name; a file at `target` is replaced."""
+    _announce("rename", path)
+    path.replace(target)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file."""
+    _announce("unlink", path)
+    path.unlink()
+
+
+def rmdir(folder: Path) -> None:
+    """Remove an empty folder."""
+    _announce("rmdir", folder)
+    folder.rmdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and everything in it; links are removed, not followed."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            unlink(path)
+    rmdir(folder)
+
+
+def _announce(operation: str, path: Path) -> None:
+    callback = _WATCHER.get()
+    if callback is not None:
+        callback(operation, path)

@@ -1,0 +1,158 @@
+"""Gates: what a recipe asks of a result, judged, and told to people and to CI systems."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtune.durable import write_json, write_text
+from qtune.errors import ExitCode, QtuneError
+from qtune.plan import parse_size
+from qtune.recipe.duration import seconds
+from qtune.runs.junit import Case, gate_cases, junit
+from qtune.runs.summary import failure, summary
+from qtune.runs.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from qtune.recipe.sections import GatesSection
+    from qtune.run.display import Journal
+    from qtune.runs.verdict import Unit
+
+    Measures = Mapping[str, float]
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+def judge_run(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
+    """Every gate of a finished run, held-out ones at the step whose weights it left."""
+    evaluations = {record["step"]: record for record in report["evaluations"]}
+    result = evaluations.get(report["adapter_step"], {})
+    return [*judge_measures(gates, result, evaluations.get(0, {})), *_resources(gates, report)]
+
+
+def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> list[Verdict]:
+    """The gates on held-out measures: `result` of the trained model, `base` of the untouched."""
+    reached = {
+        "max_loss": result.get("loss"),
+        "max_perplexity": result.get("perplexity"),
+        "min_exact_match": result.get("exact_match"),
+        "min_token_f1": result.get("token_f1"),
+        "min_loss_drop": _gap(base.get("loss"), result.get("loss")),
+        "min_exact_match_gain": _gap(result.get("exact_match"), base.get("exact_match")),
+        "min_token_f1_gain": _gap(result.get("token_f1"), base.get("token_f1")),
+    }
+    limits = {gate: getattr(gates, gate) for gate in reached}
+    return [
+        Verdict(gate=gate, limit=limit, actual=_finite(reached[gate]))
+        for gate, limit in limits.items()
+        if limit is not None
+    ]
+
+
+def _resources(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
+    """The gates on what training took."""
+    memory, time = gates.max_peak_memory, gates.max_wall_time
+    asked: list[tuple[str, float | None, float | None, Unit]] = [
+        (
+            "max_peak_memory",
+            None if memory is None else parse_size(memory),
+            report["memory"]["peak_bytes"],
+            "bytes",
+        ),
+        (
+            "min_tokens_per_second",
+            gates.min_tokens_per_second,
+            report["tokens_per_second"],
+            "tokens/s",
+        ),
+        ("max_wall_time", None if time is None else seconds(time), report["seconds"], "seconds"),
+    ]
+    return [
+        Verdict(gate=gate, limit=limit, actual=_finite(actual), unit=unit)
+        for gate, limit, actual, unit in asked
+        if limit is not None
+    ]
+
+
+def _gap(better: float | None, worse: float | None) -> float | None:
+    return None if better is None or worse is None else better - worse
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def conclude(
+    folder: Path, gates: GatesSection, report: dict[str, Any], journal: Journal
+) -> tuple[dict[str, Any], ExitCode]:
+    """Judge a finished run; gates.json, junit.xml and summary.md tell what came of it.
+
+    Returns the report with its verdicts, and the exit code.
+    """
+    verdicts = judge_run(gates, report)
+    report = report | {"gates": [verdict.to_dict() for verdict in verdicts]}
+    write_json(folder / "gates.json", report["gates"])
+    run = Case(name="run", seconds=report["seconds"])
+    write_text(folder / "junit.xml", junit(_suite(report["recipe"]), [run, *gate_cases(verdicts)]))
+    _tell(folder, summary(report, verdicts), journal)
+    failed = sum(not verdict.passed for verdict in verdicts)
+    if verdicts:
+        journal.line(f"gates: {len(verdicts) - failed} of {len(verdicts)} held")
+    return report, ExitCode.CHECK_FAILED if failed else ExitCode.DONE
+
+
+def stopped(folder: Path, name: str, reason: str, code: int, journal: Journal) -> None:
+    """Tell CI systems that a run ended before its end, and can go on."""
+    case = Case(name="run", outcome="skipped", message=portable_text(reason))
+    write_text(folder / "junit.xml", junit(_suite(name), [case]))
+    _tell(folder, failure(name, [portable_text(reason)], code), journal)
+
+
+@contextmanager
+def telling_failure(folder: Path, name: str, journal: Journal) -> Iterator[None]:
+    """An error that ends the block stands in junit.xml and summary.md of the run, too."""
+    try:
+        yield
+    except QtuneError as error:
+        lines = [portable_text(str(fault)) for fault in error.faults]
+        kind = f"exit {int(error.code)}"
+        case = Case(name="run", outcome="error", kind=kind, message="\n".join(lines))
+        with suppress(OSError):  # the disk may be what failed: the error itself is told
+            write_text(folder / "junit.xml", junit(_suite(name), [case]))
+            _tell(folder, failure(name, lines, int(error.code)), journal)
+        raise
+
+
+def portable_text(text: str) -> str:
+    """A message without this machine's folders: every absolute path is cut to its last part."""
+    return re.sub(r"(?<![\w.:/~])~?/(?:[^\s/:'\"]+/)+", "", text)
+
+
+def failed_gates(report: Mapping[str, Any]) -> Sequence[Verdict]:
+    """The verdicts of a report that did not pass."""
+    names = ("gate", "limit", "actual", "unit")
+    verdicts = [Verdict(**{n: one[n] for n in names}) for one in report.get("gates", ())]
+    return [verdict for verdict in verdicts if not verdict.passed]
+
+
+def _suite(name: str) -> str:
+    return f"qtune.{name}"
+
+
+def _tell(folder: Path, text: str, journal: Journal) -> None:
+    """summary.md, and the page of the job where GitHub shows one."""
+    write_text(folder / "summary.md", text)
+    page = os.environ.get(STEP_SUMMARY)
+    if not page:
+        return
+    try:
+        with Path(page).open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+    except OSError as error:
+        journal.line(f"{STEP_SUMMARY} cannot be written: {error.strerror}")

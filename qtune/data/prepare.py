@@ -13,6 +13,7 @@ from qtune.data.encode.layouts import layout_for
 from qtune.data.encode.tokens import Tokens
 from qtune.data.faults import Faults
 from qtune.data.formats.detect import Detected, detect
+from qtune.data.pausing import collection_paused
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
 from qtune.data.source import label, read
@@ -304,8 +305,8 @@ def _encode_source(
     while batch := list(islice(examples, _BATCH)):
         faults = Faults()
         report.read += len(batch)
-        for row in encoder.encode(batch, report, faults):
-            store.add(replace(row, source=number))
+        with collection_paused():
+            store.extend(list(encoder.encode(batch, report, faults)), source=number)
         faults.raise_if_any()
         progress.add(len(batch))
     store.stop_ids.update(encoder.stop_ids)

@@ -6,6 +6,8 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, chain, repeat
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,6 +15,8 @@ import numpy as np
 from qtune.data.store import DIGEST, Columns, digest_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from numpy.typing import NDArray
 
 IGNORED = -100
@@ -42,7 +46,6 @@ class Encoded:
     learnt: list[bool]
     prompt_length: int | None = None
     answer: str | None = None
-    source: int = 0
     group: str = ""
 
 
@@ -62,21 +65,30 @@ class RowStore:
 
     def add(self, row: Encoded) -> None:
         """Append one row."""
+        self.extend([row])
+
+    def extend(self, rows: Sequence[Encoded], *, source: int = 0) -> None:
+        """Append rows of a source; many at a time cost little more than one."""
         columns = self.columns
-        ids, learnt = array("i", row.ids), bytes(row.learnt)
-        answer = (row.answer or "").encode()
-        group = hashlib.blake2b(row.group.encode(), digest_size=8).digest()
+        files = columns.files
+        ids = [array("i", row.ids) for row in rows]
+        learnt = [bytes(row.learnt) for row in rows]
+        answers = [(row.answer or "").encode() for row in rows]
+        pairs = zip(ids, learnt, strict=True)
+        prompts = (row.prompt_length for row in rows)
         columns.append(
-            ids=ids,
-            learnt=learnt,
-            ends=(columns.length("ids") + len(ids),),
-            origins=(columns.files.setdefault(row.file, len(columns.files)), row.number),
-            sources=(row.source,),
-            groups=(int.from_bytes(group, "big"),),
-            prompts=(-1 if row.prompt_length is None else row.prompt_length,),
-            answers=answer,
-            answer_ends=(columns.length("answers") + len(answer),),
-            digests=digest_of(ids.tobytes(), learnt),
+            ends=_ends(columns.length("ids"), ids),
+            ids=array("i", b"".join(ids)),
+            learnt=array("B", b"".join(learnt)),
+            origins=chain.from_iterable(
+                (files.setdefault(row.file, len(files)), row.number) for row in rows
+            ),
+            sources=repeat(source, len(rows)),
+            groups=(_group(row.group) for row in rows),
+            prompts=(-1 if length is None else length for length in prompts),
+            answer_ends=_ends(columns.length("answers"), answers),
+            answers=array("B", b"".join(answers)),
+            digests=array("B", b"".join(digest_of(own, mask) for own, mask in pairs)),
         )
 
     def row(self, number: int) -> EncodedRow:
@@ -99,6 +111,16 @@ class RowStore:
     def starts(self) -> NDArray[np.int64]:
         """Where each row begins among the tokens, and the end of the last."""
         return np.concatenate([np.zeros(1, dtype=np.int64), self.columns["ends"]])
+
+
+def _ends(start: int, parts: Sequence[Sized]) -> list[int]:
+    """Where each of some parts ends in a column that had `start` numbers before."""
+    return list(accumulate(map(len, parts), initial=start))[1:]
+
+
+@lru_cache(maxsize=1024)
+def _group(value: str) -> int:
+    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big")
 
 
 class Rows(Sequence[EncodedRow]):

@@ -145,6 +145,8 @@ class Columns:
             return None
 
 
-def digest_of(ids: bytes, learnt: bytes) -> bytes:
+def digest_of(ids: array[int], learnt: bytes) -> bytes:
     """A hash of one row's tokens and mask."""
-    return hashlib.blake2b(ids + learnt, digest_size=DIGEST).digest()
+    hashed = hashlib.blake2b(ids, digest_size=DIGEST)
+    hashed.update(learnt)
+    return hashed.digest()

@@ -18,7 +18,9 @@ def made(count: int, *, batch_size: int, capacity: int = 0, micro: int = 3, **ke
     for number in range(1, count + 1):
         size = 2 + number % 7
         store.add(
-            Encoded(file="a", number=number, ids=[number] * size, learnt=[False] + [True] * size)
+            Encoded(
+                file="a", number=number, ids=[number] * size, learnt=[False] + [True] * (size - 1)
+            )
         )
     rows = Rows(store, range(count))
     layout = Packed(micro, 0, capacity) if capacity else Padded(micro, 0)

@@ -9,6 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from qtune.cli.gates import exit_by_gates
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly, Thing
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
@@ -37,6 +38,9 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The report; else eval.json of the run.")
     ] = None,
+    gates: Annotated[
+        bool, typer.Option("--gates", help="Judge the recipe's gates on held-out measures; exit 9.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
@@ -47,6 +51,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     Examples:
       qtune eval runs/first
       qtune eval runs/first test.jsonl --generate 200
+      qtune eval runs/first --gates --set gates.min_exact_match=0.9
       qtune eval merged/ recipe.yaml --json
     """
     from qtune.run.eval import Limits
@@ -58,7 +63,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
             against,
             base=base,
             overrides=overrides or (),
-            limits=Limits(rows=rows, generate=generate, max_new_tokens=max_new_tokens),
+            limits=Limits(rows=rows, generate=generate, max_new_tokens=max_new_tokens, gates=gates),
             output=output,
             display=display,
         )
@@ -66,6 +71,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         print_json(report)
     else:
         results().print(table(report))
+    exit_by_gates(report)
 
 
 def table(report: dict[str, Any]) -> Table:

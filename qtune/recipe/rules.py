@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from qtune.recipe.kinds import idle_keys, named_kind
 from qtune.recipe.paths import is_local
 from qtune.recipe.sections import Recipe, SourceSection
 
@@ -42,7 +42,6 @@ def held_out(recipe: Recipe) -> bool:
 
 
 _HELD_OUT = ("data.eval", "data.val_size")
-_TABLES = (".csv", ".tsv", ".txt")
 _EPSILON_FREE = ("sgd", "lion_8bit", "paged_lion_8bit")
 
 UNREAD: tuple[Unread, ...] = (
@@ -120,7 +119,41 @@ UNREAD: tuple[Unread, ...] = (
     ),
 )
 
+HELD_OUT_GATES = ("max_loss", "max_perplexity", "min_loss_drop")
+ANSWER_GATES = ("min_exact_match", "min_token_f1", "min_exact_match_gain", "min_token_f1_gain")
+BASE_GATES = ("min_loss_drop", "min_exact_match_gain", "min_token_f1_gain")
+
+
+def _gate_conflicts() -> Iterator[Conflict]:
+    """A gate that nothing could judge is a conflict, no idle key: no --set may take it away."""
+    for gate in (*HELD_OUT_GATES, *ANSWER_GATES):
+        yield Conflict(
+            f"gates.{gate}",
+            _HELD_OUT,
+            "is judged on held-out rows, and there are none",
+            "set data.eval or data.val_size",
+            lambda r: not held_out(r),
+        )
+    for gate in ANSWER_GATES:
+        yield Conflict(
+            f"gates.{gate}",
+            (*_HELD_OUT, "eval.generate_rows"),
+            "is judged on generated answers, and none are generated",
+            "set eval.generate_rows",
+            lambda r: held_out(r) and r.eval.generate_rows == 0,
+        )
+    for gate in BASE_GATES:
+        yield Conflict(
+            f"gates.{gate}",
+            (*_HELD_OUT, "eval.at_start"),
+            "is judged against the untouched base, which eval.at_start: false leaves out",
+            "remove eval.at_start",
+            lambda r: held_out(r) and not r.eval.at_start,
+        )
+
+
 CONFLICTS: tuple[Conflict, ...] = (
+    *_gate_conflicts(),
     Conflict(
         "data.packing",
         ("method.name",),
@@ -167,9 +200,6 @@ def unread(recipe: Recipe) -> dict[str, Unread]:
 
 def _unread_of_source(source: SourceSection) -> Iterator[tuple[str, str]]:
     """Keys of a source that its kind of file or format does not use."""
-    if is_local(source.path):
-        yield from ((key, "a local path has none") for key in ("config", "split", "revision"))
-    if Path(source.path.lower().removesuffix(".gz")).suffix not in _TABLES:
-        yield from ((k, "only csv, tsv and txt have it") for k in ("column_names", "delimiter"))
+    yield from idle_keys(source, named_kind(source))
     if source.format not in ("auto", "prompt-completion"):
         yield "prompt_template", f"format {source.format} has none"

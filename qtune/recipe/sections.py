@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from qtune.recipe.duration import Duration  # noqa: TC001 - pydantic reads it
 from qtune.recipe.methods import LoraConfig, MethodConfig
 from qtune.recipe.section import Names, Real, Section, Share, Size
 
@@ -166,6 +167,8 @@ class TrainSection(Section):
     """Seed of the adapter's start, of dropout and of the data order."""
     output_dir: str | None = None
     """The run folder; without it runs/<recipe name> below the working directory."""
+    max_time: Duration | None = None
+    """Stop between two steps after this time, such as 5h30m, with exit code 75; resumable."""
 
 
 class MemorySection(Section):
@@ -179,6 +182,17 @@ class MemorySection(Section):
     """Supervised positions whose logits exist at a time."""
     budget: Size | None = None
     """Device memory the run may use, such as 20GB; without it all that is free."""
+
+
+class WatchdogSection(Section):
+    """When a run counts as diverged (exit 6), beside losses and gradients that are not finite."""
+
+    max_loss: Annotated[Real, Field(gt=0.0)] | None = None
+    """Stop when a step's loss is above this, before its update."""
+    max_grad_norm: Annotated[Real, Field(gt=0.0)] | None = None
+    """Stop when a step's gradient norm, before clipping, is above this."""
+    patience: int = Field(default=1, ge=1)
+    """How many steps in a row must be above a limit."""
 
 
 class EvalSection(Section):
@@ -197,14 +211,45 @@ class EvalSection(Section):
 
 
 class CheckpointSection(Section):
-    """Which weights a run leaves behind."""
+    """What a run saves on its way, so that it can go on after any end, and what it leaves."""
 
     steps: int | None = Field(default=None, ge=1)
-    """Save the weights each so many steps, beside each evaluation and the end."""
+    """Save each so many steps, beside each evaluation and the end."""
+    every: Duration | None = None
+    """Save when so much time has passed since the last checkpoint, such as 30m."""
+    keep: int = Field(default=2, ge=1)
+    """How many of the newest checkpoints stay, beside the best one."""
+    resume: Literal["never", "auto"] = "never"
+    """auto: go on with the run in the output folder when it is this one, else begin."""
     metric: Literal["loss", "exact_match", "token_f1"] = "loss"
     """The held-out measure that names the best weights."""
     final: Literal["best", "last"] = "best"
     """Which weights adapter/ holds; the others are in checkpoints/."""
+
+
+class GatesSection(Section):
+    """What a finished run must have reached, else it exits with 9; the adapter stays."""
+
+    max_loss: Annotated[Real, Field(gt=0.0)] | None = None
+    """The held-out loss of the result, at most."""
+    max_perplexity: Annotated[Real, Field(ge=1.0)] | None = None
+    """The held-out perplexity of the result, at most."""
+    min_exact_match: Share | None = None
+    """The share of held-out answers that are exactly right, at least."""
+    min_token_f1: Share | None = None
+    """The mean token F1 of the held-out answers, at least."""
+    min_loss_drop: Real | None = None
+    """By how much the held-out loss is below the untouched base's, at least; 0: no worse."""
+    min_exact_match_gain: Real | None = None
+    """By how much exact match is above the untouched base's, at least."""
+    min_token_f1_gain: Real | None = None
+    """By how much token F1 is above the untouched base's, at least."""
+    max_peak_memory: Size | None = None
+    """The most memory that training held (device, or host on a CPU), such as 24GB."""
+    min_tokens_per_second: Annotated[Real, Field(gt=0.0)] | None = None
+    """Tokens a second over all training steps, at least."""
+    max_wall_time: Duration | None = None
+    """From the start of the process to the result, such as 2h."""
 
 
 class LoggingSection(Section):
@@ -247,7 +292,9 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     train: TrainSection = TrainSection()
     memory: MemorySection = MemorySection()
+    watchdog: WatchdogSection = WatchdogSection()
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    gates: GatesSection = GatesSection()
     logging: LoggingSection = LoggingSection()
     merge: MergeSection = MergeSection()

@@ -14,6 +14,7 @@ from qtune.data.batch import filler_id
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
 from qtune.recipe.sections import DataSection, Recipe, SourceSection
+from qtune.run import gates
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much to measure; what is not given is the recipe's."""
+    """How much to measure, what is not given is the recipe's; and whether to judge its gates."""
 
     rows: int | None = None
     generate: int | None = None
     max_new_tokens: int | None = None
+    gates: bool = False
 
 
 _RECIPES = Limits()
@@ -59,10 +61,13 @@ def evaluate(
     asked = _recipe(subject, against, overrides)
     if by_recipe:
         subject = _quantized_like(subject, asked, overrides)
+    count = asked.eval.generate_rows if limits.generate is None else limits.generate
+    if limits.gates:
+        paired = subject.adapter is not None
+        gates.require_judgeable(asked.gates, answers=count > 0, paired=paired)
     target = _report_path(subject, output)
     tokenizer = models.load_tokenizer(subject.model)
     chosen = held_out(subject, asked, against, tokenizer, display)[: limits.rows]
-    count = asked.eval.generate_rows if limits.generate is None else limits.generate
     asked_rows = evaluation.answerable(chosen, count)
     if count and not len(asked_rows):
         raise DataError(
@@ -83,6 +88,8 @@ def evaluate(
     if len(sides) == 2:
         report["difference"] = difference(sides["adapter"], sides["base"])
     report["seconds"] = round(time.perf_counter() - started, 3)
+    if limits.gates:
+        report |= gates.judge_eval(asked.gates, report)
     if target is not None:
         _write(target, report, sides, display)
     return report
@@ -266,4 +273,6 @@ def _write(target: Path, report: dict[str, Any], sides: dict[str, Side], display
     except OSError:
         answers.unlink(missing_ok=True)  # no answers without their report
         raise
+    if "gates" in report:
+        write_text(target.with_suffix(".junit.xml"), gates.eval_junit(report))
     display.line(f"written to {target}")

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune.durable import write_json, write_text
-from qtune.errors import ExitCode, QtuneError
+from qtune.errors import ExitCode, Fault, QtuneError, UsageError
 from qtune.plan import parse_size
 from qtune.recipe.duration import seconds
+from qtune.recipe.rules import ANSWER_GATES, BASE_GATES, HELD_OUT_GATES
 from qtune.runs.junit import Case, gate_cases, junit
 from qtune.runs.summary import failure, summary
 from qtune.runs.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from qtune.recipe.sections import GatesSection
     from qtune.run.display import Journal
@@ -53,6 +54,27 @@ def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> lis
         for gate, limit in limits.items()
         if limit is not None
     ]
+
+
+def require_judgeable(gates: GatesSection, *, answers: bool, paired: bool) -> None:
+    """`UsageError` before the work unless `qtune eval` can judge every held-out gate."""
+    asked = [gate for gate in (*HELD_OUT_GATES, *ANSWER_GATES) if getattr(gates, gate) is not None]
+    if not asked:
+        raise UsageError(
+            "--gates judges held-out measures, and the recipe has no gate on one",
+            hint="add gates: {max_loss: ...} or --set gates.max_loss=...",
+        )
+    faults = [
+        Fault(message=f"cannot be judged: {reason}", place=f"gates.{gate}", hint=hint)
+        for gates_of, possible, reason, hint in (
+            (ANSWER_GATES, answers, "no answers are generated", "add --generate N"),
+            (BASE_GATES, paired, "there is no adapter to switch off", "name a run or an adapter"),
+        )
+        for gate in gates_of
+        if gate in asked and not possible
+    ]
+    if faults:
+        raise UsageError.of(faults)
 
 
 def _resources(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
@@ -107,6 +129,19 @@ def conclude(
     return report, ExitCode.CHECK_FAILED if failed else ExitCode.DONE
 
 
+def judge_eval(gates: GatesSection, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdicts of `qtune eval`: on the adapter, beside its base, or on the model."""
+    sides = [report.get("adapter", report.get("model", {})), report.get("base", {})]
+    result, base = (side | side.get("answers", {}) for side in sides)
+    return {"gates": [verdict.to_dict() for verdict in judge_measures(gates, result, base)]}
+
+
+def eval_junit(report: Mapping[str, Any]) -> str:
+    """An evaluation with its verdicts as JUnit XML."""
+    run = Case(name="eval", seconds=report["seconds"])
+    return junit(_suite(report["thing"]), [run, *gate_cases(verdicts_of(report))])
+
+
 def stopped(folder: Path, name: str, reason: str, code: int, journal: Journal) -> None:
     """Tell CI systems that a run ended before its end, and can go on."""
     case = Case(name="run", outcome="skipped", message=portable_text(reason))
@@ -134,11 +169,10 @@ def portable_text(text: str) -> str:
     return re.sub(r"(?<![\w.:/~])~?/(?:[^\s/:'\"]+/)+", "", text)
 
 
-def failed_gates(report: Mapping[str, Any]) -> Sequence[Verdict]:
-    """The verdicts of a report that did not pass."""
+def verdicts_of(report: Mapping[str, Any]) -> list[Verdict]:
+    """The verdicts in a report."""
     names = ("gate", "limit", "actual", "unit")
-    verdicts = [Verdict(**{n: one[n] for n in names}) for one in report.get("gates", ())]
-    return [verdict for verdict in verdicts if not verdict.passed]
+    return [Verdict(**{name: one[name] for name in names}) for one in report.get("gates", ())]
 
 
 def _suite(name: str) -> str:

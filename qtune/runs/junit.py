@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from qtune.runs.verdict import Verdict
 
@@ -57,7 +57,7 @@ def _case(suite: str, case: Case) -> str:
     return f"    <testcase{head}>\n      <{case.outcome}{said}/>\n    </testcase>\n"
 
 
-def _attributes(values: dict[str, object]) -> str:
+def _attributes(values: Mapping[str, object]) -> str:
     return "".join(f" {name}={quoteattr(_allowed(str(value)))}" for name, value in values.items())
 
 

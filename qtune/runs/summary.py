@@ -39,17 +39,16 @@ def _facts(report: dict[str, Any]) -> str:
     rows += [
         ("memory, peak", human(report["memory"]["peak_bytes"])),
         ("time", f"{report['seconds']:,.0f} s"),
+        ("adapter", f"of step {report['adapter_step']}"),
     ]
-    if "adapter_step" in report:
-        rows.append(("adapter", f"of step {report['adapter_step']}"))
     return _table(("", ""), rows)
 
 
 def _held_out(report: dict[str, Any]) -> str:
     """The measures at the start, at the step of the adapter, and at the end."""
     evaluations = {record["step"]: record for record in report["evaluations"]}
-    adapter = report.get("adapter_step")
-    steps = sorted({min(evaluations), max(evaluations)} | ({adapter} & evaluations.keys()))
+    adapter = report["adapter_step"]
+    steps = sorted({min(evaluations), adapter, max(evaluations)} & evaluations.keys())
     head = ["held out"]
     head += [f"step {step}" + (" (adapter)" if step == adapter else "") for step in steps]
     names = [name for name in evaluations[steps[-1]] if name != "step"]

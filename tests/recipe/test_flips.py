@@ -21,6 +21,7 @@ CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
     "eval": HELD_OUT,
     "eval.max_new_tokens": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "checkpoint": {**HELD_OUT, "eval": {"generate_rows": 1}},
+    "gates": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "data.split_by": HELD_OUT,
     "data.train.weight": {"data": {"mix": "weighted"}},
     "optim.min_lr_ratio": {"optim": {"lr_scheduler_type": "cosine"}},
@@ -34,7 +35,7 @@ VALUES: dict[Any, tuple[Any, ...]] = {
     bool: (True, False),
     int: (3, 5),
     float: (0.25, 3.0),
-    str: ("other", "20GB"),
+    str: ("other", "20GB", "30m"),
 }
 
 

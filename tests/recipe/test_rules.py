@@ -54,6 +54,8 @@ def test_a_setting_that_nothing_reads_is_a_fault(faults: Faults, text: str, key:
         "train: {max_steps: 5, num_train_epochs: 2}",
         "optim: {warmup_steps: 5, warmup_ratio: 0.1}",
         "val_size: 20",
+        "gates: {max_peak_memory: 20GB, min_tokens_per_second: 5, max_wall_time: 2h}",
+        "val_size: 20\neval: {generate_rows: 5}\ngates: {max_loss: 2, min_token_f1_gain: 0}",
     ],
 )
 def test_settings_that_are_read_are_fine(read: Read, text: str) -> None:
@@ -65,6 +67,37 @@ def test_values_that_contradict(faults: Faults) -> None:
     assert fault.endswith("(set eval.generate_rows)")
     [fault] = faults("val_size: 1.5\n")
     assert "1.5 is not a share below 1 or a whole number of rows" in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gates: {max_loss: 1}", "gates.max_loss: 1 is judged on held-out rows"),
+        ("gates: {min_token_f1: 0.5}", "gates.min_token_f1: 0.5 is judged on held-out rows"),
+        ("val_size: 9\ngates: {min_exact_match: 0.5}", "(set eval.generate_rows)"),
+        (
+            "val_size: 9\neval: {at_start: false}\ngates: {min_loss_drop: 0.5}",
+            "judged against the untouched base",
+        ),
+    ],
+)
+def test_a_gate_that_nothing_could_judge_is_a_fault(faults: Faults, text: str, says: str) -> None:
+    [fault] = faults(text + "\n")
+    assert says in fault
+
+
+def test_no_set_takes_a_gate_away_unsaid(write: Write) -> None:
+    text = "val_size: 9\neval: {generate_rows: 5}\ngates: {min_exact_match: 0.5}\n"
+    path = write(MINIMAL + text)
+    load(path)
+    with pytest.raises(UsageError, match="none are generated"):
+        load(path, ["eval.generate_rows=0"])
+
+
+def test_an_unknown_gate_is_told_the_nearest(faults: Faults) -> None:
+    [fault] = faults("val_size: 9\ngates: {min_exact_mach: 0.5}\n")
+    assert "gates.min_exact_mach: unknown key" in fault
+    assert "min_exact_match" in fault
 
 
 @pytest.mark.parametrize(

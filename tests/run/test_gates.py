@@ -98,8 +98,9 @@ def test_the_files_of_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     assert page.read_text() == "before\n" + (tmp_path / "summary.md").read_text() + "\n"
     assert "gates: 1 of 2 held" in (tmp_path / "log.txt").read_text()
-    [failed] = gates.failed_gates(report)
+    failed, held = gates.verdicts_of(report)
     assert str(failed) == "gates.max_loss: 1, at most 0.5 is asked"
+    assert held.passed
 
 
 def test_without_gates_a_run_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,20 @@ def new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
         os.fsync(stream.fileno())
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a text file; it is on its way to the disk when this returns."""
+    _announce("write", path)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a file to one that must not exist yet."""
+    with path.open("rb") as stream, new_file(target) as write:
+        while content := stream.read(BLOCK):
+            write(content)
+
+
 def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
     """A new folder made and filled by `fill`; it appears under its name only when it is whole."""
     with new_folder(target) as draft:

@@ -60,8 +60,8 @@ def save(target: Path, fill: Callable[[Path], None], *, facts: dict[str, Any]) -
         durable.flush(draft)
         _publish(draft, target)
     except OSError as error:
-        sizes = [_size(path) for path in checkpoints(target.parent).values()]
-        needed = max([_size(draft), *sizes])
+        sizes = [size(path) for path in checkpoints(target.parent).values()]
+        needed = max([size(draft), *sizes])
         _drop(draft)
         raise _full(target, error, needed=needed) from error
     except BaseException:
@@ -160,8 +160,8 @@ def _drop(draft: Path) -> None:
         durable.remove_tree(draft)
 
 
-def _size(folder: Path) -> int:
-    """Bytes in a folder; none when it is absent."""
+def size(folder: Path) -> int:
+    """Bytes of the files in a folder; none when it is absent."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -3,7 +3,7 @@
 runs/<name>/
   recipe.yaml plan.json env.json     what was asked, decided, and where it ran
   metrics.jsonl log.txt              every logged step and evaluation; the log
-  checkpoints/step-000250/           weights of one step
+  checkpoints/step-000250/           adapter and training state after one step
   adapter/                           the result, in PEFT's file format
   eval.json report.json              measures; what the run did
 """
@@ -15,28 +15,77 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from qtune.durable import make_folder, require_writable, write_json, write_text
+from qtune import durable
+from qtune.artefacts import read_object
+from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import OutputError, ResourceError
+from qtune.runs import checkpoint, lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+_BESIDE_CHECKPOINTS = 16 * 2**20  # log, metrics, reports
+_RESULT = "adapter_*"  # the files of a checkpoint that are the adapter
+
+
+def space_needed(*, checkpoint: int, adapter: int, kept: int) -> int:
+    """Bytes a run needs when each checkpoint has `checkpoint`, and `kept` stay at once: a new one
+    is whole before an old one goes."""
+    return (kept + 1) * checkpoint + adapter
 
 
 class RunFolder:
-    """One run's folder; made only when the run is about to learn, never over another's."""
+    """One run's folder, used by one process at a time, never over another run's files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
         self.log = path / "log.txt"
+        self._recipe = path / "recipe.yaml"
+        self._report = path / "report.json"
+        self._is_held = False
+        self._damaged: set[int] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process, made where it is absent; one that is still empty at
+        the end is taken away again. `OutputError` names the process that has it."""
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError("the output is a file", place=str(self.path), hint="name a folder")
+        made = self._make()
+        try:
+            with lock.hold(self.path):
+                self._is_held = True
+                yield
+        finally:
+            self._is_held = False
+            with suppress(OSError):  # the first that is not empty ends it
+                for folder in made:
+                    folder.rmdir()
+
+    def _make(self) -> list[Path]:
+        """Make the folder; returns it and those above it that were not there, innermost first."""
+        require_writable(self.path)
+        absent = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot make the run folder: {error.strerror}"
+            raise ResourceError(message, place=str(self.path)) from error
+        return absent
+
+    def holds_run(self) -> bool:
+        """Whether a run has begun here: its recipe is what is written last of what it starts with,
+        so one that ended before is as if it had not been."""
+        return self._recipe.is_file() and (self.path / "plan.json").is_file()
 
     def check(self) -> None:
         """Raise `OutputError` if something is there, `ResourceError` if nothing can be."""
         if self.path.is_file():
             raise OutputError("the output is a file", place=str(self.path), hint="name a folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and self._foreign():
             raise OutputError(
                 "the output folder is not empty",
                 place=str(self.path),
@@ -44,41 +93,58 @@ class RunFolder:
             )
         require_writable(self.path)
 
+    def _foreign(self) -> set[str]:
+        """Names that no run left here that ended before it had begun; all, if one has."""
+        ours = {lock.NAME}
+        if not self.holds_run() and self.log.is_file() and not self.log.stat().st_size:
+            ours |= {self.log.name, "plan.json", "env.json"}
+        return {
+            path.name
+            for path in self.path.iterdir()
+            if path.name not in ours and not durable.is_leftover(path)
+        }
+
     def create(self, *, recipe_yaml: str, plan: dict[str, Any], env: dict[str, Any]) -> None:
-        """Make the folder and write what was asked and decided: all of it, or no folder."""
+        """Write what was asked and decided into the held folder: all of it, or nothing."""
         self.check()
-        claimed = False
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._claim()
-            claimed = True
-            write_text(self.path / "recipe.yaml", recipe_yaml)
-            write_json(self.path / "plan.json", plan)
-            write_json(self.path / "env.json", env)
+            self.log.touch()
+            self._write_start(recipe_yaml, plan, env)
         except OSError as error:
-            self._undo(claimed=claimed)
+            for name in ("recipe.yaml", "plan.json", "env.json", "log.txt"):
+                with suppress(OSError):
+                    (self.path / name).unlink(missing_ok=True)
+            message = f"cannot write the run folder: {error.strerror}"
+            raise ResourceError(message, place=str(self.path)) from error
+
+    def reopen(self, *, recipe_yaml: str, plan: dict[str, Any], env: dict[str, Any]) -> None:
+        """Go on in the held folder of a run: what is asked and decided now replaces what was."""
+        with self.writing():
+            self._write_start(recipe_yaml, plan, env)
+
+    def _write_start(self, recipe_yaml: str, plan: dict[str, Any], env: dict[str, Any]) -> None:
+        assert self._is_held, "the folder is not held"
+        durable.sweep(self.path)
+        write_json(self.path / "plan.json", plan)
+        write_json(self.path / "env.json", env)
+        write_text(self._recipe, recipe_yaml)
+
+    def require_space(self, bytes_needed: int) -> None:
+        """`ResourceError` unless the disk has room for what the run will write in all; what its
+        checkpoints take already counts as room."""
+        taken = checkpoint.size(self.checkpoints) if self.checkpoints.is_dir() else 0
+        needed = bytes_needed + _BESIDE_CHECKPOINTS
+        room = self._free() + taken
+        if room < needed:
             raise ResourceError(
-                f"cannot write the run folder: {error.strerror}", place=str(self.path)
-            ) from error
-
-    def _undo(self, *, claimed: bool) -> None:
-        """Take the folder back: all of it when it is ours alone, else only an empty one."""
-        if claimed:
-            shutil.rmtree(self.path, ignore_errors=True)
-            return
-        with suppress(OSError):
-            self.path.rmdir()
-
-    def _claim(self) -> None:
-        """Of two runs that start at once, one gets the folder."""
-        try:
-            self.log.open("x").close()
-        except FileExistsError as error:
-            raise OutputError(
-                "another run has just taken the folder",
+                f"the run needs {needed} bytes of disk, {room} are free",
                 place=str(self.path),
-                hint="name another with -o",
-            ) from error
+                hint="free some space, keep fewer checkpoints, or name another disk with -o",
+            )
+
+    def _free(self) -> int:
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.is_dir())
+        return shutil.disk_usage(there).free
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -88,38 +154,75 @@ class RunFolder:
         except ConnectionError:  # a tracker's, not the disk's
             raise
         except OSError as error:
-            saved = sorted(path.name for path in self.checkpoints.glob("step-*"))
-            kept = f"; checkpoints/{saved[-1]} is whole" if saved else ""
+            saved = sorted(checkpoint.checkpoints(self.checkpoints).items())
+            kept = f"; checkpoints/{saved[-1][1].name} is saved" if saved else ""
             raise ResourceError(
-                f"cannot write any more: {error.strerror or error}",
+                f"cannot write any more: {error.strerror or error}; {self._free()} bytes are free",
                 place=str(self.path),
-                hint=f"see to the disk and rerun with another -o{kept}",
+                hint=f"see to the disk and go on with the run{kept}",
             ) from error
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl; it is on its way to the disk when this returns."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record, allow_nan=False) + "\n")
+        durable.append_text(self.path / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Take the lines after `step`, and a last one cut short, out of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(path, "".join(line for line in lines if _is_until(line, step)))
 
     def checkpoint(self, step: int) -> Path:
-        """Where the weights after `step` optimizer steps lie."""
-        return self.checkpoints / f"step-{step:06d}"
+        """Where the checkpoint after `step` optimizer steps lies."""
+        return self.checkpoints / checkpoint.name_of(step)
 
-    def save_checkpoint(self, step: int, save: Callable[[Path], None], *, keep: set[int]) -> None:
-        """Save the weights of `step` through `save`, then remove all but `step` and `keep`."""
-        target = self.checkpoint(step)
-        if not target.exists():
-            self.checkpoints.mkdir(exist_ok=True)
-            make_folder(target, save)
-        kept = {self.checkpoint(number) for number in keep | {step}}
-        for old in self.checkpoints.glob("step-*"):
-            if old not in kept:
-                shutil.rmtree(old)
+    def save_checkpoint(
+        self,
+        step: int,
+        fill: Callable[[Path], None],
+        *,
+        facts: dict[str, Any],
+        newest: int,
+        pinned: Collection[int] = (),
+    ) -> None:
+        """Save the checkpoint of `step` through `fill`, then remove all but the `newest` sound
+        ones and those `pinned`."""
+        if self._damaged is None:  # a run that goes on may have skipped some
+            skipped = {name for name, _ in checkpoint.newest_valid(self.checkpoints).skipped}
+            found = checkpoint.checkpoints(self.checkpoints).items()
+            self._damaged = {number for number, path in found if path.name in skipped}
+        checkpoint.save(self.checkpoint(step), fill, facts=facts)
+        self._damaged.discard(step)
+        sound = sorted(checkpoint.checkpoints(self.checkpoints).keys() - self._damaged)
+        checkpoint.retain(self.checkpoints, {step, *sound[-newest:], *pinned})
 
     def publish(self, step: int) -> None:
-        """Make the weights of `step` the run's result."""
-        make_folder(self.adapter, lambda draft: shutil.copytree(self.checkpoint(step), draft))
+        """Make the weights of `step` the run's result; `ModelError` if they were damaged since.
+        The result of an earlier end of this run gives way."""
+        source = checkpoint.read(self.checkpoint(step)).path
+        with durable.new_folder(self.adapter) as draft:
+            durable.mkdir(draft)
+            for path in sorted(source.glob(_RESULT)):
+                durable.copy(path, draft / path.name)
+            if self.adapter.is_dir():
+                durable.discard(self.adapter)
+
+    def write_diverged(self, message: str, *, rows: Collection[str]) -> None:
+        """Write diverged.json: what was wrong, and the rows of the step that was not done."""
+        write_json(self.path / "diverged.json", {"message": message, "rows": list(rows)})
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Write report.json, last."""
-        write_json(self.path / "report.json", report)
+        write_json(self._report, report)
+
+    def read_report(self) -> dict[str, Any] | None:
+        """The report of a run that came to its end; None for one that did not."""
+        return read_object(self._report) if self._report.is_file() else None
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except ValueError:  # the process was killed while it wrote
+        return False

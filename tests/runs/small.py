@@ -22,7 +22,9 @@ def tensor_file(values: bytes) -> bytes:
 def files(step: int) -> dict[str, bytes]:
     """What the checkpoint of a step holds."""
     return {
-        "adapter.safetensors": tensor_file(bytes((step + number) % 251 for number in range(600))),
+        "adapter_model.safetensors": tensor_file(
+            bytes((step + number) % 251 for number in range(600))
+        ),
         "optim.safetensors": tensor_file(bytes((step * number) % 251 for number in range(900))),
         "state.json": json.dumps({"step": step, "position": step * 4}).encode(),
     }

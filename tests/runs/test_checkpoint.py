@@ -17,7 +17,11 @@ def test_what_was_saved_is_read_with_its_facts(tmp_path: Path) -> None:
     save_step(folder, 10, recipe="a", seconds=1.5)
     found = checkpoint.read(folder / "step-000010")
     assert (found.step, found.facts) == (10, {"recipe": "a", "seconds": 1.5})
-    assert contents(found.path).keys() == {"state.json", "adapter.safetensors", "optim.safetensors"}
+    assert contents(found.path).keys() == {
+        "state.json",
+        "adapter_model.safetensors",
+        "optim.safetensors",
+    }
     said = json.loads((found.path / "MANIFEST.json").read_text())
     assert said["files"]["state.json"]["size"] == (found.path / "state.json").stat().st_size
     assert [path.name for path in folder.iterdir()] == ["step-000010"]

@@ -1,61 +1,64 @@
-"""The run folder: whole files, nothing overwritten, best and last kept."""
+"""The run folder: whole files, nothing overwritten, best and newest kept."""
 
 from __future__ import annotations
 
 import errno
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from qtune.errors import OutputError, ResourceError
+from qtune import durable
+from qtune.errors import ModelError, OutputError, ResourceError
 from qtune.runs import RunFolder
+from qtune.runs.folder import space_needed
+from tests.runs.small import files, filler
+
+START = {"recipe_yaml": "model: {}\n", "plan": {"fits": True}, "env": {"qtune": "0"}}
 
 
-def _made(path: Path) -> RunFolder:
+@contextmanager
+def _held(path: Path) -> Iterator[RunFolder]:
     folder = RunFolder(path)
-    folder.create(recipe_yaml="model: {}\n", plan={"fits": True}, env={"qtune": "0"})
-    return folder
+    with folder.held():
+        folder.create(**START)
+        yield folder
 
 
-def _save(step: int) -> object:
-    def save(target: Path) -> None:
-        target.mkdir()
-        (target / "weights").write_text(str(step))
-
-    return save
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    with _held(tmp_path / "run") as made:
+        yield made
 
 
-def _steps(folder: RunFolder) -> list[str]:
-    return sorted(path.name for path in folder.checkpoints.iterdir())
+def _save(folder: RunFolder, step: int, *, newest: int = 1, pinned: tuple[int, ...] = ()) -> None:
+    folder.save_checkpoint(step, filler(step), facts={}, newest=newest, pinned=pinned)
+
+
+def _names(path: Path) -> list[str]:
+    return sorted(item.name for item in path.iterdir())
+
+
+def _steps(folder: RunFolder) -> list[int]:
+    return [int(name.removeprefix("step-")) for name in _names(folder.checkpoints)]
 
 
 def test_what_was_asked_and_decided_is_written(tmp_path: Path) -> None:
-    folder = _made(tmp_path / "runs" / "first")
+    with _held(tmp_path / "runs" / "first") as folder:
+        assert folder.holds_run()
     assert (folder.path / "recipe.yaml").read_text() == "model: {}\n"
     assert json.loads((folder.path / "plan.json").read_text()) == {"fits": True}
-    assert sorted(path.name for path in folder.path.iterdir()) == [
-        "env.json",
-        "log.txt",
-        "plan.json",
-        "recipe.yaml",
-    ]
+    assert _names(folder.path) == ["env.json", "log.txt", "plan.json", "recipe.yaml"]
 
 
-def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
-    _made(tmp_path / "run")
+def test_another_runs_folder_is_refused(folder: RunFolder) -> None:
     with pytest.raises(OutputError, match="not empty"):
-        RunFolder(tmp_path / "run").check()
-
-
-def test_of_two_runs_that_start_at_once_one_gets_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RunFolder, "check", lambda _: None)  # both looked before either wrote
-    _made(tmp_path / "run")
-    with pytest.raises(OutputError, match="just taken"):
-        _made(tmp_path / "run")
-    assert (tmp_path / "run" / "recipe.yaml").is_file()
+        RunFolder(folder.path).check()
+    with pytest.raises(OutputError, match="in use by process"), RunFolder(folder.path).held():
+        pytest.fail("held twice")
 
 
 def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:
@@ -64,6 +67,8 @@ def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):
         RunFolder(tmp_path / "file").check()
+    with pytest.raises(OutputError, match="is a file"), RunFolder(tmp_path / "file").held():
+        pytest.fail("held a file")
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path) -> None:
@@ -72,61 +77,127 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path) ->
         RunFolder(tmp_path / "file" / "run").check()
 
 
-def test_a_folder_that_cannot_be_filled_is_not_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_stays_empty_is_taken_away_with_those_above_it(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "runs" / "deep" / "first").held():
+        assert (tmp_path / "runs" / "deep" / "first").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with RunFolder(tmp_path / "mine").held():
+        pass
+    assert _names(tmp_path) == ["mine"]
+
+
+def test_another_tools_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    folder = RunFolder(tmp_path)
+    with folder.held(), pytest.raises(OutputError, match="not empty"):
+        folder.create(**START)
+    assert (tmp_path / "plan.json").read_text() == "{}"
+    assert _names(tmp_path) == ["plan.json"]
+
+
+def test_a_folder_that_cannot_be_filled_is_not_left_behind(tmp_path: Path) -> None:
+    for failing in ("plan.json", "env.json", "recipe.yaml"):
+
+        def full(_: str, path: Path, failing: str = failing) -> None:
+            if failing in path.name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        told = pytest.raises(ResourceError, match="cannot write the run folder: No space")
+        with told, durable.watching(full), _held(tmp_path / "run"):
+            pytest.fail("written on a full disk")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("last", ["log.txt", "plan.json", "env.json"])
+def test_a_run_killed_before_it_had_begun_is_as_if_it_had_not_been(
+    tmp_path: Path, last: str
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    path = tmp_path / "run"
+    path.mkdir()
+    for name in ("log.txt", "plan.json", "env.json"):
+        (path / name).touch()
+        if name == last:
+            break
+    durable.hidden(path / "env.json", "draft").touch()
+    assert not RunFolder(path).holds_run()
+    with _held(path) as folder:
+        assert folder.holds_run()
+    assert _names(path) == ["env.json", "log.txt", "plan.json", "recipe.yaml"]
 
-    monkeypatch.setattr("qtune.runs.folder.write_json", full)
-    with pytest.raises(ResourceError, match="cannot write the run folder: No space"):
-        _made(tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+
+def test_a_run_that_goes_on_keeps_its_files_and_sweeps_what_a_kill_left(tmp_path: Path) -> None:
+    with _held(tmp_path / "run") as folder:
+        _save(folder, 10)
+    durable.hidden(folder.path / "report.json", "draft").touch()
+    with folder.held():
+        folder.reopen(recipe_yaml="new", plan={}, env={})
+        assert _steps(folder) == [10]
+    assert (folder.path / "recipe.yaml").read_text() == "new"
+    assert not list(folder.path.glob(".*"))
 
 
-def test_a_full_disk_is_told_with_the_checkpoint_that_is_safe(tmp_path: Path) -> None:
-    folder = _made(tmp_path / "run")
-    folder.save_checkpoint(5, _save(5), keep=set())
-    safe = pytest.raises(ResourceError, match=r"No space.*checkpoints/step-000005 is whole")
+def test_a_full_disk_is_told_with_the_checkpoint_that_is_safe(folder: RunFolder) -> None:
+    _save(folder, 5)
+    safe = pytest.raises(ResourceError, match=r"No space.* free .*checkpoints/step-000005 is saved")
     with safe, folder.writing():
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ConnectionError), folder.writing():
         raise ConnectionError
 
 
-def test_best_and_last_are_kept(tmp_path: Path) -> None:
-    folder = _made(tmp_path / "run")
-    folder.save_checkpoint(10, _save(10), keep=set())
-    folder.save_checkpoint(20, _save(20), keep={10})
-    assert _steps(folder) == ["step-000010", "step-000020"]
-    folder.save_checkpoint(30, _save(30), keep={10})
-    assert _steps(folder) == ["step-000010", "step-000030"]
-    folder.save_checkpoint(40, _save(40), keep={40})
-    assert _steps(folder) == ["step-000040"]
+def test_best_and_newest_are_kept(folder: RunFolder) -> None:
+    _save(folder, 10)
+    _save(folder, 20, pinned=(10,))
+    assert _steps(folder) == [10, 20]
+    _save(folder, 30, pinned=(10,))
+    assert _steps(folder) == [10, 30]
+    _save(folder, 40, newest=2)
+    assert _steps(folder) == [30, 40]
 
 
-def test_weights_that_cannot_be_saved_leave_the_old_ones(tmp_path: Path) -> None:
-    folder = _made(tmp_path / "run")
-    folder.save_checkpoint(10, _save(10), keep=set())
+def test_a_damaged_checkpoint_takes_no_sound_ones_place(folder: RunFolder) -> None:
+    for step in (10, 20, 30):
+        _save(folder, step, newest=3)
+    (folder.checkpoint(30) / "state.json").write_text("{}")
+    later = RunFolder(folder.path)
+    later.save_checkpoint(25, filler(25), facts={}, newest=2)
+    assert _steps(folder) == [20, 25]
+
+
+def test_weights_that_cannot_be_saved_leave_the_old_ones(folder: RunFolder) -> None:
+    _save(folder, 10)
 
     def fail(_: Path) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
-        folder.save_checkpoint(20, fail, keep=set())
-    assert _steps(folder) == ["step-000010"]
+    with pytest.raises(ResourceError, match="No space left"):
+        folder.save_checkpoint(20, fail, facts={}, newest=1)
+    assert _steps(folder) == [10]
 
 
-def test_the_result_is_a_copy_of_its_step(tmp_path: Path) -> None:
-    folder = _made(tmp_path / "run")
-    folder.save_checkpoint(10, _save(10), keep=set())
+def test_the_result_is_the_adapter_of_its_step(folder: RunFolder) -> None:
+    _save(folder, 10)
+    _save(folder, 20, newest=2)
     folder.publish(10)
-    assert (folder.adapter / "weights").read_text() == "10"
-    assert [path.name for path in folder.path.glob(".*")] == []
+    folder.publish(20)  # an extended run ends again
+    assert _names(folder.adapter) == ["adapter_model.safetensors"]
+    assert (folder.adapter / "adapter_model.safetensors").read_bytes() == (
+        files(20)["adapter_model.safetensors"]
+    )
+    assert not [path for path in folder.path.glob(".*") if path.name != ".lock"]
 
 
-def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
-    folder = _made(tmp_path / "run")
+def test_a_damaged_result_is_not_published(folder: RunFolder) -> None:
+    _save(folder, 10)
+    path = folder.checkpoint(10) / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors is not what was written"):
+        folder.publish(10)
+    assert not folder.adapter.exists()
+
+
+def test_metrics_are_lines_of_json(folder: RunFolder) -> None:
     folder.append_metrics({"step": 1, "loss": 2.5})
     folder.append_metrics({"step": 2, "loss": 2.25})
     lines = (folder.path / "metrics.jsonl").read_text().splitlines()
@@ -135,16 +206,36 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
         folder.append_metrics({"loss": float("nan")})
 
 
-def test_a_folder_that_could_not_be_claimed_keeps_what_another_put_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_metrics_after_a_checkpoint_are_cut_with_what_a_kill_left(folder: RunFolder) -> None:
+    folder.cut_metrics(5)
+    for step in (1, 2, 3):
+        folder.append_metrics({"step": step})
+    with (folder.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 1')
+    folder.cut_metrics(2)
+    assert (folder.path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_disk_too_small_is_told_before_training(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
+    needed = space_needed(checkpoint=1000, adapter=300, kept=3)
+    assert needed == 4300
+    usage = shutil.disk_usage(folder.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**24 + 4300))
+    folder.require_space(needed)
+    with pytest.raises(ResourceError, match="needs 16781517 bytes of disk, 16781516 are free"):
+        folder.require_space(needed + 1)
+    _save(folder, 10)  # what a run has written it need not write again
+    folder.require_space(needed + 1)
 
-    def taken_and_full() -> None:
-        (folder.path / "other.txt").write_text("another run's")
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "_claim", taken_and_full)
-    with pytest.raises(ResourceError, match="No space left"):
-        folder.create(recipe_yaml="", plan={}, env={})
-    assert (folder.path / "other.txt").read_text() == "another run's"
+def test_rows_of_a_divergence_and_the_report_are_written(folder: RunFolder) -> None:
+    assert folder.read_report() is None
+    folder.write_report({"steps": 3})
+    assert folder.read_report() == {"steps": 3}
+    folder.write_diverged("the loss is nan", rows=("a.jsonl:3",))
+    assert json.loads((folder.path / "diverged.json").read_text()) == {
+        "message": "the loss is nan",
+        "rows": ["a.jsonl:3"],
+    }

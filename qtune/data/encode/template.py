@@ -108,7 +108,8 @@ class Template:
 def starts_with_content(text: str, at: int, content: str) -> int | None:
     """The end of `content` when `text` goes on with it at `at`, as it is or trimmed."""
     for spelling in _spellings(content):
-        if text.startswith(spelling, at):
+        # blanks trimmed to nothing would be found everywhere: `Template.content` proves their place
+        if spelling and text.startswith(spelling, at):
             return at + len(spelling)
     return None
 

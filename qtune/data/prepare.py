@@ -52,9 +52,9 @@ class _Checked:
     split_by: str | None
     skipped: Faults
 
-    def example(self, row: Row) -> Example:
-        """The turns of a row."""
-        return _example(row, self.detected, self.source, self.split_by)
+    def examples(self, row: Row) -> tuple[Example, ...]:
+        """The examples of a row."""
+        return _examples_of(row, self.detected, self.source, self.split_by)
 
 
 def prepare(
@@ -154,7 +154,7 @@ def _check_source(
     for row in read(source, own):
         detected = detected or detect(row, source)
         try:
-            _example(row, detected, source, split_by)
+            _examples_of(row, detected, source, split_by)
             count += 1
         except DataError as error:
             own.add_error(error)
@@ -169,17 +169,18 @@ def _check_source(
     return [] if detected is None else [_Checked(source, detected, count, split_by, own)]
 
 
-def _example(row: Row, detected: Detected, source: SourceSection, split_by: str | None) -> Example:
-    example = detected.format.example(
-        row, columns=detected.columns, prompt_template=source.prompt_template
-    )
+def _examples_of(
+    row: Row, detected: Detected, source: SourceSection, split_by: str | None
+) -> tuple[Example, ...]:
+    examples = detected.format.examples(row, columns=detected.columns, source=source)
     if split_by is None:
-        return example
+        return examples
     if row.values.get(split_by) is None:
         columns = ", ".join(row.values)
         message = f"{split_by}, which data.split_by names, is missing; the columns are {columns}"
         raise DataError(message, place=row.place)
-    return replace(example, group=str(row.values[split_by]))
+    group = str(row.values[split_by])
+    return tuple(replace(example, group=group) for example in examples)
 
 
 def _refuse_empty(rows: Rows, sources: Sequence[SourceSection]) -> None:
@@ -301,24 +302,27 @@ def _encode_source(
     if checked.skipped.count:
         report.skipped = checked.skipped.count
         report.skipped_first = str(checked.skipped.first[0])
-    examples = iter(_examples(checked))
-    while batch := list(islice(examples, _BATCH)):
+    rows = iter(_examples(checked))
+    while batch := list(islice(rows, _BATCH)):
         faults = Faults()
         report.read += len(batch)
+        examples = [example for row in batch for example in row]
+        if len(examples) > len(batch):
+            report.unit = "examples"
         with collection_paused():
-            store.extend(list(encoder.encode(batch, report, faults)), source=number)
+            store.extend(list(encoder.encode(examples, report, faults)), source=number)
         faults.raise_if_any()
         progress.add(len(batch))
     store.stop_ids.update(encoder.stop_ids)
     return report
 
 
-def _examples(checked: _Checked) -> Iterator[Example]:
-    """The examples of a checked source, but for the faulty rows that are to be skipped."""
+def _examples(checked: _Checked) -> Iterator[tuple[Example, ...]]:
+    """The examples of each row of a source, but for the faulty rows that are to be skipped."""
     faults = Faults()
     for row in read(checked.source, faults):
         try:
-            yield checked.example(row)
+            yield checked.examples(row)
         except DataError as error:
             faults.add_error(error)
     if faults.count != checked.skipped.count:

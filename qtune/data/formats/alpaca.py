@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qtune.data.formats.base import Fields, Format
 from qtune.data.row import Turn
 
+if TYPE_CHECKING:
+    from qtune.data.row import Example
 
-def _turns(fields: Fields) -> tuple[Turn, ...]:
+
+def instruction_turns(fields: Fields) -> tuple[Turn, ...]:
+    """The instruction, and its input where there is one."""
     instruction = Turn("instruction", fields.text("instruction", may_be_empty=False))
-    answer = Turn("assistant", fields.text("output", may_be_empty=False), train=True)
     given = fields.optional_text("input")
-    return (instruction, Turn("input", given), answer) if given else (instruction, answer)
+    return (instruction, Turn("input", given)) if given else (instruction,)
+
+
+def _read(fields: Fields) -> tuple[Example, ...]:
+    asked = instruction_turns(fields)
+    answer = Turn("assistant", fields.text("output", may_be_empty=False), train=True)
+    return (fields.example(*asked, answer),)
 
 
 ALPACA = Format(
@@ -18,5 +29,5 @@ ALPACA = Format(
     required=("instruction", "output"),
     optional=("input",),
     layout="instruction",
-    turns=_turns,
+    read=_read,
 )

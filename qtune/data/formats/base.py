@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from qtune.data.readers.jsonl import json_kind
 from qtune.data.row import Example, Row, Turn
@@ -12,13 +12,20 @@ from qtune.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from qtune.recipe.sections import SourceSection
+
+Purpose = Literal["supervised", "preference", "unpaired"]
+
 
 class Fields:
     """The fields of one row; what is missing or of the wrong type is a `DataError`."""
 
-    def __init__(self, row: Row, columns: Mapping[str, str], prompt_template: str | None) -> None:
+    def __init__(
+        self, row: Row, columns: Mapping[str, str], source: SourceSection, layout: str
+    ) -> None:
         self.row = row
-        self.prompt_template = prompt_template
+        self.source = source
+        self.layout = layout
         self._columns = columns
 
     def column(self, field: str) -> str:
@@ -36,20 +43,32 @@ class Fields:
         except KeyError:
             raise self.fault(field, "missing") from None
 
+    def optional(self, field: str) -> Any:
+        """Whatever stands in a field, None when the row has no such column."""
+        return self.row.values.get(self.column(field))
+
     def text(self, field: str, *, may_be_empty: bool = True) -> str:
         """The text in a field."""
         return self.checked(field, self.value(field), may_be_empty=may_be_empty)
 
     def optional_text(self, field: str) -> str:
         """The text in a field that may be absent or null, which count as empty."""
-        value = self.row.values.get(self.column(field))
+        value = self.optional(field)
         return "" if value is None else self.checked(field, value)
+
+    def filled_list(self, field: str, *, of: str) -> list[Any]:
+        """The list in a field, which must not be empty; `of` says what it is a list of."""
+        items = self.value(field)
+        if not isinstance(items, list):
+            raise self.fault(field, f"is {json_kind(items)}, a list of {of} is needed")
+        if not items:
+            raise self.fault(field, "is empty")
+        return items
 
     def checked(self, field: str, value: Any, *, may_be_empty: bool = True, at: str = "") -> str:
         """`value` as text that can be encoded; `at` says where in the field it stands."""
         if not isinstance(value, str):
-            kind = "null" if value is None else json_kind(value)
-            raise self.fault(field, f"{at}is {kind}, text is needed")
+            raise self.fault(field, f"{at}is {json_kind(value)}, text is needed")
         if not value.isascii():
             try:
                 value.encode()
@@ -60,20 +79,38 @@ class Fields:
             raise self.fault(field, f"{at}is empty")
         return value
 
+    def example(self, *turns: Turn, part: str = "", tools: tuple[Any, ...] = ()) -> Example:
+        """An example of this row."""
+        return Example(self.row.file, self.row.number, turns, part=part, tools=tools)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How the rows of one kind become turns, and which layout writes the turns as text."""
+    """How the rows of one kind become examples, and which layout writes their turns as text.
+
+    `prompt`: the prompt_template that stands for the fields `prompted` when the source has none
+    of its own; a format without `prompted` fields takes no prompt_template. `layout_of`: the
+    layout of a source whose rows come in several shapes, told by the first.
+    """
 
     name: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     layout: str
-    turns: Callable[[Fields], tuple[Turn, ...]]
+    purpose: Purpose = "supervised"
+    prompted: tuple[str, ...] = ()
+    prompt: str | None = None
+    layout_of: Callable[[Fields], str] | None = None
+    read: Callable[[Fields], tuple[Example, ...]]
 
-    def example(
-        self, row: Row, *, columns: Mapping[str, str], prompt_template: str | None = None
-    ) -> Example:
-        """The turns of a row; `DataError` with file:line and field when it has none."""
-        turns = self.turns(Fields(row, columns, prompt_template))
-        return Example(row.file, row.number, turns)
+    def settled(self, row: Row, columns: Mapping[str, str], source: SourceSection) -> Format:
+        """The format with the layout that the first row of a source calls for."""
+        if self.layout_of is None:
+            return self
+        return replace(self, layout=self.layout_of(Fields(row, columns, source, self.layout)))
+
+    def examples(
+        self, row: Row, *, columns: Mapping[str, str], source: SourceSection
+    ) -> tuple[Example, ...]:
+        """The examples of a row; `DataError` with file:line and field when it has none."""
+        return self.read(Fields(row, columns, source, self.layout))

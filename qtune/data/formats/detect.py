@@ -77,7 +77,7 @@ def _named(row: Row, source: SourceSection, name: str, why: str) -> Detected:
     if missing:
         wanted = [columns.get(field, field) for field in missing]
         raise _no_columns(row, f"{_listed(wanted)} for {name}", wanted)
-    return Detected(chosen, columns, why)
+    return Detected(chosen.settled(row, columns, source), columns, why)
 
 
 def _from_columns(row: Row, source: SourceSection) -> Detected:
@@ -105,7 +105,8 @@ def _from_columns(row: Row, source: SourceSection) -> Detected:
                 place=source.path,
                 hint="name the format, or remove the field",
             )
-    return Detected(FORMATS[name], columns, f"auto: {why}")
+    chosen: Format = FORMATS[name]
+    return Detected(chosen.settled(row, columns, source), columns, f"auto: {why}")
 
 
 Reading = tuple[str, dict[str, str], str]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from string import Formatter
+from typing import TYPE_CHECKING
 
 from qtune.data.formats.base import Fields, Format
 from qtune.data.row import Turn
 from qtune.errors import UsageError
+
+if TYPE_CHECKING:
+    from qtune.data.row import Example
 
 
 def places(template: str) -> list[str]:
@@ -25,16 +29,7 @@ def places(template: str) -> list[str]:
     return names
 
 
-def _turns(fields: Fields) -> tuple[Turn, ...]:
-    if fields.prompt_template is None:
-        prompt = fields.text("prompt")
-    else:
-        prompt = _filled(fields, fields.prompt_template)
-    completion = fields.text("completion", may_be_empty=False)
-    return (Turn("prompt", prompt), Turn("completion", completion, train=True))
-
-
-def _filled(fields: Fields, template: str) -> str:
+def prompt_of(fields: Fields, template: str) -> str:
     """The template with the row's columns in it; numbers are written out."""
     pieces: list[str] = []
     for text, name, _, _ in Formatter().parse(template):
@@ -46,9 +41,17 @@ def _filled(fields: Fields, template: str) -> str:
     return "".join(pieces)
 
 
+def _read(fields: Fields) -> tuple[Example, ...]:
+    template = fields.source.prompt_template
+    prompt = fields.text("prompt") if template is None else prompt_of(fields, template)
+    completion = fields.text("completion", may_be_empty=False)
+    return (fields.example(Turn("prompt", prompt), Turn("completion", completion, train=True)),)
+
+
 PROMPT_COMPLETION = Format(
     name="prompt-completion",
     required=("prompt", "completion"),
     layout="completion",
-    turns=_turns,
+    prompted=("prompt",),
+    read=_read,
 )

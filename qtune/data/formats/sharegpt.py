@@ -8,7 +8,7 @@ from qtune.data.formats.base import Fields, Format
 from qtune.data.formats.conversation import read_turns
 
 if TYPE_CHECKING:
-    from qtune.data.row import Turn
+    from qtune.data.row import Example
 
 ROLES = {
     **dict.fromkeys(("human", "user", "prompter", "question"), "user"),
@@ -20,8 +20,9 @@ ROLES = {
 }
 
 
-def _turns(fields: Fields) -> tuple[Turn, ...]:
-    return read_turns(fields, "conversations", role_key="from", text_key="value", roles=ROLES)
+def _read(fields: Fields) -> tuple[Example, ...]:
+    turns = read_turns(fields, "conversations", role_key="from", text_key="value", roles=ROLES)
+    return (fields.example(*turns),)
 
 
-SHAREGPT = Format(name="sharegpt", required=("conversations",), layout="chat", turns=_turns)
+SHAREGPT = Format(name="sharegpt", required=("conversations",), layout="chat", read=_read)

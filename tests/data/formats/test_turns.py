@@ -8,11 +8,14 @@ import pytest
 
 from qtune.data.formats import FORMATS
 from qtune.data.row import Row, Turn
+from qtune.recipe.sections import SourceSection
 
 
 def turns(name: str, values: dict[str, Any], **keys: Any) -> tuple[Turn, ...]:
-    keys.setdefault("columns", {})
-    return FORMATS[name].example(Row("f", 1, values), **keys).turns
+    source = SourceSection(path="f", **keys)
+    (example,) = FORMATS[name].examples(Row("f", 1, values), columns={}, source=source)
+    turns: tuple[Turn, ...] = example.turns
+    return turns
 
 
 def test_alpaca_with_and_without_input() -> None:

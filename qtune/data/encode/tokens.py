@@ -34,6 +34,7 @@ class Tokens:
         self.bos_text: str = str(tokenizer.bos_token or "")
         self.adds_bos = self.bos is not None and _adds(tokenizer, self.bos)
         self.special = _pattern(tokenizer)
+        self._backend = _backend(tokenizer)
         self._guard = self._guard_ids()
 
     def typed(self, text: str) -> int:
@@ -69,6 +70,10 @@ class Tokens:
     def _call(self, texts: list[str], *, plain: bool) -> list[list[int]]:
         if not texts:
             return []
+        if self._backend is not None:
+            self._backend.encode_special_tokens = plain
+            fast = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [encoding.ids for encoding in fast]
         encoded = self.tokenizer(
             texts,
             add_special_tokens=False,
@@ -85,6 +90,25 @@ class Tokens:
         letter = self._call(["a"], plain=True)[0]
         first = str(self.tokenizer.convert_ids_to_tokens(letter)[0]) if letter else ""
         return self._call([_GUARD], plain=True)[0] if first.startswith(("▁", "Ġ")) else []
+
+
+def _backend(tokenizer: Any) -> Any:
+    """The Rust tokenizer, asked without the offsets that nothing here needs: a third of the time.
+
+    None for a tokenizer that puts something of its own in between.
+    """
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    kind = type(tokenizer)
+    own = (
+        getattr(kind, "__call__", None) is not PreTrainedTokenizerBase.__call__  # noqa: B004
+        or getattr(kind, "_encode_plus", None) is not PreTrainedTokenizerFast._encode_plus
+    )
+    backend = None if own else tokenizer.backend_tokenizer
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return backend
 
 
 def _own(segment: Segment, ids: list[int]) -> list[int]:

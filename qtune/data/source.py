@@ -1,45 +1,44 @@
-"""From a source of the recipe to its rows: local file or hub, and which reader."""
+"""From a source of the recipe to its rows: local files or hub, and which reader."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtune.data.faults import Faults
 from qtune.data.readers import hub
-from qtune.errors import DataError, UsageError
+from qtune.data.readers.document import delimiter_of
+from qtune.errors import UsageError
+from qtune.recipe.kinds import HUB, idle_keys
+from qtune.recipe.sources import Found, find, shown
 from qtune.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-    from qtune.data.faults import Faults
     from qtune.data.row import Row
     from qtune.recipe.sections import SourceSection
 
 READERS = Registry(
     "kind of data file",
     {
-        ".json": "qtune.data.readers.json_list:read",
-        ".jsonl": "qtune.data.readers.jsonl:read",
-        ".ndjson": "qtune.data.readers.jsonl:read",
-        ".csv": "qtune.data.readers.table:read_csv",
-        ".tsv": "qtune.data.readers.table:read_tsv",
-        ".txt": "qtune.data.readers.document:read",
-        ".parquet": "qtune.data.readers.parquet:read",
+        "json": "qtune.data.readers.json_list:read",
+        "jsonl": "qtune.data.readers.jsonl:read",
+        "csv": "qtune.data.readers.table:read_csv",
+        "tsv": "qtune.data.readers.table:read_tsv",
+        "txt": "qtune.data.readers.document:read",
+        "parquet": "qtune.data.readers.parquet:read",
+        "arrow": "qtune.data.readers.arrow:read",
     },
 )
-_TABLES = {".csv", ".tsv", ".txt"}
 
 
 def read(source: SourceSection, faults: Faults) -> Iterator[Row]:
     """Stream the rows of a source; faults of single rows are recorded, others are `DataError`."""
-    path = local_path(source)
-    kind = _kind(path) if path else ""
-    _refuse_unused(source, kind)
-    local = path is not None
-    rows = READERS[kind](path, label(source), source, faults) if local else hub.read(source)
+    found = find(source)
+    _refuse_unused(source, found)
+    rows = hub.read(source) if found is None else _part(found, source, faults)
     return itertools.islice(rows, source.max_rows)
 
 
@@ -52,63 +51,57 @@ def first_rows(sources: Iterable[SourceSection], count: int) -> tuple[SourceSect
 
 
 def label(source: SourceSection) -> str:
-    """What messages call the source: the path below the working directory, or the file's name."""
-    path = local_path(source)
-    if path is None:
-        return f"{source.path}[{source.split}]"
-    absolute, here = path.absolute(), Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else path.name
+    """What messages call the source: its path below the working directory or from its root on,
+    with the split where that is not the whole of train."""
+    found = find(source)
+    part = "" if found and source.split == "train" else f"[{source.split}]"
+    if found is None:
+        return f"{source.path}{part}"
+    name = shown(found.root, found.root)
+    return f"{name}{part}" if len(found.paths) == 1 else f"{name} ({len(found.paths)} files){part}"
 
 
-def local_path(source: SourceSection) -> Path | None:
-    """The local file that a source names, or None for a hub id; `DataError` when it is missing."""
-    path = Path(source.path).expanduser()
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise DataError("is a folder; a file is needed", place=source.path, hint=_offer(path))
-    said_local = source.path.startswith(("/", "./", "../", "~"))
-    if said_local or _suffix(path) in READERS or path.is_absolute():
-        raise DataError("no such file", place=source.path, hint=_nearest(path))
-    return None
+def local_files(source: SourceSection) -> dict[str, Path] | None:
+    """The local files of a source by their labels, in order; None for a hub id."""
+    found = find(source)
+    return None if found is None else dict(zip(found.labels(), found.paths, strict=True))
 
 
-def _suffix(path: Path) -> str:
-    """The kind of a file by its name, with .gz taken off."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+def manner(source: SourceSection) -> str:
+    """How the rows were told apart, where the reader chose it; empty elsewhere."""
+    found = find(source)
+    if found is None or found.kind != "txt":
+        return ""
+    first = found.paths[0]
+    delimiter = delimiter_of(first, first.name, source)
+    if source.delimiter or source.column_names or delimiter is None:
+        return ""
+    return f"each of the first lines has one {delimiter!r}, so lines are rows"
 
 
-def _kind(path: Path) -> str:
-    suffix = _suffix(path)
-    if suffix in READERS and not (suffix == ".parquet" and path.suffix.lower() == ".gz"):
-        return suffix
-    raise DataError(
-        f"unknown kind of file {suffix or path.name!r}",
-        place=path.name,
-        hint=f"known: {', '.join(READERS)}, text kinds also as .gz",
-    )
+def _part(found: Found, source: SourceSection, faults: Faults) -> Iterator[Row]:
+    """The rows that the split of a local source takes."""
+    split = found.split
+    own = source.model_copy(update={"split": "train" if found.picked else split.name})
+    if split.whole:
+        return _all(found, own, faults)
+    if not split.relative:
+        stop = None if split.stop is None else max(split.start or 0, split.stop)
+        return itertools.islice(_all(found, own, faults), split.start or 0, stop)
+    total = sum(1 for _ in _all(found, own, Faults()))
+    return itertools.islice(_all(found, own, faults), *split.bounds(total))
 
 
-def _refuse_unused(source: SourceSection, kind: str) -> None:
+def _all(found: Found, source: SourceSection, faults: Faults) -> Iterator[Row]:
+    reader = READERS[found.kind]
+    for path, name in zip(found.paths, found.labels(), strict=True):
+        yield from reader(path, name, source, faults)
+
+
+def _refuse_unused(source: SourceSection, found: Found | None) -> None:
     """A key that this kind of source never reads is a mistake, not a wish to pass over."""
-    unused = ["config", "revision"] if kind else []
-    unused += [] if kind in _TABLES else ["delimiter", "column_names"]
-    for key in unused:
-        if getattr(source, key):
-            what = f"a {kind} file" if kind else "a hub data set"
+    for key, _ in idle_keys(source, HUB if found is None else found.kind):
+        unset = type(source).model_fields[key].get_default(call_default_factory=True)
+        if getattr(source, key) != unset and not (key == "split" and found and found.picked):
+            what = f"a .{found.kind} file" if found else "a hub data set"
             raise UsageError(f"{key} has no effect on {what}", place=source.path, hint="remove it")
-
-
-def _nearest(path: Path) -> str:
-    """The files beside a missing one that are called something like it."""
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent} either"
-    names = [entry.name for entry in path.parent.iterdir()]
-    close = difflib.get_close_matches(path.name, names, n=2)
-    return f"did you mean {' or '.join(close)}?" if close else "paths are relative to the recipe"
-
-
-def _offer(folder: Path) -> str:
-    files = sorted(entry.name for entry in folder.iterdir() if _suffix(entry) in READERS)
-    return f"it holds {', '.join(files[:5])}" if files else "it holds no data file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from qtune.recipe.files import exists, expand
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qtune.recipe.layers import Settings
     from qtune.recipe.node import Node
 
@@ -34,6 +37,11 @@ def is_local(text: str) -> bool:
     return Path(text).is_absolute()
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a path has the signs of a glob, which no hub id has."""
+    return glob.has_magic(text)
+
+
 def portable(value: Any) -> Any:
     """The value with every absolute path cut down to its last part: folders are of one machine."""
     if isinstance(value, dict):
@@ -54,15 +62,16 @@ def _sources(node: Node) -> Node:
 def _source(item: Node) -> Node:
     if not isinstance(item.value, dict) or "path" not in item.value:
         return item
-    return replace(item, value={**item.value, "path": _local(item.value["path"])})
+    return replace(item, value={**item.value, "path": _local(item.value["path"], or_if=is_pattern)})
 
 
-def _local(node: Node) -> Node:
+def _local(node: Node, *, or_if: Callable[[str], bool] = lambda _: False) -> Node:
+    """The absolute path of what is marked as local, exists, or is local by `or_if`."""
     text = node.value
     if not isinstance(text, str) or not text:
         return node
     path = node.source.folder / expand(text)
-    if text in (".", "..") or text.startswith(_MARKS) or exists(path):
+    if text in (".", "..") or text.startswith(_MARKS) or exists(path) or or_if(text):
         return replace(node, value=os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
     return node
 

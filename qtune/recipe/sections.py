@@ -45,10 +45,11 @@ class QuantizationSection(Section):
 
 
 class SourceSection(Section):
-    """One file, folder or hub data set."""
+    """One file, some files, or a hub data set."""
 
     path: str = Field(min_length=1)
-    """A json, jsonl, csv, tsv, parquet or txt file, or a Hugging Face data set id."""
+    """A json, jsonl, csv, tsv, txt, parquet or arrow file, a folder or a glob of such files, or a
+    Hugging Face data set id."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "text"] = "auto"
     """How a row becomes turns; auto reads it off the columns and says so."""
     columns: dict[str, str] = {}
@@ -56,13 +57,14 @@ class SourceSection(Section):
     prompt_template: str | None = None
     """Text of the prompt with {column} places, for prompt-completion rows."""
     column_names: Names = ()
-    """Names of the columns of a csv, tsv or txt file without a header."""
+    """Names of the columns of a csv, tsv or txt file without a header, or of the items of rows that
+    are lists in json and jsonl."""
     delimiter: str | None = None
     """What separates the columns of a csv, tsv or txt file."""
     config: str | None = None
     """Configuration of a hub data set."""
     split: str = "train"
-    """Split of a hub data set, such as train[:5%]."""
+    """Split of a hub data set, a folder or a json object, or a part of it such as train[:5%]."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
     max_rows: int | None = Field(default=None, ge=1)

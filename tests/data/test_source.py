@@ -17,7 +17,7 @@ from tests.tiny import tiny_tokenizer
 
 def test_a_missing_file_offers_the_nearest_names(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", [{}])
-    with pytest.raises(DataError, match=r"no such file \(did you mean train\.jsonl\?\)"):
+    with pytest.raises(DataError, match=r"no such file or folder \(did you mean train\.jsonl\?\)"):
         read_rows(tmp_path / "trian.jsonl")
 
 
@@ -26,17 +26,21 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
         read_rows(tmp_path / "nowhere" / "train.jsonl")
 
 
-def test_a_folder_is_no_file_and_says_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    write_jsonl(tmp_path / "data" / "train.jsonl", [{}])
-    with pytest.raises(DataError, match=r"is a folder.*it holds train\.jsonl"):
-        read_rows(tmp_path / "data")
-
-
-def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
-    (tmp_path / "f.xlsx").write_text("x")
-    with pytest.raises(DataError, match=r"unknown kind of file '\.xlsx'.*\.parquet"):
-        read_rows(tmp_path / "f.xlsx")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("f.xlsx", "write its table as csv"),
+        ("f.zip", "unpack it"),
+        ("f.jsonl.zst", "pack it with gzip"),
+        ("f.xml", "write its rows as jsonl"),
+        ("f.parquet.gz", r"known: .*\.parquet"),
+        ("f.bin", r"known: .*\.jsonl"),
+    ],
+)
+def test_an_unknown_kind_says_what_to_do(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_text("x")
+    with pytest.raises(DataError, match=rf"unknown kind of file .*{advice}"):
+        read_rows(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["f.jsonl", "f.json", "f.csv", "f.txt"])

@@ -1,18 +1,18 @@
-"""A JSON list of objects, or an object that holds one list, read element by element.
-
-The text of the file is in memory, its parsed rows are not.
-"""
+"""A JSON list of rows, or an object that holds such lists by split, read element by element."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from qtune.data.readers import jsonl
-from qtune.data.readers.jsonl import json_kind
-from qtune.data.readers.opening import whole_text
+from qtune.data.readers.json_scan import Scanner
+from qtune.data.readers.jsonl import row_of
+from qtune.data.readers.opening import text_pieces
 from qtune.data.row import Row
 from qtune.errors import DataError
+from qtune.recipe.splits import list_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,136 +21,121 @@ if TYPE_CHECKING:
     from qtune.data.faults import Faults
     from qtune.recipe.sections import SourceSection
 
-_WHITE = " \t\r\n"
+_LONGEST_LINE = 1 << 24
 
 
 def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Iterator[Row]:
     """The rows of a .json file, numbered by line; one that holds JSON Lines is read as such."""
     try:
-        text = whole_text(path, label)
-        if _is_json_lines(text):
+        if _is_json_lines(path, label):
+            _refuse_split(source, label, "JSON Lines")
             yield from jsonl.read(path, label, source, faults)
             return
-        yield from _rows(_Scanner(text, label), faults)
+        scan = Scanner(text_pieces(path, label), label)
+        start = scan.peek()
+        if start == "[":
+            _refuse_split(source, label, "a list")
+            yield from _elements(scan, source, faults)
+            _end(scan)
+        elif start == "{":
+            yield from _of_object(path, scan, source, faults)
+        elif start:
+            raise DataError("a list of objects is needed", place=scan.place())
     except DataError as error:
         faults.add_error(error)
 
 
-class _Scanner:
-    """A place in a JSON text that moves forward and knows its line."""
-
-    def __init__(self, text: str, label: str) -> None:
-        self.text = text
-        self.label = label
-        self.at = 0
-        self._line = 1
-        self._counted = 0
-        self._decode = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is not white, or nothing at the end."""
-        while self.at < len(self.text) and self.text[self.at] in _WHITE:
-            self.at += 1
-        return self.text[self.at : self.at + 1]
-
-    def expect(self, wanted: str) -> str:
-        """Step over one of the wanted characters; `DataError` on any other."""
-        found = self.peek()
-        if not found or found not in wanted:
-            what = f"found {found!r}" if found else "the file is cut"
-            choice = " or ".join(repr(character) for character in wanted)
-            raise DataError(f"not valid JSON: {choice} expected, {what}", place=self.place())
-        self.at += 1
-        return found
-
-    def value(self) -> Any:
-        """The next JSON value; `DataError` with its line when it is malformed."""
-        self.peek()
-        try:
-            value, self.at = self._decode(self.text, self.at)
-        except json.JSONDecodeError as error:
-            if error.pos >= len(self.text.rstrip()) or error.msg.startswith("Unterminated"):
-                error.msg = f"the file is cut ({error.msg})"
-            message = f"not valid JSON: {error.msg} at column {error.colno}"
-            raise DataError(message, place=f"{self.label}:{error.lineno}") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"not valid JSON: {error}", place=self.place()) from None
-        return value
-
-    def line(self) -> int:
-        """The line of the next value, 1-based."""
-        self.peek()
-        self._line += self.text.count("\n", self._counted, self.at)
-        self._counted = self.at
-        return self._line
-
-    def place(self) -> str:
-        """file:line of the next value."""
-        return f"{self.label}:{self.line()}"
-
-
-def _is_json_lines(text: str) -> bool:
+def _is_json_lines(path: Path, label: str) -> bool:
     """A first line that is a whole object, with more below it."""
-    first, _, rest = text.lstrip().partition("\n")
-    if not first.startswith("{") or not rest.strip():
-        return False
+    head = ""
+    with closing(text_pieces(path, label)) as pieces:
+        for piece in pieces:
+            head = (head + piece).lstrip()
+            first, _, rest = head.partition("\n")
+            if rest.strip() or (head and head[0] != "{") or len(head) > _LONGEST_LINE:
+                break
+        else:
+            return False
     try:
-        return isinstance(json.loads(first), dict)
+        return bool(rest.strip()) and isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _rows(scan: _Scanner, faults: Faults) -> Iterator[Row]:
-    start = scan.peek()
-    if not start:
-        return
-    if start == "[":
-        yield from _elements(scan, faults)
-    elif start == "{":
-        yield from _only_list(scan, faults)
-    else:
-        raise DataError("a list of objects is needed", place=scan.place())
-    if scan.peek():
-        raise DataError("not valid JSON: more text after the end", place=scan.place())
+def _refuse_split(source: SourceSection, label: str, what: str) -> None:
+    if source.split != "train":
+        message = f"split {source.split!r} is asked for, and the file is {what} without splits"
+        raise DataError(message, place=label, hint="remove split")
 
 
-def _elements(scan: _Scanner, faults: Faults) -> Iterator[Row]:
+def _elements(scan: Scanner, source: SourceSection, faults: Faults) -> Iterator[Row]:
     """The elements of a list; a piece of text counts as a row with the column `text`."""
     scan.expect("[")
     if scan.peek() == "]":
-        scan.at += 1
+        scan.expect("]")
         return
     while True:
         number = scan.line()
         value = scan.value()
-        if isinstance(value, str):
+        if isinstance(value, str) and not source.column_names:
             value = {"text": value}
-        if isinstance(value, dict):
-            yield Row(scan.label, number, value)
-        else:
-            message = f"an object is needed, found {json_kind(value)}"
-            faults.add(message, place=f"{scan.label}:{number}")
+        try:
+            yield Row(
+                scan.label, number, row_of(value, source.column_names, f"{scan.label}:{number}")
+            )
+        except DataError as error:
+            faults.add_error(error)
         if scan.expect(",]") == "]":
             return
 
 
-def _only_list(scan: _Scanner, faults: Faults) -> Iterator[Row]:
-    """The elements of the one list that an object holds beside plain values."""
-    scan.expect("{")
+def _of_object(path: Path, scan: Scanner, source: SourceSection, faults: Faults) -> Iterator[Row]:
+    """The list of the split; without one of that name, the only list that there is."""
     found: list[str] = []
-    while scan.peek() != "}" or found:
-        place = scan.place()
-        key = scan.value()
-        scan.expect(":")
-        if scan.peek() == "[":
-            found.append(str(key))
-            if len(found) > 1:
-                message = f"an object with one list is needed, found {', '.join(found)}"
-                raise DataError(message, place=place, hint="keep one list a file")
-            yield from _elements(scan, faults)
-        else:
-            scan.value()
-        if scan.expect(",}") == "}":
-            break
+    yield from _list(scan, source.split, source, faults, found)
     if not found:
         raise DataError("a list of objects is needed, found one object", place=f"{scan.label}:1")
+    name = list_of(source.split, found, place=scan.label)
+    if name != source.split:
+        again = Scanner(text_pieces(path, scan.label), scan.label)
+        yield from _list(again, name, source, faults, [])
+
+
+def _list(
+    scan: Scanner, name: str, source: SourceSection, faults: Faults, found: list[str]
+) -> Iterator[Row]:
+    """The elements of one list of an object; the names of all its lists go to `found`."""
+    scan.expect("{")
+    while scan.peek() != "}" or found:
+        key = str(scan.value())
+        scan.expect(":")
+        if scan.peek() != "[":
+            scan.value()
+        elif key == name:
+            found.append(key)
+            yield from _elements(scan, source, faults)
+        else:
+            found.append(key)
+            _pass_over(scan)
+        if scan.expect(",}") == "}":
+            break
+    else:
+        scan.expect("}")
+    _end(scan)
+
+
+def _pass_over(scan: Scanner) -> None:
+    """Step over a list without holding it."""
+    scan.expect("[")
+    if scan.peek() == "]":
+        scan.expect("]")
+        return
+    while True:
+        scan.value()
+        if scan.expect(",]") == "]":
+            return
+
+
+def _end(scan: Scanner) -> None:
+    if scan.peek():
+        raise DataError("not valid JSON: more text after the end", place=scan.place())

@@ -16,13 +16,14 @@ from qtune.cli.data_commands import data
 from qtune.cli.eval_command import evaluate
 from qtune.cli.generate_command import chat, generate
 from qtune.cli.merge_command import merge
-from qtune.cli.output import drop_rest, news, print_error
+from qtune.cli.output import drop_rest, news, print_error, print_json_error
 from qtune.cli.plan_command import plan
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.train_command import train
-from qtune.errors import STOP_SIGNALS, ExitCode, QtuneError, ResourceError
+from qtune.errors import STOP_SIGNALS, ExitCode, Fault, QtuneError, ResourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
 app = typer.Typer(
@@ -78,22 +79,43 @@ def main() -> NoReturn:
 def run_app(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors become lines on stderr, not tracebacks."""
     _listen()
+    as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
         _run_and_flush(arguments)
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
+        return _left(exit_, as_json=as_json)
     except QtuneError as error:
-        print_error(error)
-        return int(error.code)
+        return _refused(error, as_json=as_json)
     except _Signalled as signalled:
         news().print("stopped")
-        return int(signalled.code)
+        return _answer(signalled.code, [Fault(message="stopped")], as_json=as_json)
     except BrokenPipeError:
         drop_rest(sys.stdout)  # `qtune show --json | head`: the reader has seen enough
         return int(ExitCode.DONE)
     except Exception as error:
-        return _bug(error)
+        return _bug(error, as_json=as_json)
     return int(ExitCode.DONE)
+
+
+def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
+    """The code of a failure; under --json the failure is the one object on stdout."""
+    if as_json:
+        print_json_error(code, faults)
+    return int(code)
+
+
+def _left(exit_: SystemExit, *, as_json: bool) -> int:
+    """A command that chose its exit code, or a command line that Typer refused and told of."""
+    code = exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
+    refusal = getattr(exit_.__context__, "format_message", None)
+    if refusal is not None:
+        _answer(ExitCode.USAGE, [Fault(message=str(refusal()))], as_json=as_json)
+    return code
+
+
+def _refused(error: QtuneError, *, as_json: bool) -> int:
+    print_error(error)
+    return _answer(error.code, error.faults, as_json=as_json)
 
 
 def _run_and_flush(arguments: list[str] | None) -> None:
@@ -111,14 +133,14 @@ def _listen() -> None:
         signal.signal(number, receive)
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: Exception, *, as_json: bool) -> int:
     known = _resource_error(error)
     if known is not None:
-        print_error(known)
-        return int(known.code)
+        return _refused(known, as_json=as_json)
     traceback.print_exception(error)
     news().print("this is a bug in qtune; please report the lines above", style="bold red")
-    return int(ExitCode.BUG)
+    fault = Fault(message=f"{type(error).__name__}: {error}")
+    return _answer(ExitCode.BUG, [fault], as_json=as_json)
 
 
 def _resource_error(error: Exception) -> ResourceError | None:

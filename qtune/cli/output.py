@@ -10,7 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from qtune.errors import QtuneError
+    from collections.abc import Sequence
+
+    from qtune.errors import ExitCode, Fault, QtuneError
 
 
 class _Console(Console):
@@ -39,6 +41,15 @@ def news() -> Console:
 def print_json(value: Any) -> None:
     """The one JSON object of a command under --json."""
     print_text(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_json_error(code: ExitCode, faults: Sequence[Fault]) -> None:
+    """The one JSON object of a command that failed under --json; its kind is that of its code."""
+    told = [
+        {"message": fault.message, "place": fault.place, "hint": fault.hint} for fault in faults
+    ]
+    error = {"kind": code.name.lower(), "faults": told}
+    print_json({"error": error, "exit_code": int(code)})
 
 
 def print_text(text: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qtune.cli.options import AsJson, Overrides
-from qtune.cli.output import print_json, results
+from qtune.cli.output import print_error, print_json, results
+from qtune.errors import ResourceError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +41,11 @@ def plan(
         print_json(planned.to_dict())
     else:
         show(planned)
-    planned.plan.check()
+    try:
+        planned.plan.check()
+    except ResourceError as error:  # the plan itself is the answer
+        print_error(error)
+        raise typer.Exit(error.code) from None
 
 
 def show(planned: Planned) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -27,14 +28,14 @@ def _signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def _run_failing(monkeypatch: pytest.MonkeyPatch, fault: Any) -> int:
+def _run_failing(monkeypatch: pytest.MonkeyPatch, fault: Any, *arguments: str) -> int:
     def fail(**_: Any) -> None:
         if isinstance(fault, signal.Signals):
             signal.raise_signal(fault)
         raise fault
 
     monkeypatch.setattr(app, "app", fail)
-    return app.run_app([])
+    return app.run_app([*arguments])
 
 
 class OutOfMemoryError(RuntimeError):
@@ -74,6 +75,49 @@ def test_several_faults_are_several_lines(
     faults = [Fault(message="one", place="a:1"), Fault(message="[two]", place="a:2")]
     assert _run_failing(monkeypatch, DataError.of(faults)) == 3
     assert capfd.readouterr().err.splitlines() == ["error: a:1: one", "error: a:2: [two]"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "kind"),
+    [
+        (DataError("no rows", place="a.jsonl:1", hint="add some"), 3, "data"),
+        (CheckError("differs"), 9, "check_failed"),
+        (OSError(errno.ENOSPC, "full", "run/x"), 5, "resources"),
+        (ZeroDivisionError("of ours"), 1, "bug"),
+        (signal.SIGTERM, 143, "terminated"),
+    ],
+)
+def test_under_json_a_fault_is_one_object(
+    fault: Any,
+    code: int,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert _run_failing(monkeypatch, fault, "--json") == code
+    said = capfd.readouterr()
+    told = json.loads(said.out)
+    assert (told["exit_code"], told["error"]["kind"]) == (code, kind)
+    assert all(one["message"] for one in told["error"]["faults"])
+    assert said.err  # people are told all the same
+    if kind == "data":
+        assert told["error"]["faults"] == [
+            {"message": "no rows", "place": "a.jsonl:1", "hint": "add some"}
+        ]
+
+
+def test_under_json_a_faulty_command_line_is_one_object(capfd: pytest.CaptureFixture[str]) -> None:
+    assert app.run_app(["plan", "--json", "--nope"]) == 2
+    said = capfd.readouterr()
+    assert "--nope" in json.loads(said.out)["error"]["faults"][0]["message"]
+    assert "--nope" in said.err
+
+
+def test_a_plan_that_does_not_fit_is_still_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    assert app.run_app(["plan", "quickstart", "--gpu", "1MB", "--json"]) == 5
+    said = capfd.readouterr()
+    assert json.loads(said.out)["recipe"] == "quickstart"
+    assert said.err.startswith("error: ")
 
 
 def test_a_bug_shows_its_traceback(

@@ -26,7 +26,9 @@ class ExitCode(IntEnum):
     RESOURCES = 5
     DIVERGED = 6
     OUTPUT_IN_USE = 7
+    RESUME_REFUSED = 8
     CHECK_FAILED = 9
+    TIME_LIMIT = 75
     HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143
@@ -101,15 +103,22 @@ class ResourceError(QtuneError):
 
 
 class DivergedError(QtuneError):
-    """A loss or gradient that is not finite, found before the update."""
+    """A loss or gradient that is not finite, found before the update; `rows`: of that step."""
 
     code = ExitCode.DIVERGED
+    rows: tuple[str, ...] = ()
 
 
 class OutputError(QtuneError):
     """An output folder that is in use or holds something else; nothing is ever overwritten."""
 
     code = ExitCode.OUTPUT_IN_USE
+
+
+class ResumeError(QtuneError):
+    """An unfinished run that this recipe, these data or this base would not continue."""
+
+    code = ExitCode.RESUME_REFUSED
 
 
 class CheckError(QtuneError):

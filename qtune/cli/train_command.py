@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qtune.cli.gates import exit_by_gates
 from qtune.cli.options import AsJson, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def train(
+def train(  # noqa: PLR0913 - the options of a verb
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of a shipped one.")],
     overrides: Overrides = None,
     output: Annotated[
@@ -26,6 +27,13 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, read some data, build without weights; stop.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished run in the run folder.")
+    ] = False,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="A key of the recipe that may differ when resuming."),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
@@ -34,6 +42,7 @@ def train(
     Examples:
       qtune train quickstart
       qtune train recipe.yaml -o runs/first --set optim.learning_rate=1e-4
+      qtune train recipe.yaml --resume
       qtune train recipe.yaml --dry-run
     """
     settings = list(overrides or [])
@@ -47,13 +56,16 @@ def train(
 
             report, code = rehearse(recipe, overrides=settings, display=display), 0
         else:
+            from qtune.run.resume import Wanted
             from qtune.run.train import train as run
 
-            report, code = run(recipe, overrides=settings, display=display)
+            wanted = Wanted(required=resume, changes=tuple(allow_change or ()))
+            report, code = run(recipe, overrides=settings, wanted=wanted, display=display)
     if as_json:
         print_json(report)
     elif not dry_run:
         show(report)
+    exit_by_gates(report)
     raise typer.Exit(code)
 
 

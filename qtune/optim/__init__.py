@@ -2,5 +2,14 @@
 
 from qtune.optim.optimizers import OPTIMIZERS, make, set_learning_rate, state_bytes
 from qtune.optim.schedules import schedule
+from qtune.optim.state import load_state, state_of
 
-__all__ = ["OPTIMIZERS", "make", "schedule", "set_learning_rate", "state_bytes"]
+__all__ = [
+    "OPTIMIZERS",
+    "load_state",
+    "make",
+    "schedule",
+    "set_learning_rate",
+    "state_bytes",
+    "state_of",
+]

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from qtune.recipe.duration import Duration  # noqa: TC001 - pydantic reads it
 from qtune.recipe.methods import LoraConfig, MethodConfig
-from qtune.recipe.section import Names, Real, Section, Share, Size
+from qtune.recipe.section import ChatTemplate, Names, Real, Section, Share, Size
 
 
 class ModelSection(Section):
@@ -25,6 +25,9 @@ class ModelSection(Section):
     """Another id or folder to take the tokenizer from."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """The attention kernel of transformers."""
+    chat_template: ChatTemplate | None = None
+    """How chats are written: a built-in (alpaca, chatml, gemma, llama-3, mistral, phi, qwen, vicuna,
+    zephyr), a .jinja file or a template's text; without it the tokenizer's own."""
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
     """Variables handed to the chat template, such as enable_thinking: false."""
 
@@ -189,9 +192,9 @@ class MemorySection(Section):
 class WatchdogSection(Section):
     """When a run counts as diverged (exit 6), beside losses and gradients that are not finite."""
 
-    max_loss: Annotated[Real, Field(gt=0.0)] | None = None
+    loss_limit: Annotated[Real, Field(gt=0.0)] | None = None
     """Stop when a step's loss is above this, before its update."""
-    max_grad_norm: Annotated[Real, Field(gt=0.0)] | None = None
+    grad_norm_limit: Annotated[Real, Field(gt=0.0)] | None = None
     """Stop when a step's gradient norm, before clipping, is above this."""
     patience: int = Field(default=1, ge=1)
     """How many steps in a row must be above a limit."""

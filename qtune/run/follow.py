@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qtune.training import Best, EvalEvent, StepEvent
+from qtune.errors import ExitCode
+from qtune.recipe.duration import seconds
+from qtune.training import Boundary, EvalEvent, StepEvent, merge_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
     from qtune.runs import RunFolder
-    from qtune.training import StopRequest
+    from qtune.training import Event, Progress, StopRequest
 
 
 class Tracker(Protocol):
@@ -24,54 +26,87 @@ class Tracker(Protocol):
         """Send named numbers of a step to every tracker."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """When time asks for something; monotonic seconds."""
+
+    started: float
+    max_time: float | None
+    save_every: float | None
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe, *, started: float) -> Clock:
+        """The limits of a recipe for a process that began at `started` (time.perf_counter)."""
+        limit, every = recipe.train.max_time, recipe.checkpoint.every
+        return cls(
+            started=started,
+            max_time=None if limit is None else seconds(limit),
+            save_every=None if every is None else seconds(every),
+        )
+
+    def is_up(self) -> bool:
+        """Whether the run's own time limit has passed."""
+        return self.max_time is not None and time.perf_counter() - self.started >= self.max_time
+
+    def save_is_due(self, saved: float) -> bool:
+        """Whether a checkpoint is due when the last one was made at `saved`."""
+        return self.save_every is not None and time.perf_counter() - saved >= self.save_every
+
+
 class Follower:
-    """Logs every so many steps, keeps the best and the last weights, counts what was done."""
+    """Logs every so many steps, saves at boundaries, and says when to stop."""
 
     def __init__(
         self,
         recipe: Recipe,
         *,
+        progress: Progress,
         folder: RunFolder,
         journal: Journal,
         tracker: Tracker,
-        save: Callable[[Path], None],
+        save: Callable[[Progress], None],
+        clock: Clock,
     ) -> None:
-        self.best = Best(recipe.checkpoint.metric)
-        self.evaluations: list[dict[str, float]] = []
-        self.steps: list[StepEvent] = []
+        self.progress = progress
         self._recipe = recipe
         self._folder = folder
         self._journal = journal
         self._tracker = tracker
         self._save = save
-        self._unlogged: list[StepEvent] = []
+        self._clock = clock
+        self._first = self._saved_step = progress.step
+        self._saved_at = time.perf_counter()
+        self._evaluated = False
 
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return self.steps[-1].step if self.steps else 0
-
-    def follow(self, events: Iterable[StepEvent | EvalEvent], stop: StopRequest) -> None:
-        """Consume the events until they end or a signal asks to stop; then save the weights."""
+    def follow(self, events: Iterable[Event], stop: StopRequest) -> ExitCode | None:
+        """Consume the events until they end, a signal asks to stop or time is up; the last
+        boundary is always saved. Returns why it stopped early, if it did."""
+        code: ExitCode | None = None
         for event in events:
             if isinstance(event, StepEvent):
                 self._on_step(event)
-            else:
+            elif isinstance(event, EvalEvent):
                 self._on_evaluation(event)
-            if stop.code is not None:
-                break
-        if self.step:
-            self._save_weights()
+            else:
+                self._on_boundary(event, stop)
+                code = stop.code or self._time_limit(event)
+                if code is not None:
+                    break
+        self._save_now()
+        return code
+
+    def _time_limit(self, event: Boundary) -> ExitCode | None:
+        """Whether time is up. Each process does one step at least: one whose start takes longer
+        than its limit would otherwise be repeated for ever."""
+        if event.step == self._first or event.last or not self._clock.is_up():
+            return None
+        return ExitCode.TIME_LIMIT
 
     def _on_step(self, event: StepEvent) -> None:
-        self.steps.append(event)
-        self._unlogged.append(event)
+        self.progress.add_step(event)
         if event.step % self._recipe.logging.steps == 0 or event.step == event.total:
-            self._log(merge_steps(self._unlogged))
-            self._unlogged = []
-        every = self._recipe.checkpoint.steps
-        if every is not None and event.step % every == 0:
-            self._save_weights()
+            self._log(merge_steps(self.progress.unlogged))
+            self.progress.unlogged = []
 
     def _log(self, event: StepEvent) -> None:
         values = {
@@ -86,31 +121,28 @@ class Follower:
         self._journal.step(event)
 
     def _on_evaluation(self, event: EvalEvent) -> None:
-        self.evaluations.append({"step": event.step} | event.measures)
+        self.progress.add_evaluation(event)
+        self._evaluated = True
         self._folder.append_metrics({"kind": "eval", "step": event.step} | event.measures)
         self._tracker.log(
             {f"eval/{name}": value for name, value in event.measures.items()}, event.step
         )
         self._journal.evaluation(event)
-        # the untouched model is no result, however good: there is nothing to save at step 0
-        if event.step > 0:
-            self.best.update(event)
-            self._save_weights()
 
-    def _save_weights(self) -> None:
-        keep = {self.best.step} if self.best.step is not None else set()
-        self._folder.save_checkpoint(self.step, self._save, keep=keep)
+    def _on_boundary(self, event: Boundary, stop: StopRequest) -> None:
+        self.progress.evaluation_due = not event.evaluated
+        every = self._recipe.checkpoint.steps
+        on_step = every is not None and event.step % every == 0
+        asked = stop.take_save()
+        if on_step or asked or self._evaluated or self._clock.save_is_due(self._saved_at):
+            self._save_now()
+        self._evaluated = False
+        if asked:
+            self._journal.line(f"checkpoint of step {event.step} saved, as USR1 asked")
 
-
-def merge_steps(events: list[StepEvent]) -> StepEvent:
-    """One event for several steps: losses weighted by supervised tokens, the largest norm."""
-    supervised = sum(event.supervised for event in events)
-    return replace(
-        events[-1],
-        loss=sum(event.loss * event.supervised for event in events) / supervised,
-        grad_norm=max(event.grad_norm for event in events),
-        tokens=sum(event.tokens for event in events),
-        supervised=supervised,
-        computed=sum(event.computed for event in events),
-        seconds=sum(event.seconds for event in events),
-    )
+    def _save_now(self) -> None:
+        """Save the progress unless it is saved already; before the first step nothing is."""
+        if self.progress.step != self._saved_step:
+            self._save(self.progress)
+            self._saved_step = self.progress.step
+        self._saved_at = time.perf_counter()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
 from qtune.data.feed import make_feed
+from qtune.errors import DivergedError, ExitCode
+from qtune.run import gates, resume
 from qtune.run.display import Journal
-from qtune.run.follow import Follower
+from qtune.run.follow import Clock, Follower
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.report import train_report
+from qtune.run.saving import Saver, load_into, load_progress
 from qtune.run.trackers import accelerator, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from accelerate import Accelerator
 
     from qtune.data import Prepared
     from qtune.plan import Plan
@@ -25,66 +30,176 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Display
     from qtune.run.prepare import Learner
-    from qtune.training.loop import Measures
+    from qtune.run.resume import Earlier, Wanted
+    from qtune.runs import RunFolder
+    from qtune.training import Measures, Progress, StopRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """All that is known before any weight is read."""
+
+    loaded: Loaded
+    asked: Recipe
+    plan: Plan
+    folder: RunFolder
+    earlier: Earlier | None
+    tracker: Accelerator
+    tokenizer: Any
+    prepared: Prepared
+    total_steps: int
 
 
 def train(
-    path: str | Path, *, overrides: Sequence[str] = (), display: Display
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    wanted: Wanted = resume.BEGIN,
+    display: Display,
 ) -> tuple[dict[str, Any], int]:
-    """Run a recipe; returns its report and the exit code (0, or 128 + signal when stopped)."""
+    """Run a recipe, or go on with its run; returns the report and the exit code (0, 75 when its
+    time was up, 128 + signal when stopped)."""
     started = time.perf_counter()
     journal = Journal(display)
     loaded = recipe.load(path, overrides)
-    asked = loaded.recipe
     folder = run_folder(loaded)
-    folder.check()
+    with folder.held():
+        settled = settle(loaded, folder, wanted, journal)
+        done = resume.finished(settled.earlier, settled.total_steps)
+        if done is not None:
+            journal.line(f"all {settled.total_steps} steps are done already")
+            report, verdict = gates.conclude(folder.path, loaded.recipe.gates, done, journal)
+            return report | {"folder": str(folder.path)}, int(verdict)
+        pupil = learner(
+            settled.asked,
+            settled.plan,
+            settled.tokenizer,
+            device=settled.tracker.device,
+            journal=journal,
+        )
+        _open(settled)
+        journal.write_to(folder.log)
+        settled.tracker.init_trackers("qtune", config=flat(settled.asked))
+        told = gates.telling_failure(folder.path, loaded.name, journal)
+        with told, folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
+            progress, code = learn(settled, pupil, journal, stop, started=started)
+        settled.tracker.end_training()
+        return conclude(settled, pupil, progress, code, journal, started=started)
+
+
+def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) -> Settled:
+    """Recipe, plan, rows and what is there already: whatever can be refused, before weights."""
+    earlier = resume.find(folder, wanted.for_recipe(loaded.recipe), journal)
+    if earlier is not None:
+        resume.check_recipe(loaded.recipe, earlier, wanted, journal)
+    asked = resume.pinned(loaded.recipe, earlier)
     decided = decide(asked)
     tracker = accelerator(asked, decided, folder.path)
     tokenizer, prepared = read_rows(asked, journal)
-    decided = replace(decided, steps=plan.schedule(asked, len(prepared.train)))
+    steps = plan.schedule(asked, len(prepared.train))
+    decided = replace(decided, steps=steps)
+    if earlier is not None:
+        resume.check_rows(prepared, earlier, wanted, journal)
+        resume.refuse_shorter(earlier, steps.total)
     journal.line(plan_line(asked, decided))
+    return Settled(
+        loaded=loaded,
+        asked=asked,
+        plan=decided,
+        folder=folder,
+        earlier=earlier,
+        tracker=tracker,
+        tokenizer=tokenizer,
+        prepared=prepared,
+        total_steps=steps.total,
+    )
 
-    pupil = learner(asked, decided, tokenizer, device=tracker.device, journal=journal)
-    folder.create(
-        recipe_yaml=_without_folder(loaded, folder.path),
-        plan=decided.to_dict(),
+
+def _open(settled: Settled) -> None:
+    """Write what was asked and decided into the run folder, a new one or the earlier run's."""
+    folder, earlier = settled.folder, settled.earlier
+    write = folder.create if earlier is None else folder.reopen
+    write(
+        recipe_yaml=_without_folder(settled.loaded, folder.path),
+        plan=settled.plan.to_dict(),
         env=runs.environment(),
     )
-    journal.write_to(folder.log)
-    tracker.init_trackers("qtune", config=flat(asked))
-    follower = Follower(asked, folder=folder, journal=journal, tracker=tracker, save=pupil.save)
-    job = make_job(asked, decided, pupil, prepared, journal)
-    with folder.writing(), training.stop_on_signals() as stop, journal.keeping_errors():
-        follower.follow(training.fit(job), stop)
-    tracker.end_training()
+    if earlier is not None:
+        folder.cut_metrics(earlier.step, evaluated=earlier.evaluated)
 
-    report = train_report(loaded, decided, pupil, prepared, follower)
+
+def learn(
+    settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest, *, started: float
+) -> tuple[Progress, ExitCode | None]:
+    """Train from where the run stands; returns what was done and why it stopped early, if so."""
+    asked, earlier, folder = settled.asked, settled.earlier, settled.folder
+    job = make_job(settled, pupil, journal, stop)
+    if earlier is None or earlier.checkpoint is None:
+        progress = training.Progress(best=training.Best(asked.checkpoint.metric))
+    else:
+        load_into(earlier.checkpoint, pupil, job.optimizer)
+        progress = load_progress(earlier.checkpoint)
+        job = replace(job, start=progress.step, evaluate_first=progress.evaluation_due)
+    facts = resume.facts(settled, base=pupil.base.fingerprint)
+    saver = Saver(folder, pupil, job.optimizer, facts, keep=asked.checkpoint.keep)
+    follower = Follower(
+        asked,
+        progress=progress,
+        folder=folder,
+        journal=journal,
+        tracker=settled.tracker,
+        save=saver.save,
+        clock=Clock.of_recipe(asked, started=started),
+    )
+    try:
+        return progress, follower.follow(training.fit(job), stop)
+    except DivergedError as error:
+        folder.write_diverged(str(error), rows=error.rows)
+        raise
+
+
+def conclude(
+    settled: Settled,
+    pupil: Learner,
+    progress: Progress,
+    code: ExitCode | None,
+    journal: Journal,
+    *,
+    started: float,
+) -> tuple[dict[str, Any], int]:
+    """Publish the adapter and the report of a run that came to its end; tell where one that was
+    stopped stands."""
+    folder = settled.folder
+    report = train_report(settled.loaded, settled.plan, pupil, settled.prepared, progress)
     report["seconds"] = round(time.perf_counter() - started, 3)
     # where it lies is for the caller; the folder itself may move
     place = {"folder": str(folder.path)}
-    if stop.code is not None:
-        journal.line(_stopped(folder, follower.step))
-        return report | place, int(stop.code)
-    best = follower.best.step if asked.checkpoint.final == "best" else None
-    report["adapter_step"] = best or follower.step
+    if code is not None:
+        reason = _stopped(folder, progress.step, code)
+        journal.line(reason)
+        gates.stopped(folder.path, settled.loaded.name, reason, code, journal)
+        return report | place, int(code)
+    best = progress.best.step if settled.asked.checkpoint.final == "best" else None
+    report["adapter_step"] = best or progress.step
     with folder.writing():
         folder.publish(report["adapter_step"])
+        report, verdict = gates.conclude(folder.path, settled.asked.gates, report, journal)
         folder.write_report(report)
     journal.line(f"adapter of step {report['adapter_step']} in {folder.path.name}/adapter")
-    return report | place, 0
+    return report | place, int(verdict)
 
 
-def _stopped(folder: runs.RunFolder, step: int) -> str:
+def _stopped(folder: RunFolder, step: int, code: ExitCode) -> str:
+    why = "stopped: train.max_time is up" if code is ExitCode.TIME_LIMIT else "stopped"
     if not step:
-        return "stopped before the first step; there are no weights to keep"
+        return f"{why} before the first step; there are no weights to keep"
     saved = folder.checkpoint(step).relative_to(folder.path.parent)
-    return f"stopped after step {step}; its weights are in {saved}"
+    return f"{why} after step {step}, saved in {saved}; go on with --resume"
 
 
-def make_job(
-    asked: Recipe, decided: Plan, pupil: Learner, prepared: Prepared, journal: Journal
-) -> training.Job:
+def make_job(settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest) -> training.Job:
     """Loss, optimizer and schedule around a learner and its rows."""
+    asked, decided = settled.asked, settled.plan
     steps = decided.steps
     assert steps is not None
     groups = pupil.method.param_groups(
@@ -98,15 +213,16 @@ def make_job(
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
         feed=make_feed(
             asked,
-            prepared.train,
+            settled.prepared.train,
             micro_batch_size=decided.micro_batch_size,
             pad_id=filler_id(pupil.tokenizer),
         ),
         total_steps=steps.total,
         steps_per_epoch=steps.per_epoch,
         max_grad_norm=asked.optim.max_grad_norm,
-        evaluate=_evaluation(asked, decided, pupil, prepared, journal),
-        evaluate_at_start=asked.eval.at_start,
+        watchdog=training.Watchdog.of_recipe(asked.watchdog),
+        evaluate=_evaluation(settled, pupil, journal, stop),
+        evaluate_first=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
 
@@ -121,11 +237,16 @@ def _without_folder(loaded: Loaded, folder: Path) -> str:
 
 
 def _evaluation(
-    asked: Recipe, decided: Plan, pupil: Learner, prepared: Prepared, journal: Journal
+    settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest
 ) -> Callable[[], Measures] | None:
-    rows = prepared.eval
+    """The held-out measures; a signal to stop interrupts them."""
+    rows, asked, decided = settled.prepared.eval, settled.asked, settled.plan
     if rows is None:
         return None
+
+    def progress(what: str, done: int, total: int) -> None:
+        stop.interrupt()
+        journal.progress(what, done, total)
 
     def evaluate() -> Measures:
         return evaluation.evaluate(
@@ -135,7 +256,7 @@ def _evaluation(
             asked.eval,
             loss=losses.CausalLoss(chunk_size=decided.loss_chunk_size),
             batch_size=asked.eval.batch_size or decided.micro_batch_size,
-            on_progress=journal.progress,
+            on_progress=progress,
         )
 
     return evaluate

@@ -6,13 +6,12 @@ What lies in one is for its writer to say; here it is files with names, sizes an
 from __future__ import annotations
 
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtune import durable
-from qtune.errors import ModelError, ResourceError
+from qtune.errors import ModelError
 from qtune.runs import manifest
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def save(target: Path, fill: Callable[[Path], None], *, facts: dict[str, Any]) -
         sizes = [size(path) for path in checkpoints(target.parent).values()]
         needed = max([size(draft), *sizes])
         _drop(draft)
-        raise _full(target, error, needed=needed) from error
+        raise durable.no_room("the checkpoint", error, place=target, needed=needed) from error
     except BaseException:
         _drop(draft)
         raise
@@ -163,13 +162,3 @@ def _drop(draft: Path) -> None:
 def size(folder: Path) -> int:
     """Bytes of the files in a folder; none when it is absent."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _full(target: Path, error: OSError, *, needed: int) -> ResourceError:
-    there = next(path for path in target.parents if path.is_dir())
-    return ResourceError(
-        f"cannot write the checkpoint: {error.strerror or error}; it needs {needed} bytes or more, "
-        f"{shutil.disk_usage(there).free} are free",
-        place=str(target),
-        hint="the checkpoints before it are untouched; free some space and go on from there",
-    )

@@ -11,7 +11,6 @@ runs/<name>/
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from qtune.errors import OutputError, ResourceError
 from qtune.runs import checkpoint, lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 _BESIDE_CHECKPOINTS = 16 * 2**20  # log, metrics, reports
@@ -114,8 +113,10 @@ class RunFolder:
             for name in ("recipe.yaml", "plan.json", "env.json", "log.txt"):
                 with suppress(OSError):
                     (self.path / name).unlink(missing_ok=True)
-            message = f"cannot write the run folder: {error.strerror}"
-            raise ResourceError(message, place=str(self.path)) from error
+            needed = len(recipe_yaml) + len(json.dumps([plan, env], indent=2))
+            raise durable.no_room(
+                "the run folder", error, place=self.path, needed=needed
+            ) from error
 
     def reopen(self, *, recipe_yaml: str, plan: dict[str, Any], env: dict[str, Any]) -> None:
         """Go on in the held folder of a run: what is asked and decided now replaces what was."""
@@ -134,17 +135,13 @@ class RunFolder:
         checkpoints take already counts as room."""
         taken = checkpoint.size(self.checkpoints) if self.checkpoints.is_dir() else 0
         needed = bytes_needed + _BESIDE_CHECKPOINTS
-        room = self._free() + taken
+        room = durable.free_bytes(self.path) + taken
         if room < needed:
             raise ResourceError(
                 f"the run needs {needed} bytes of disk, {room} are free",
                 place=str(self.path),
                 hint="free some space, keep fewer checkpoints, or name another disk with -o",
             )
-
-    def _free(self) -> int:
-        there = next(path for path in (self.path, *self.path.absolute().parents) if path.is_dir())
-        return shutil.disk_usage(there).free
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -156,8 +153,9 @@ class RunFolder:
         except OSError as error:
             saved = sorted(checkpoint.checkpoints(self.checkpoints).items())
             kept = f"; checkpoints/{saved[-1][1].name} is saved" if saved else ""
+            free = durable.free_bytes(self.path)
             raise ResourceError(
-                f"cannot write any more: {error.strerror or error}; {self._free()} bytes are free",
+                f"cannot write any more: {error.strerror or error}; {free} bytes are free",
                 place=str(self.path),
                 hint=f"see to the disk and go on with the run{kept}",
             ) from error
@@ -166,12 +164,14 @@ class RunFolder:
         """Add one line to metrics.jsonl; it is on its way to the disk when this returns."""
         durable.append_text(self.path / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
 
-    def cut_metrics(self, step: int) -> None:
-        """Take the lines after `step`, and a last one cut short, out of metrics.jsonl."""
+    def cut_metrics(self, step: int, *, evaluated: bool) -> None:
+        """Take what is done again out of metrics.jsonl: the lines after `step`, its evaluation if
+        that is still due, and a last line cut short."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
+            last = {"train": step, "eval": step if evaluated else step - 1}
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(path, "".join(line for line in lines if _is_until(line, step)))
+            write_text(path, "".join(line for line in lines if _is_until(line, last)))
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after `step` optimizer steps lies."""
@@ -201,12 +201,19 @@ class RunFolder:
         """Make the weights of `step` the run's result; `ModelError` if they were damaged since.
         The result of an earlier end of this run gives way."""
         source = checkpoint.read(self.checkpoint(step)).path
-        with durable.new_folder(self.adapter) as draft:
-            durable.mkdir(draft)
-            for path in sorted(source.glob(_RESULT)):
-                durable.copy(path, draft / path.name)
-            if self.adapter.is_dir():
-                durable.discard(self.adapter)
+        files = sorted(source.glob(_RESULT))
+        try:
+            with durable.new_folder(self.adapter) as draft:
+                durable.mkdir(draft)
+                for path in files:
+                    durable.copy(path, draft / path.name)
+                if self.adapter.is_dir():
+                    durable.discard(self.adapter)
+        except OSError as error:
+            needed = sum(path.stat().st_size for path in files)
+            raise durable.no_room(
+                "the adapter", error, place=self.adapter, needed=needed
+            ) from error
 
     def write_diverged(self, message: str, *, rows: Collection[str]) -> None:
         """Write diverged.json: what was wrong, and the rows of the step that was not done."""
@@ -221,8 +228,9 @@ class RunFolder:
         return read_object(self._report) if self._report.is_file() else None
 
 
-def _is_until(line: str, step: int) -> bool:
+def _is_until(line: str, last: Mapping[str, int]) -> bool:
     try:
-        return bool(json.loads(line)["step"] <= step)
+        record = json.loads(line)
+        return bool(record["step"] <= last[record["kind"]])
     except ValueError:  # the process was killed while it wrote
         return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qtune.training.loop import EvalEvent
+    from qtune.training.events import EvalEvent
 
 SMALLER_IS_BETTER = {"loss"}
 

@@ -7,56 +7,33 @@ the loop waits.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtune.optim import set_learning_rate
-from qtune.training.step import Loss, train_step
+from qtune.training.events import Boundary, EvalEvent, StepEvent
+from qtune.training.signals import Interrupted
+from qtune.training.step import Loss, StepResult, train_step
+from qtune.training.watch import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch.optim import Optimizer
 
+    from qtune.data.batch import Batch
     from qtune.data.feed import Feed
     from qtune.methods.base import Method
-
-Measures = dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepEvent:
-    """After optimizer step `step` (1-based) of `total`; losses in nats per supervised token."""
-
-    step: int
-    total: int
-    epoch: float
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    tokens: int
-    supervised: int
-    computed: int
-    seconds: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens of the step, padding apart, over its time."""
-        return self.tokens / max(self.seconds, 1e-9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalEvent:
-    """Held-out measures after `step` optimizer steps (0: before the first)."""
-
-    step: int
-    measures: Measures
-    seconds: float
+    from qtune.training.events import Event, Measures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything one training run needs."""
+    """Everything one training run needs.
+
+    `start`: optimizer steps that are done already. `evaluate_first`: measure before the next step.
+    `evaluate` may raise `Interrupted`.
+    """
 
     model: Any
     method: Method
@@ -67,44 +44,68 @@ class Job:
     total_steps: int
     steps_per_epoch: int
     max_grad_norm: float
+    watchdog: Watchdog = field(default_factory=Watchdog)
     evaluate: Callable[[], Measures] | None = None
-    evaluate_at_start: bool = True
+    evaluate_first: bool = True
     evaluate_every: int | None = None
+    start: int = 0
 
 
-def fit(job: Job) -> Iterator[StepEvent | EvalEvent]:
-    """Train for `total_steps`, evaluating first, at intervals and last."""
-    if job.evaluate is not None and job.evaluate_at_start:
-        yield _evaluation(job, 0)
+def fit(job: Job) -> Iterator[Event]:
+    """Train from `start` to `total_steps`, evaluating first, at intervals and last.
+
+    A step, or an evaluation at the start, ends with a `Boundary`; after one whose evaluation was
+    interrupted nothing follows.
+    """
+    if job.evaluate is not None and job.evaluate_first:
+        evaluation = _evaluation(job, job.start)
+        if evaluation is not None:
+            yield evaluation
+        yield Boundary(step=job.start, evaluated=evaluation is not None)
+        if evaluation is None:
+            return
     job.model.train()
-    for step, micro_batches in enumerate(job.feed.steps(job.total_steps)):
-        start = time.perf_counter()
-        learning_rate = set_learning_rate(job.optimizer, job.schedule(step))
-        result = train_step(
-            job.model,
-            job.loss,
-            job.method,
-            job.optimizer,
-            micro_batches,
-            step=step,
-            max_grad_norm=job.max_grad_norm,
-        )
-        done = step + 1
-        yield StepEvent(
-            step=done,
-            total=job.total_steps,
-            epoch=done / job.steps_per_epoch,
-            loss=result.loss,
-            grad_norm=result.grad_norm,
-            learning_rate=learning_rate,
-            tokens=result.tokens,
-            supervised=result.supervised,
-            computed=result.computed,
-            seconds=time.perf_counter() - start,
-        )
-        if job.evaluate is not None and _evaluation_due(job, done):
-            yield _evaluation(job, done)
+    steps = job.feed.steps(job.total_steps, start=job.start)
+    for step, micro_batches in enumerate(steps, job.start):
+        yield _step(job, step, micro_batches)
+        evaluated = True
+        if job.evaluate is not None and _evaluation_due(job, step + 1):
+            evaluation = _evaluation(job, step + 1)
+            evaluated = evaluation is not None
+            if evaluation is not None:
+                yield evaluation
             job.model.train()
+        last = evaluated and step + 1 == job.total_steps
+        yield Boundary(step=step + 1, evaluated=evaluated, last=last)
+        if not evaluated:
+            return
+
+
+def _step(job: Job, step: int, micro_batches: Sequence[Batch]) -> StepEvent:
+    start = time.perf_counter()
+    learning_rate = set_learning_rate(job.optimizer, job.schedule(step))
+    result: StepResult = train_step(
+        job.model,
+        job.loss,
+        job.method,
+        job.optimizer,
+        micro_batches,
+        step=step,
+        max_grad_norm=job.max_grad_norm,
+        watchdog=job.watchdog,
+    )
+    return StepEvent(
+        step=step + 1,
+        total=job.total_steps,
+        epoch=(step + 1) / job.steps_per_epoch,
+        loss=result.loss,
+        grad_norm=result.grad_norm,
+        learning_rate=learning_rate,
+        tokens=result.tokens,
+        supervised=result.supervised,
+        computed=result.computed,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _evaluation_due(job: Job, done: int) -> bool:
@@ -113,8 +114,12 @@ def _evaluation_due(job: Job, done: int) -> bool:
     return job.evaluate_every is not None and done % job.evaluate_every == 0
 
 
-def _evaluation(job: Job, step: int) -> EvalEvent:
+def _evaluation(job: Job, step: int) -> EvalEvent | None:
+    """The measures after a step; None when a signal interrupted it."""
     assert job.evaluate is not None
     start = time.perf_counter()
-    measures = job.evaluate()
+    try:
+        measures = job.evaluate()
+    except Interrupted:
+        return None
     return EvalEvent(step=step, measures=measures, seconds=time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""A polite end: signals set a flag that the loop reads between two steps."""
+"""A polite end: signals set a flag that is read between two steps, and while measuring."""
 
 from __future__ import annotations
 
@@ -15,25 +15,47 @@ if TYPE_CHECKING:
     from qtune.errors import ExitCode
 
 
+class Interrupted(Exception):  # noqa: N818 - no fault of anybody's
+    """Work that can be done again later was left for a signal."""
+
+
 class StopRequest:
-    """Set by the first INT, TERM or HUP; a second one ends the process at once."""
+    """Set by the first INT, TERM or HUP; a second one ends the process at once.
+
+    USR1 asks for a checkpoint, and the run goes on.
+    """
 
     def __init__(self) -> None:
         self.code: ExitCode | None = None
+        self.save = False
 
     def receive(self, number: int, _: FrameType | None) -> None:
         """Signal handler."""
+        if number == signal.SIGUSR1:
+            self.save = True
+            return
         if self.code is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.code = STOP_SIGNALS[signal.Signals(number)]
 
+    def interrupt(self) -> None:
+        """Raise `Interrupted` when the run is to stop: for work that can be done again."""
+        if self.code is not None:
+            raise Interrupted
+
+    def take_save(self) -> bool:
+        """Whether a checkpoint was asked for since the last call."""
+        asked, self.save = self.save, False
+        return asked
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Listen for INT, TERM and HUP inside the block; the former handlers come back after it."""
+    """Listen for INT, TERM, HUP and USR1 inside the block; the former handlers come back after."""
     request = StopRequest()
-    former = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
+    numbers = [*STOP_SIGNALS, signal.SIGUSR1]
+    former = {number: signal.signal(number, request.receive) for number in numbers}
     try:
         yield request
     finally:

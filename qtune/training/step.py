@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from qtune.errors import DivergedError, first_few
+from qtune.training.watch import check_changed, check_gradients_alive, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qtune.data.batch import Batch
     from qtune.losses import LossOutput
     from qtune.methods.base import Method
+    from qtune.training.watch import Watchdog
 
 
 class Loss(Protocol):
@@ -48,12 +49,14 @@ def train_step(
     *,
     step: int,
     max_grad_norm: float,
+    watchdog: Watchdog,
 ) -> StepResult:
     """Forward and backward of all micro-batches, clip, check, update.
 
     The loss is divided by the supervised tokens of the *whole* step, so its gradient does not
     depend on how the rows are split. Raises `DivergedError` before the update if the loss or the
-    gradient norm is not finite.
+    gradient norm is not finite or passes the watchdog's limits, and after the first one if it
+    changed nothing.
     """
     supervised = sum(batch.supervised for batch in micro_batches)
     parameters = method.parameters()
@@ -68,8 +71,11 @@ def train_step(
     norm = torch.nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm)
     # one transfer, the step's only wait for the device: the update must not happen on a NaN
     loss_value, norm_value = torch.stack([total / supervised, norm.float()]).tolist()
-    refuse_non_finite(loss_value, norm_value, step=step, micro_batches=micro_batches)
+    watchdog.check(loss_value, norm_value, step=step, micro_batches=micro_batches)
+    before = mark(parameters) if step == 0 else []
     optimizer.step()
+    if step == 0:
+        check_changed(before, parameters)
     method.after_step(step)
     optimizer.zero_grad(set_to_none=True)
     return StepResult(
@@ -90,32 +96,3 @@ def accumulate(model: Any, loss: Loss, micro_batches: Sequence[Batch], supervise
         (output.sum / supervised).backward()
         total += output.sum.detach()
     return total
-
-
-def refuse_non_finite(
-    loss: float, grad_norm: float, *, step: int, micro_batches: Sequence[Batch]
-) -> None:
-    """Raise `DivergedError` with the step and its rows unless both numbers are finite."""
-    if torch.isfinite(torch.tensor([loss, grad_norm])).all():
-        return
-    places = [place for batch in micro_batches for place in batch.places]
-    raise DivergedError(
-        f"step {step + 1}: loss {loss:g}, gradient norm {grad_norm:g}; no update was made",
-        place=first_few(places),
-        hint="lower optim.learning_rate, or look at these rows",
-    )
-
-
-def check_gradients_alive(parameters: dict[str, torch.nn.Parameter]) -> None:
-    """After the first backward pass: every trainable tensor has a gradient (`DivergedError`).
-
-    Gradient checkpointing over a frozen base can cut the graph without an error; nothing would
-    be learnt.
-    """
-    dead = [name for name, parameter in parameters.items() if parameter.grad is None]
-    if dead:
-        raise DivergedError(
-            f"{len(dead)} of {len(parameters)} trainable tensors got no gradient",
-            place=dead[0],
-            hint="this is not your recipe's fault; please report it with the model's name",
-        )

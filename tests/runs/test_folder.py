@@ -207,13 +207,21 @@ def test_metrics_are_lines_of_json(folder: RunFolder) -> None:
 
 
 def test_metrics_after_a_checkpoint_are_cut_with_what_a_kill_left(folder: RunFolder) -> None:
-    folder.cut_metrics(5)
+    folder.cut_metrics(5, evaluated=True)
     for step in (1, 2, 3):
-        folder.append_metrics({"step": step})
+        folder.append_metrics({"kind": "train", "step": step})
+        folder.append_metrics({"kind": "eval", "step": step})
     with (folder.path / "metrics.jsonl").open("a") as stream:
-        stream.write('{"step": 1')
-    folder.cut_metrics(2)
-    assert (folder.path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+        stream.write('{"kind": "train", "step": 1')
+
+    def kept() -> list[tuple[str, int]]:
+        lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+        return [(record["kind"], record["step"]) for record in map(json.loads, lines)]
+
+    folder.cut_metrics(2, evaluated=True)
+    assert kept() == [("train", 1), ("eval", 1), ("train", 2), ("eval", 2)]
+    folder.cut_metrics(2, evaluated=False)
+    assert kept() == [("train", 1), ("eval", 1), ("train", 2)]
 
 
 def test_a_disk_too_small_is_told_before_training(

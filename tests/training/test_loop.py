@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from qtune import optim
 from qtune.losses import CausalLoss
 from qtune.recipe.sections import OptimSection
-from qtune.training import Best, EvalEvent, Job, StepEvent, fit
+from qtune.training import Best, Boundary, EvalEvent, Event, Interrupted, Job, StepEvent, fit
 from tests.training.learning import feed_of, learner, uneven_rows
 
 
@@ -32,8 +33,9 @@ def _job(folder: Path, **settings: Any) -> Job:
     return Job(**(values | settings))
 
 
-def _kinds(events: list[StepEvent | EvalEvent]) -> list[str]:
-    return [f"{'step' if isinstance(e, StepEvent) else 'eval'} {e.step}" for e in events]
+def _kinds(events: list[Event]) -> list[str]:
+    names = {StepEvent: "step", EvalEvent: "eval"}
+    return [f"{names[type(e)]} {e.step}" for e in events if not isinstance(e, Boundary)]
 
 
 def test_evaluations_come_first_between_and_last(tiny_folder: Path) -> None:
@@ -43,9 +45,7 @@ def test_evaluations_come_first_between_and_last(tiny_folder: Path) -> None:
 
 
 def test_the_last_evaluation_is_not_done_twice(tiny_folder: Path) -> None:
-    job = _job(
-        tiny_folder, evaluate=lambda: {"loss": 1.0}, evaluate_every=3, evaluate_at_start=False
-    )
+    job = _job(tiny_folder, evaluate=lambda: {"loss": 1.0}, evaluate_every=3, evaluate_first=False)
     assert [kind for kind in _kinds(list(fit(job))) if "eval" in kind] == ["eval 3", "eval 6"]
 
 
@@ -85,3 +85,34 @@ def test_the_best_is_the_earliest_best(metric: str, values: list[float], step: i
     ]
     assert better == [True, True, False, False]
     assert (best.step, best.value) == (step, values[1])
+
+
+def test_a_boundary_ends_all_that_belongs_to_a_step(tiny_folder: Path) -> None:
+    events = list(fit(_job(tiny_folder, evaluate=lambda: {"loss": 1.0}, evaluate_every=3)))
+    for event, following in itertools.pairwise(events):
+        if isinstance(following, Boundary):
+            assert following.step == event.step
+            assert following.evaluated
+    boundaries = [event.step for event in events if isinstance(event, Boundary)]
+    assert boundaries == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_an_interrupted_evaluation_is_owed_and_ends_the_run(tiny_folder: Path) -> None:
+    calls = []
+
+    def evaluate() -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Interrupted
+        return {"loss": 1.0}
+
+    events = list(fit(_job(tiny_folder, evaluate=evaluate, evaluate_every=2)))
+    assert events[-1] == Boundary(step=2, evaluated=False)
+    assert _kinds(events) == ["eval 0", "step 1", "step 2"]
+
+
+def test_a_later_start_takes_the_later_rows_and_rates(tiny_folder: Path) -> None:
+    whole = [event for event in fit(_job(tiny_folder)) if isinstance(event, StepEvent)]
+    rest = [event for event in fit(_job(tiny_folder, start=4)) if isinstance(event, StepEvent)]
+    told = [(event.step, event.learning_rate, event.tokens, event.epoch) for event in whole[4:]]
+    assert [(event.step, event.learning_rate, event.tokens, event.epoch) for event in rest] == told

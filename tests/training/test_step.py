@@ -14,7 +14,7 @@ from qtune.errors import DivergedError
 from qtune.losses import CausalLoss
 from qtune.methods.base import Method
 from qtune.recipe.sections import OptimSection
-from qtune.training import train_step
+from qtune.training import Watchdog, check_finite, train_step
 from qtune.training.step import accumulate
 from tests.training.learning import gradients, learner, uneven_rows
 
@@ -38,10 +38,16 @@ def _gradients_of(model: Any, method: Method, batches: list[Batch]) -> dict[str,
 
 
 def _step(model: Any, method: Method, batches: list[Batch], **settings: Any) -> Any:
+    return _take(model, method, optim.make(*_settings(method)), batches, **settings)
+
+
+def _settings(method: Method) -> tuple[OptimSection, list[dict[str, Any]]]:
     section = OptimSection.model_validate({"name": "adamw", "learning_rate": 1e-2})
-    groups = method.param_groups(learning_rate=1e-2, weight_decay=0.0)
-    optimizer = optim.make(section, groups)
-    arguments = {"step": 0, "max_grad_norm": 0.3} | settings
+    return section, method.param_groups(learning_rate=1e-2, weight_decay=0.0)
+
+
+def _take(model: Any, method: Method, optimizer: Any, batches: list[Batch], **settings: Any) -> Any:
+    arguments = {"step": 0, "max_grad_norm": 0.3, "watchdog": Watchdog()} | settings
     return train_step(model, LOSS, method, optimizer, batches, **arguments)
 
 
@@ -141,6 +147,56 @@ def test_a_dead_gradient_is_an_error_in_the_first_step(tiny_folder: Path) -> Non
     method.parameters = lambda: {**known, "dead": dead}  # type: ignore[method-assign]
     with pytest.raises(DivergedError, match="1 of 29 trainable tensors got no gradient"):
         _step(model, method, _split(16))
+
+
+def test_a_first_update_that_changes_nothing_is_an_error(tiny_folder: Path) -> None:
+    model, method = learner(tiny_folder)
+    for group in (optimizer := optim.make(*_settings(method))).param_groups:
+        group["lr"] = 0.0
+    with pytest.raises(DivergedError, match="changed no trainable tensor"):
+        _take(model, method, optimizer, _split(16), step=0)
+    _take(model, method, optimizer, _split(16), step=1)  # later steps are not looked at
+
+
+def test_a_limit_must_be_passed_for_so_many_steps(tiny_folder: Path) -> None:
+    model, method = learner(tiny_folder)
+    before = method.adapter_state()
+    watchdog = Watchdog(loss_limit=1.0, patience=3)
+    _step(model, method, _split(16), step=3, watchdog=watchdog)
+    _step(model, method, _split(16), step=4, watchdog=watchdog)
+    after = method.adapter_state()
+    with pytest.raises(DivergedError, match=r"step 6: .* above the watchdog's limits for 3 steps"):
+        _step(model, method, _split(16), step=5, watchdog=watchdog)
+    for name, tensor in method.adapter_state().items():
+        assert torch.equal(tensor, after[name])
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_rows_of_a_step_beyond_the_limit_are_known(tiny_folder: Path) -> None:
+    model, method = learner(tiny_folder)
+    with pytest.raises(DivergedError, match="gradient norm") as caught:
+        _step(model, method, _split(5), watchdog=Watchdog(grad_norm_limit=1e-6))
+    assert caught.value.rows == tuple(f"rows.jsonl:{number}" for number in range(1, 17))
+
+
+def test_a_good_step_between_starts_the_count_anew() -> None:
+    watchdog = Watchdog(loss_limit=1.0, patience=2)
+    for step, loss in enumerate((2.0, 0.5, 2.0, 0.5)):
+        watchdog.check(loss, 1.0, step=step, micro_batches=[])
+    watchdog.check(2.0, 1.0, step=4, micro_batches=[])
+    with pytest.raises(DivergedError, match="step 6"):
+        watchdog.check(2.0, 1.0, step=5, micro_batches=[])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_found(value: float) -> None:
+    parameters = {"a": torch.nn.Parameter(torch.ones(3)), "b": torch.nn.Parameter(torch.ones(2))}
+    check_finite(parameters)
+    with torch.no_grad():
+        parameters["b"][1] = value
+    with pytest.raises(DivergedError, match="1 trainable tensors") as caught:
+        check_finite(parameters)
+    assert caught.value.faults[0].place == "b"
 
 
 def test_hooks_come_in_their_order(tiny_folder: Path) -> None:

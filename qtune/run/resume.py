@@ -1,0 +1,173 @@
+"""Going on with a run: which checkpoint, whether it may, and with which settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from qtune import models, runs
+from qtune.errors import OutputError, UsageError
+from qtune.models.files import locate
+from qtune.run import changes
+from qtune.run.saving import load_progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qtune.data import Prepared
+    from qtune.recipe.sections import Recipe
+    from qtune.run.display import Journal
+    from qtune.run.train import Settled
+    from qtune.runs import RunFolder
+
+PINNED = ("micro_batch_size", "gradient_checkpointing")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to become of an earlier run in the output folder.
+
+    `required`: there must be one to go on with; `allowed`: going on is fine; `changes`: keys or
+    sections of the recipe that may differ from those it began with.
+    """
+
+    required: bool = False
+    changes: tuple[str, ...] = ()
+    allowed: bool = False
+
+    def for_recipe(self, asked: Recipe) -> Wanted:
+        """With what the recipe itself allows."""
+        return replace(self, allowed=self.required or asked.checkpoint.resume == "auto")
+
+
+BEGIN = Wanted()
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The run in the output folder, and its newest whole checkpoint if there is one.
+
+    `evaluated`: whether the evaluation after that step has been made; `report`: of a run that came
+    to its end.
+    """
+
+    step: int = 0
+    evaluated: bool = False
+    checkpoint: Path | None = None
+    facts: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
+
+
+def find(folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
+    """The run to go on with, None to begin one; `OutputError` when it is neither's place."""
+    if not folder.holds_run():
+        folder.check()
+        if wanted.required:
+            raise UsageError(
+                "there is no run to go on with",
+                place=str(folder.path),
+                hint="leave --resume away to begin one",
+            )
+        return None
+    newest = runs.newest_valid(folder.checkpoints)
+    report = folder.read_report()
+    if not wanted.allowed:
+        step = newest.checkpoint.step if newest.checkpoint else 0
+        state = "finished" if report else f"stopped after step {step}"
+        raise OutputError(
+            f"holds a run already, {state}",
+            place=str(folder.path),
+            hint="go on with --resume, or name another folder with -o",
+        )
+    for name, reason in newest.skipped:
+        journal.line(f"skipped {name}: {reason}")
+    if newest.checkpoint is None:
+        journal.line("resuming: there is no whole checkpoint yet, so the run begins again")
+        return Earlier(report=report)
+    found = newest.checkpoint
+    journal.line(f"resuming after step {found.step} ({found.path.name})")
+    evaluated = not load_progress(found.path).evaluation_due
+    return Earlier(found.step, evaluated, found.path, found.facts, report)
+
+
+def check_recipe(asked: Recipe, earlier: Earlier, wanted: Wanted, journal: Journal) -> None:
+    """`ResumeError` unless the recipe and the base are those that the run began with."""
+    if earlier.facts is None:
+        return
+    section = asked.model
+    folder = locate(section.name_or_path, revision=section.revision)
+    base = {"model": models.fingerprint(folder)}
+    began = earlier.facts["recipe"] | {"model": earlier.facts["contents"]["model"]}
+    now = changes.recipe_facts(asked) | base
+    said = changes.compare(began, now, allowed=wanted.changes)
+    for line in said + _other_versions(earlier.facts["environment"]["packages"]):
+        journal.line(line)
+
+
+def check_rows(prepared: Prepared, earlier: Earlier, wanted: Wanted, journal: Journal) -> None:
+    """`ResumeError` unless the rows are those that the run began with."""
+    if earlier.facts is None:
+        return
+    began = {key: earlier.facts["contents"][key] for key in ("data.train", "data.eval")}
+    now = row_facts(prepared)
+    for line in changes.compare(began, now, allowed=wanted.changes):
+        journal.line(line)
+
+
+def row_facts(prepared: Prepared) -> dict[str, str | None]:
+    """sha256 of the encoded rows, in their order."""
+    held_out = prepared.eval
+    return {
+        "data.train": prepared.train.fingerprint,
+        "data.eval": None if held_out is None else held_out.fingerprint,
+    }
+
+
+def facts(settled: Settled, *, base: str) -> dict[str, Any]:
+    """What every checkpoint of a run says about it; `base` is the base's fingerprint."""
+    return {
+        "recipe": changes.recipe_facts(settled.loaded.recipe),
+        "contents": row_facts(settled.prepared) | {"model": base},
+        "plan": {key: getattr(settled.plan, key) for key in PINNED},
+        "trainable_parameters": settled.plan.trainable_parameters,
+        "environment": runs.environment(),
+    }
+
+
+def pinned(asked: Recipe, earlier: Earlier | None) -> Recipe:
+    """The recipe with what the plan chose for the run's beginning: another micro-batch, chosen
+    for the memory of this hour, would round otherwise."""
+    if earlier is None or earlier.facts is None:
+        return asked
+    chosen = {
+        key: value
+        for key, value in earlier.facts["plan"].items()
+        if getattr(asked.memory, key) == "auto"
+    }
+    return asked.model_copy(update={"memory": asked.memory.model_copy(update=chosen)})
+
+
+def refuse_shorter(earlier: Earlier | None, total: int) -> None:
+    """`UsageError` when the run has done more steps than are asked for now."""
+    if earlier is not None and earlier.step > total:
+        raise UsageError(
+            f"the run has done {earlier.step} steps already, {total} are asked for",
+            place="train",
+            hint="set train.max_steps to at least that, or name another folder with -o",
+        )
+
+
+def _other_versions(before: dict[str, str]) -> list[str]:
+    """A line for each package that is another version now: equal bits are not promised then."""
+    now = runs.environment()["packages"]
+    return [
+        f"{name} was {before.get(name)}, is {version}: the rest may round otherwise"
+        for name, version in now.items()
+        if before.get(name) != version
+    ]
+
+
+def finished(earlier: Earlier | None, total: int) -> dict[str, Any] | None:
+    """The report of a run that has done all its steps already."""
+    report = earlier.report if earlier else None
+    return report if report is not None and report["steps"] >= total else None

@@ -1,0 +1,86 @@
+"""A run's checkpoints: the adapter in PEFT's format, and all that the rest of the run needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+
+from qtune import methods, training
+from qtune.durable import write_json
+from qtune.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch.optim import Optimizer
+
+    from qtune.run.prepare import Learner
+    from qtune.runs import RunFolder
+    from qtune.training import Progress
+
+TENSORS_FILE, STATE_FILE = "training.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes the checkpoints of one run; `facts` go into each manifest."""
+
+    folder: RunFolder
+    pupil: Learner
+    optimizer: Optimizer
+    facts: dict[str, Any]
+    keep: int
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint of the last step, then let older ones go.
+
+        Raises `DivergedError` instead of keeping weights that are no numbers.
+        """
+        training.check_finite(self.pupil.method.parameters())
+        best = progress.best.step
+        self.folder.save_checkpoint(
+            progress.step,
+            lambda draft: self._fill(draft, progress),
+            facts=self.facts,
+            newest=self.keep,
+            pinned=frozenset() if best is None else frozenset({best}),
+        )
+
+    def _fill(self, draft: Path, progress: Progress) -> None:
+        self.pupil.save(draft)
+        tensors, numbers = training.training_state(self.pupil.method, self.optimizer)
+        save_file(tensors, draft / TENSORS_FILE)
+        write_json(draft / STATE_FILE, {"progress": progress.to_dict(), "numbers": numbers})
+
+
+def load_progress(checkpoint: Path) -> Progress:
+    """What the run had done when a checkpoint was saved."""
+    return training.Progress.from_dict(_state(checkpoint)["progress"])
+
+
+def load_into(checkpoint: Path, pupil: Learner, optimizer: Optimizer) -> None:
+    """Put adapter, optimizer, method and random generators back; `ModelError` if they do not
+    belong to this run's model and settings."""
+    try:
+        pupil.method.load_adapter(methods.read(checkpoint).tensors)
+        training.restore(
+            pupil.method,
+            optimizer,
+            load_file(checkpoint / TENSORS_FILE),
+            _state(checkpoint)["numbers"],
+        )
+    except ModelError as error:
+        fault = error.faults[0]
+        raise ModelError(
+            f"this checkpoint does not fit: {fault.message}",
+            place=f"{checkpoint.parent.name}/{checkpoint.name}",
+            hint=fault.hint,
+        ) from error
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text())
+    return state

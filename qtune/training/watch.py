@@ -1,0 +1,120 @@
+"""The watchdog: a run that diverges, or that learns nothing, is stopped before the update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from qtune.errors import DivergedError, first_few
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch.nn import Parameter
+
+    from qtune.data.batch import Batch
+    from qtune.recipe.sections import WatchdogSection
+
+
+@dataclass
+class Watchdog:
+    """Limits on each step's loss (nats per supervised token) and gradient norm before clipping.
+
+    A limit must be passed `patience` steps in a row; what is not finite stops at once.
+    """
+
+    loss_limit: float = math.inf
+    grad_norm_limit: float = math.inf
+    patience: int = 1
+    _above: int = field(default=0, init=False)
+
+    @classmethod
+    def of_recipe(cls, section: WatchdogSection) -> Watchdog:
+        """The limits of a recipe."""
+        return cls(
+            loss_limit=section.loss_limit or math.inf,
+            grad_norm_limit=section.grad_norm_limit or math.inf,
+            patience=section.patience,
+        )
+
+    def check(
+        self, loss: float, grad_norm: float, *, step: int, micro_batches: Sequence[Batch]
+    ) -> None:
+        """Raise `DivergedError` with the step and its rows; no update has been made then."""
+        numbers = f"loss {loss:g}, gradient norm {grad_norm:g}"
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise _diverged(
+                f"step {step + 1}: {numbers}; no update was made",
+                micro_batches,
+                hint="lower optim.learning_rate, or look at these rows",
+            )
+        self._above = self._above + 1 if self._passed(loss, grad_norm) else 0
+        if self._above >= self.patience:
+            limits = f"loss_limit {self.loss_limit:g}, grad_norm_limit {self.grad_norm_limit:g}"
+            times = f" for {self.patience} steps" if self.patience > 1 else ""
+            raise _diverged(
+                f"step {step + 1}: {numbers}, above the watchdog's limits{times} ({limits})",
+                micro_batches,
+                hint="lower optim.learning_rate, or look at these rows",
+            )
+
+    def _passed(self, loss: float, grad_norm: float) -> bool:
+        return loss > self.loss_limit or grad_norm > self.grad_norm_limit
+
+
+def _diverged(message: str, micro_batches: Sequence[Batch], *, hint: str) -> DivergedError:
+    places = tuple(place for batch in micro_batches for place in batch.places)
+    error = DivergedError(message, place=first_few(places), hint=hint)
+    error.rows = places
+    return error
+
+
+def check_gradients_alive(parameters: Mapping[str, Parameter]) -> None:
+    """After the first backward pass: every trainable tensor has a gradient (`DivergedError`).
+
+    Gradient checkpointing over a frozen base can cut the graph without an error; nothing would
+    be learnt.
+    """
+    dead = [name for name, parameter in parameters.items() if parameter.grad is None]
+    if dead:
+        raise DivergedError(
+            f"{len(dead)} of {len(parameters)} trainable tensors got no gradient",
+            place=dead[0],
+            hint="this is not your recipe's fault; please report it with the model's name",
+        )
+
+
+def mark(parameters: Mapping[str, Parameter]) -> list[tuple[float, float]]:
+    """Sum and sum of squares of every tensor: enough to see whether an update changed it."""
+    return [
+        (float(tensor.sum(dtype=torch.float64)), float(tensor.double().square().sum()))
+        for tensor in (parameter.detach() for parameter in parameters.values())
+    ]
+
+
+def check_changed(before: list[tuple[float, float]], parameters: Mapping[str, Parameter]) -> None:
+    """After the first update: some tensor is another one (`DivergedError`)."""
+    if mark(parameters) == before:
+        raise DivergedError(
+            "the first update changed no trainable tensor",
+            place="optim.learning_rate",
+            hint="the learning rate is too small for the adapter's dtype, or its gradients vanish",
+        )
+
+
+def check_finite(parameters: Mapping[str, Parameter]) -> None:
+    """`DivergedError` when a weight is NaN or infinite: such weights are never saved."""
+    broken = [
+        name
+        for name, parameter in parameters.items()
+        if not bool(torch.isfinite(parameter.detach()).all())
+    ]
+    if broken:
+        raise DivergedError(
+            f"{len(broken)} trainable tensors are no longer finite; they were not saved",
+            place=first_few(broken),
+            hint="lower optim.learning_rate; the last checkpoint is whole",
+        )

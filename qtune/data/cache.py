@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune.data.source import label, local_path
+from qtune.data.source import label, local_files
 from qtune.data.store import Columns
 from qtune.durable import new_folder
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import Recipe, SourceSection
 
 _FORMAT = 1
+_DRAFT_SECONDS = 24 * 3600
 _UNUSED_SECONDS = 30 * 24 * 3600
 _MOST_BYTES = 20_000_000_000
 _LIBRARIES = ("transformers", "tokenizers", "jinja2")
@@ -38,10 +39,10 @@ def key_of(
     split_by: str | None,
 ) -> str | None:
     """A hash of the bytes of all files and of every setting that shapes the rows; None when the
-    bytes cannot be told: rows of the hub or of a folder, or a tokenizer that is not one file."""
+    bytes cannot be told: rows of the hub, or a tokenizer that is not one file."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    files = [local_path(source) for source in sources]
-    if backend is None or not all(path and path.is_file() for path in files):
+    files = [local_files(source) for source in sources]
+    if backend is None or None in files:
         return None
     hashed = hashlib.sha256()
     parts: list[Any] = [
@@ -53,13 +54,15 @@ def key_of(
         [getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token")],
         [source.model_dump(mode="json", exclude={"path", "weight"}) for source in sources],
         [label(source) for source in sources],
+        [list(named or ()) for named in files],
         split_by,
         recipe.data.model_dump(include={"max_length", "overlong", "on_bad_row"}),
         recipe.loss.train_on,
         recipe.model.chat_template_kwargs,
     ]
     hashed.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    for path in [*(path for path in files if path), *_own_files()]:
+    named = [path for paths in files for path in (paths or {}).values()]
+    for path in [*named, *_own_files()]:
         with path.open("rb") as stream:
             hashed.update(hashlib.file_digest(stream, "sha256").digest())
     return hashed.hexdigest()
@@ -103,15 +106,26 @@ def make(
         shutil.rmtree(entry, ignore_errors=True)  # it was not complete
     with suppress(OSError):
         _clear(folder)
-    scratch = Columns()
-    notes = fill(scratch)
-    scratch.finish(notes)
-    # another process may have made the same entry meanwhile, or the disk be full
-    with suppress(OSError, shutil.Error):
-        if still():
-            with new_folder(entry) as draft:
-                shutil.copytree(scratch.folder, draft)
-    return Columns.open(entry) or (scratch, notes)
+    made: tuple[Columns, dict[str, Any]] | None = None
+    try:
+        # encoded where it will stay: a million rows need their place once, and no copying
+        with new_folder(entry) as draft:
+            draft.mkdir()
+            columns = Columns(draft)
+            notes = fill(columns)
+            columns.finish(notes)
+            made = columns, notes
+            if not still():
+                raise _ChangedError
+    except (_ChangedError, OSError):
+        # another process may have made the same entry meanwhile, or the disk be full
+        if made is None:
+            raise
+    return Columns.open(entry) or made
+
+
+class _ChangedError(Exception):
+    """The files are no longer those that the key was made of."""
 
 
 def _own_files() -> list[Path]:
@@ -124,6 +138,9 @@ def _clear(folder: Path) -> None:
 
     On POSIX an entry whose files are mapped by a running process stays readable for it.
     """
+    for left in folder.glob(".*.partial"):  # by a process that was killed
+        if left.stat().st_mtime < time.time() - _DRAFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     entries = [path for path in folder.iterdir() if path.is_dir() and len(path.name) == 64]
     entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0

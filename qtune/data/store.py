@@ -115,9 +115,14 @@ class Columns:
         return slice(int(values[number - 1]) if number else 0, int(values[number]))
 
     def finish(self, notes: dict[str, Any]) -> None:
-        """Write all that is in memory, then what makes the folder complete, with `notes`."""
+        """Write all that is in memory, then what makes the folder complete, with `notes`.
+
+        All columns are mapped then, so that they stay when the folder goes.
+        """
         for column in self._columns.values():
             column.flush()
+        for name in _DTYPES:
+            self[name]
         sizes = {name: (self.folder / name).stat().st_size for name in _DTYPES}
         meta = {
             "sizes": sizes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -96,3 +97,40 @@ def test_unused_entries_go_when_another_is_made(tmp_path: Path) -> None:
     os.utime(entry, (0, 0))
     prepared(tmp_path, max_length=100)
     assert entry not in list((tmp_path / "cache").iterdir())
+
+
+def test_rows_are_encoded_inside_the_cache_and_a_fault_leaves_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a folder elsewhere is made")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["qtune.data.store"].tempfile, "mkdtemp", refuse)
+        patch.setattr(sys.modules["qtune.data.cache"], "writable", lambda _: True)
+        (tmp_path / "cache").mkdir()
+        result = prepared(tmp_path, ROWS)
+    assert result.train.fingerprint == prepared(tmp_path).train.fingerprint
+    with pytest.raises(Exception, match="keep a learnt token"):
+        prepared(tmp_path, ROWS, max_length=2, overlong="truncate_end")
+    assert [len(path.name) for path in (tmp_path / "cache").iterdir()] == [64]
+
+
+def test_rows_of_files_that_change_meanwhile_are_used_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = (f"{number:064d}" for number in itertools.count())
+    monkeypatch.setattr(sys.modules["qtune.data.cache"], "key_of", lambda *_, **__: next(keys))
+    result = prepared(tmp_path, ROWS)
+    assert [row.answer for row in result.train] == ["abc"] * 20
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_drafts_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    left = tmp_path / "cache" / f".{'a' * 64}.123.partial"
+    fresh = tmp_path / "cache" / f".{'b' * 64}.124.partial"
+    for folder in (left, fresh):
+        folder.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    prepared(tmp_path, ROWS)
+    assert (left.exists(), fresh.exists()) == (False, True)

@@ -16,7 +16,7 @@ from qtune.data.formats.detect import Detected, detect
 from qtune.data.pausing import collection_paused
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
-from qtune.data.source import label, read
+from qtune.data.source import label, manner, read
 from qtune.data.split import hold_out
 from qtune.data.store import Columns
 from qtune.errors import DataError, UsageError
@@ -295,7 +295,7 @@ def _encode_source(
     report = SourceReport(
         path=label(source),
         format=detected.format.name,
-        why=detected.why,
+        why=detected.why + (f"; {how}" if (how := manner(source)) else ""),
         template=layout.description,
         unit="pieces" if documents else "rows",
     )

@@ -100,8 +100,8 @@ def _all(found: Found, source: SourceSection, faults: Faults) -> Iterator[Row]:
 
 def _refuse_unused(source: SourceSection, found: Found | None) -> None:
     """A key that this kind of source never reads is a mistake, not a wish to pass over."""
-    for key, _ in idle_keys(source, HUB if found is None else found.kind):
+    for key, reason in idle_keys(source, HUB if found is None else found.kind):
         unset = type(source).model_fields[key].get_default(call_default_factory=True)
         if getattr(source, key) != unset and not (key == "split" and found and found.picked):
             what = f"a .{found.kind} file" if found else "a hub data set"
-            raise UsageError(f"{key} has no effect on {what}", place=source.path, hint="remove it")
+            raise UsageError(f"{key} has no effect on {what}", place=source.path, hint=reason)

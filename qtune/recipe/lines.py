@@ -1,4 +1,4 @@
-"""Whether the lines of a text file are the rows of a table with two columns."""
+"""What cuts the lines of a text file into columns: as a source says it, or as the lines show."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# A quote that is never closed makes one field of all that follows; it must not fill the memory.
+LONGEST_FIELD = 1 << 26
 COLUMNS = ("prompt", "completion")
-_DELIMITERS = (" || ", "||", "\t")
+_DELIMITERS = ("||", "\t")
 _LOOKED_AT = 100
+
+
+def meant(delimiter: str | None) -> str | None:
+    """A delimiter as meant: `\\t` in single quotes reaches us as two characters."""
+    return delimiter.replace("\\t", "\t") if delimiter else None
 
 
 def delimiter_in(lines: Iterable[str]) -> str | None:

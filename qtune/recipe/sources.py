@@ -99,7 +99,7 @@ def _folder(folder: Path, split: Split) -> Found:
         return Found(_saved(folder / Path(name).name), "arrow", folder, split, picked=True)
     if (folder / "state.json").is_file():
         return Found(_saved(folder), "arrow", folder, split)
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    inside = _inside(folder)
     files = [path for path in inside if path.is_file() and _is_data(path)]
     if not files:
         names = [f"{path.name}/" if path.is_dir() else path.name for path in inside]
@@ -108,6 +108,13 @@ def _folder(folder: Path, split: Split) -> Found:
     kind = _one_kind(files, str(folder))
     picked = _of_split(files, split, str(folder))
     return Found(tuple(picked or files), kind, folder, split, picked=picked is not None)
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", place=str(folder)) from None
 
 
 def _is_data(path: Path) -> bool:

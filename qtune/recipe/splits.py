@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
-from qtune.registry import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,9 +77,8 @@ def chosen(asked: str, names: Sequence[str], *, place: str) -> str:
     """The name of the split that is asked for; `UsageError` lists the names there are."""
     if asked in names:
         return asked
-    hint = nearest(asked, names) if names else ""
     listed = ", ".join(names) or "none"
-    raise UsageError(f"no split {asked!r}; there are: {listed}", place=place, hint=hint)
+    raise UsageError(f"no split {asked!r}; there are: {listed}", place=place)
 
 
 def list_of(asked: str, names: Sequence[str], *, place: str) -> str:

@@ -49,8 +49,9 @@ def test_rows_are_counted(
     [
         ("a.txt", "one long text", {}, "plain text"),
         ("a.jsonl", "{}\n", {"format": "text"}, "plain text"),
-        ("a.parquet", "PAR1", {}, "not a file of lines"),
-        ("a.json", '{"train": []}', {}, "not a list"),
+        ("a.parquet", "PAR1", {}, "ArrowInvalid"),
+        ("a.json", '{"a": [], "b": []}', {}, "UsageError"),
+        ("a.json", "3", {}, "not a list"),
         ("a.json", '[{"a": ', {}, "JSONDecodeError"),
     ],
 )

@@ -32,7 +32,9 @@ def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Itera
         delimiter = delimiter_of(path, label, source)
         if delimiter:
             table = source.model_copy(update={"delimiter": delimiter, "column_names": COLUMNS})
-            yield from read_delimited(path, label, table, faults)
+            for row in read_delimited(path, label, table, faults):
+                # the spaces around a delimiter belong to it
+                yield row._replace(values={key: cell.strip() for key, cell in row.values.items()})
         else:
             yield from _parts(path, label)
     except DataError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from qtune.data.readers.opening import text_lines
 from qtune.data.row import Row
 from qtune.errors import DataError
+from qtune.recipe.lines import LONGEST_FIELD, meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,30 +18,28 @@ if TYPE_CHECKING:
     from qtune.data.faults import Faults
     from qtune.recipe.sections import SourceSection
 
+_HINT = "put the field in double quotes and double the quotes inside it"
 Record = tuple[int, list[str]]
 
 
 def read_csv(path: Path, label: str, source: SourceSection, faults: Faults) -> Iterator[Row]:
     """A .csv file: commas, or the delimiter of the source."""
-    delimiter = _delimiter(source) or ","
+    delimiter = meant(source.delimiter) or ","
     return _read(path, label, delimiter, source, faults)
 
 
 def read_tsv(path: Path, label: str, source: SourceSection, faults: Faults) -> Iterator[Row]:
     """A .tsv file: tabs, or the delimiter of the source."""
-    delimiter = _delimiter(source) or "\t"
+    delimiter = meant(source.delimiter) or "\t"
     return _read(path, label, delimiter, source, faults)
 
 
 def read_delimited(path: Path, label: str, source: SourceSection, faults: Faults) -> Iterator[Row]:
     """A .txt table: no quotes; without a delimiter each line is one column."""
     lines = text_lines(path, label, faults)
-    return _rows(_split(lines, _delimiter(source), len(source.column_names)), label, source, faults)
-
-
-def _delimiter(source: SourceSection) -> str | None:
-    """The delimiter as meant: `\\t` in single quotes reaches us as two characters."""
-    return source.delimiter.replace("\\t", "\t") if source.delimiter else None
+    return _rows(
+        _split(lines, meant(source.delimiter), len(source.column_names)), label, source, faults
+    )
 
 
 def _read(
@@ -67,7 +65,7 @@ def _split(lines: Iterator[str], delimiter: str | None, columns: int) -> Iterato
 
 def _quoted(lines: Iterator[str], delimiter: str, label: str, faults: Faults) -> Iterator[Record]:
     """Records of a csv file, which may run over several lines, with the line they begin on."""
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     number = 1
     while True:
@@ -76,13 +74,17 @@ def _quoted(lines: Iterator[str], delimiter: str, label: str, faults: Faults) ->
         except StopIteration:
             return
         except csv.Error as error:
-            hint = "put the field in double quotes and double the quotes inside it"
-            faults.add(f"not valid csv: {error}", place=f"{label}:{number}", hint=hint)
+            faults.add(_reason(error), place=f"{label}:{number}", hint=_HINT)
             number = reader.line_num + 1
             continue
         if record:
             yield number, record
         number = reader.line_num + 1
+
+
+def _reason(error: csv.Error) -> str:
+    open_quote = "unexpected end" in str(error) or "larger than field limit" in str(error)
+    return f"not valid csv: {'a quote is never closed' if open_quote else error}"
 
 
 def _rows(

@@ -71,7 +71,7 @@ def test_a_text_file_alone_is_one_document(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n3\n", "f.csv:3: 1 columns where 2 (a, b) are needed"),
         ("a,b\n1,2,3\n", "f.csv:2: 3 columns where 2 (a, b) are needed"),
-        ('a,b\n1,"2\n3,4\n', "f.csv:2: not valid csv: unexpected end of data"),
+        ('a,b\n1,"2\n3,4\n', "f.csv:2: not valid csv: a quote is never closed"),
         ('a,b\n1,2\n"3"x,4\n', "f.csv:3: not valid csv: ',' expected after '\"'"),
     ],
     ids=["short", "long", "open quote", "text after a quote"],

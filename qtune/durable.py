@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             rmdir(target)  # if it is no longer empty, this fails and nothing is lost
         rename(draft, target)
     finally:
-        with suppress(OSError):
-            remove_tree(draft)
+        _drop(draft)
     flush(target.parent)
 
 
@@ -120,9 +120,45 @@ def discard(folder: Path) -> None:
     removed. What cannot be removed waits, hidden, for `sweep`."""
     removed = hidden(folder, "removed")
     rename(folder, removed)
-    flush(folder.parent)
-    with suppress(OSError):
-        remove_tree(removed)
+    try:
+        flush(folder.parent)
+    finally:
+        _drop(removed)
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A new hidden folder to fill, which takes the place of `target` at the end of the block;
+    when anything fails, what stood there stays."""
+    draft = hidden(target, "draft")
+    try:
+        mkdir(draft)
+        yield draft
+        flush_tree(draft)
+        put(draft, target)
+    except BaseException:
+        _drop(draft)
+        raise
+
+
+def put(draft: Path, target: Path) -> None:
+    """Give a whole folder its name; one that stands there gives way, or stays if that fails.
+    A kill between the two renames leaves neither under that name."""
+    if not target.is_dir():
+        rename(draft, target)
+        flush(target.parent)
+        return
+    removed = hidden(target, "removed")
+    rename(target, removed)
+    try:
+        rename(draft, target)
+    except BaseException:
+        rename(removed, target)
+        raise
+    try:
+        flush(target.parent)
+    finally:
+        _drop(removed)
 
 
 def sweep(folder: Path) -> None:
@@ -155,6 +191,22 @@ def require_writable(path: Path) -> None:
         raise ResourceError(
             f"cannot be written: {reason}", place=str(path), hint="name another place"
         )
+
+
+def no_room(what: str, error: OSError, *, place: Path, needed: int) -> ResourceError:
+    """The error for something that could not be written, with what it takes and what there is."""
+    return ResourceError(
+        f"cannot write {what}: {error.strerror or error}; it needs {needed} bytes or more, "
+        f"{free_bytes(place)} are free",
+        place=str(place),
+        hint="nothing that was whole is lost; free some space and go on from there",
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """What is free on the disk where `path` is, or would be."""
+    there = next(item for item in (path, *path.absolute().parents) if item.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def flush_tree(folder: Path) -> None:
@@ -205,6 +257,12 @@ def remove_tree(folder: Path) -> None:
         else:
             unlink(path)
     rmdir(folder)
+
+
+def _drop(folder: Path) -> None:
+    """Remove a hidden folder, if it is there; what cannot be removed waits for `sweep`."""
+    with suppress(OSError):
+        remove_tree(folder)
 
 
 def _announce(operation: str, path: Path) -> None:

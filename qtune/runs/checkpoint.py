@@ -6,7 +6,6 @@ What lies in one is for its writer to say; here it is files with names, sizes an
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,26 +45,22 @@ def name_of(step: int) -> str:
 def save(target: Path, fill: Callable[[Path], None], *, facts: dict[str, Any]) -> None:
     """Write the checkpoint `target`, named by `name_of`; `fill` writes its files into the hidden
     folder it is given. `ResourceError` when the disk cannot take it: nothing of it stays, and those
-    before it are untouched. One of the same step gives way when it is another."""
+    before it are untouched. One of the same step gives way."""
     step = _step(target)
     assert step is not None, f"{target.name} is no checkpoint's name"
-    draft = durable.hidden(target, "draft")
+    needed = 0
     try:
         _make_parent(target.parent)
-        durable.mkdir(draft)
-        fill(draft)
-        durable.flush_tree(draft)
-        manifest.write(draft, step=step, facts=facts)
-        durable.flush(draft)
-        _publish(draft, target)
+        with durable.replaced_folder(target) as draft:
+            try:
+                fill(draft)
+                manifest.write(draft, step=step, facts=facts)
+            finally:
+                needed = size(draft)
     except OSError as error:
-        sizes = [size(path) for path in checkpoints(target.parent).values()]
-        needed = max([size(draft), *sizes])
-        _drop(draft)
+        before = [size(path) for path in checkpoints(target.parent).values()]
+        needed = max([needed, *before])
         raise durable.no_room("the checkpoint", error, place=target, needed=needed) from error
-    except BaseException:
-        _drop(draft)
-        raise
 
 
 def read(path: Path) -> Checkpoint:
@@ -120,43 +115,6 @@ def _make_parent(folder: Path) -> None:
         return
     durable.mkdir(folder)
     durable.flush(folder.parent)
-
-
-def _publish(draft: Path, target: Path) -> None:
-    """Give the finished draft its name; the very same checkpoint, if it is there, stays."""
-    if target.is_dir():
-        if _is_same(draft, target):
-            durable.remove_tree(draft)
-            return
-        _exchange(draft, target)
-    else:
-        durable.rename(draft, target)
-    durable.flush(target.parent)
-
-
-def _exchange(draft: Path, target: Path) -> None:
-    """Another checkpoint of the same step gives way; it comes back if the new one cannot be."""
-    removed = durable.hidden(target, "removed")
-    durable.rename(target, removed)
-    try:
-        durable.rename(draft, target)
-    except BaseException:
-        durable.rename(removed, target)
-        raise
-    _drop(removed)
-
-
-def _is_same(draft: Path, target: Path) -> bool:
-    try:
-        there = manifest.verify(target)
-    except ModelError:
-        return False
-    return there == manifest.verify(draft)
-
-
-def _drop(draft: Path) -> None:
-    with suppress(OSError):  # the next save sweeps
-        durable.remove_tree(draft)
 
 
 def size(folder: Path) -> int:

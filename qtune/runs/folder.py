@@ -203,12 +203,9 @@ class RunFolder:
         source = checkpoint.read(self.checkpoint(step)).path
         files = sorted(source.glob(_RESULT))
         try:
-            with durable.new_folder(self.adapter) as draft:
-                durable.mkdir(draft)
+            with durable.replaced_folder(self.adapter) as draft:
                 for path in files:
                     durable.copy(path, draft / path.name)
-                if self.adapter.is_dir():
-                    durable.discard(self.adapter)
         except OSError as error:
             needed = sum(path.stat().st_size for path in files)
             raise durable.no_room(

@@ -90,9 +90,6 @@ def test_files_in_folders_are_kept_too(tmp_path: Path) -> None:
 def test_another_checkpoint_of_the_same_step_gives_way(tmp_path: Path) -> None:
     target = tmp_path / "step-000010"
     save_step(tmp_path, 10)
-    before = target.stat().st_ino
-    save_step(tmp_path, 10)
-    assert target.stat().st_ino == before  # the very same stays
     (target / "state.json").write_text("{}")
     save_step(tmp_path, 10)
     save_step(tmp_path, 10, recipe="other")

@@ -50,6 +50,7 @@ def test_a_disk_full_at_any_operation_keeps_what_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
     monkeypatch.setattr(durable, "BLOCK", 700)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     seen, returned = operations(tmp_path / "whole")
     told = 0
     for number, operation in enumerate(seen):

@@ -17,8 +17,14 @@ KILLED = 137
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill loses nothing that the system has, on the disk or not."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def _killed_before(number: int, act: Callable[[Path], None], path: Path) -> bool:
-    """Do `act(path)` in a process of its own that ends, with no word, before its operation `number`."""
+    """Do `act(path)` in a process that ends, with no word, before its operation `number`."""
     child = os.fork()
     if not child:
         status = 1

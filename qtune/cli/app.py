@@ -19,6 +19,7 @@ from qtune.cli.merge_command import merge
 from qtune.cli.output import drop_rest, news, print_error, print_json_error
 from qtune.cli.plan_command import plan
 from qtune.cli.recipe_commands import schema, show, validate
+from qtune.cli.runs_command import runs
 from qtune.cli.train_command import train
 from qtune.errors import STOP_SIGNALS, ExitCode, Fault, QtuneError, ResourceError
 
@@ -37,6 +38,7 @@ for verb in (train, merge, generate, chat, plan, validate, show, schema):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")
+app.add_typer(runs, name="runs")
 
 
 def _print_version(asked: bool) -> None:

@@ -142,6 +142,7 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
     [
         *("train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"),
         *("data preview", "data stats", "data check"),
+        *("runs list", "runs show", "runs diff"),
     ],
 )
 def test_every_verb_has_help_with_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """An adapter folded into full weights, written shard by shard and checked."""
 
 from qtune.merging.card import card
+from qtune.merging.companions import Chat
 from qtune.merging.fidelity import Fidelity
 from qtune.merging.merge import Merge, MergeReport, preflight, prepare, write
 
-__all__ = ["Fidelity", "Merge", "MergeReport", "card", "preflight", "prepare", "write"]
+__all__ = ["Chat", "Fidelity", "Merge", "MergeReport", "card", "preflight", "prepare", "write"]

@@ -71,6 +71,7 @@ class Merge:
     blueprint: Blueprint
     layout: Layout
     edits: Mapping[str, Edit]
+    chat: companions.Chat | None = None
 
     @property
     def parameters(self) -> int:
@@ -124,7 +125,11 @@ def write(
         shards.write(staging, files, folding.tensor, on_progress=on_progress)
         folding.check()
         companions.write(
-            staging, config=work.layout.config, base=work.folder, tokenizer=work.tokenizer_folder
+            staging,
+            config=work.layout.config,
+            base=work.folder,
+            tokenizer=work.tokenizer_folder,
+            chat=work.chat,
         )
         report = _report(work, folding, files=len(files))
         report = replace(report, fidelity=verify(staging))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.artefacts import read_object
 from qtune.errors import ModelError
+from qtune.models.chat_template import set_chat_template
 from qtune.models.files import SMALL, locate
 from qtune.plan import read_config
 
@@ -20,7 +21,8 @@ OTHER = ("vocab.json", "vocab.txt", "tekken.json")
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """The tokenizer of `model.tokenizer`, or of the model itself; never wider than the model."""
+    """The tokenizer of `model.tokenizer`, or of the model itself, with the recipe's chat template;
+    never wider than the model."""
     from transformers import AutoTokenizer
 
     model = locate(section.name_or_path, revision=section.revision, patterns=SMALL)
@@ -32,6 +34,7 @@ def load_tokenizer(section: ModelSection) -> Any:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"no usable tokenizer: {reason}", place=str(folder)) from error
     _check_width(tokenizer, model, folder)
+    set_chat_template(tokenizer, section)
     return tokenizer
 
 

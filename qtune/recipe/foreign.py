@@ -41,6 +41,7 @@ _FLAT = {
     "data.packing": "sample_packing packing neat_packing packed",
     "data.deduplicate": "dataset_exact_deduplication",
     "train.group_by_length": "group_by_length",
+    "model.chat_template": "chat_template template",
     "model.chat_template_kwargs": "chat_template_kwargs",
     "loss.train_on": "train_on_inputs train_on_prompt train_on_source completion_only_loss "
     "assistant_only_loss mask_prompt",
@@ -146,6 +147,20 @@ BY_NAME: dict[str, Values] = {
 }
 BY_KEY: dict[str, Values] = {
     "checkpoint.metric": {"eval_loss": "loss"},
+    "model.chat_template": {
+        "tokenizer_default": None,
+        "tokenizer_default_fallback_chatml": None,
+        "gemma2": "gemma",
+        "gemma3": "gemma",
+        "llama3": "llama-3",
+        "mistral_v1": "mistral",
+        "phi3": "phi",
+        "phi_3": "phi",
+        "phi_35": "phi",
+        "qwen3": "qwen",
+        "qwen3_nothink": "qwen",
+        "qwen_25": "qwen",
+    },
     "data.overlong": {"truncate": "truncate_end", "raise": "error"},
     "logging.report_to": _trackers,
     "method.name": {"qlora": "lora", "LORA": "lora", "PROMPT_TUNING": "prompt"},
@@ -206,7 +221,7 @@ NOT_HERE: dict[str, str] = {
         ("use_wandb", "use_tensorboard", "use_mlflow"), "logging: {report_to: [...]} names trackers"
     ),
     **dict.fromkeys(
-        ("chat_template", "template", "special_tokens", "tokenizer_type", "model_type"),
+        ("special_tokens", "tokenizer_type", "model_type"),
         "read from the model's own files: remove it",
     ),
     **dict.fromkeys(
@@ -243,6 +258,7 @@ NOT_HERE: dict[str, str] = {
         "write data: {train: [{path: ...}]}",
     ),
     **dict.fromkeys(("plot_loss", "low_cpu_ram", "quantization_method"), _NO_NEED),
+    "chat_template_jinja": "write the text itself, or a .jinja file, as model.chat_template",
     "gradient_checkpointing_kwargs": "checkpointing is always non-reentrant: remove it",
     "max_samples": "write max_rows beside the path of a source",
     "lora_parameters": "write method: {rank: ..., alpha: ...}; alpha is their scale x rank",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtune import templates
 from qtune.recipe.files import exists, expand
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def localise(settings: Settings) -> None:
         keys = settings.get(section, {})
         if key in keys:
             keys[key] = _local(keys[key])
+    if "chat_template" in (model := settings.get("model", {})):
+        model["chat_template"] = _template(model["chat_template"])
     data = settings.get("data", {})
     for key in {"train", "eval"} & data.keys():
         data[key] = _sources(data[key])
@@ -62,7 +65,10 @@ def _sources(node: Node) -> Node:
 def _source(item: Node) -> Node:
     if not isinstance(item.value, dict) or "path" not in item.value:
         return item
-    return replace(item, value={**item.value, "path": _local(item.value["path"], or_if=is_pattern)})
+    own = {**item.value, "path": _local(item.value["path"], or_if=is_pattern)}
+    if "labels" in own:
+        own["labels"] = _local(own["labels"])
+    return replace(item, value=own)
 
 
 def _local(node: Node, *, or_if: Callable[[str], bool] = lambda _: False) -> Node:
@@ -73,6 +79,13 @@ def _local(node: Node, *, or_if: Callable[[str], bool] = lambda _: False) -> Nod
     path = node.source.folder / expand(text)
     if text in (".", "..") or text.startswith(_MARKS) or exists(path) or or_if(text):
         return replace(node, value=os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+    return node
+
+
+def _template(node: Node) -> Node:
+    """A template file is a path whether it exists or not; a built-in's name is none."""
+    if isinstance(node.value, str) and templates.is_file(node.value):
+        return _local(node, or_if=templates.is_file)
     return node
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from qtune import templates
 
 
 class Section(BaseModel):
@@ -48,8 +51,17 @@ def _regular_expression(value: str) -> str:
     return value
 
 
+def _chat_template(value: str) -> str:
+    if value in templates.ENDS or templates.is_file(value) or templates.is_text(value):
+        return value
+    near = difflib.get_close_matches(value, templates.ENDS, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]}?" if near else f"one of {', '.join(templates.ENDS)}"
+    raise ValueError(f"is no built-in chat template and no .jinja file; {meant}")
+
+
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B")
 Size = Annotated[str, BeforeValidator(_size), Field(pattern=f"^{_SIZE.pattern}$")]
+ChatTemplate = Annotated[str, AfterValidator(_chat_template)]
 Regex = Annotated[str, AfterValidator(_regular_expression)]
 Share = Annotated[Real, Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]

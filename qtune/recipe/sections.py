@@ -26,8 +26,8 @@ class ModelSection(Section):
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """The attention kernel of transformers."""
     chat_template: ChatTemplate | None = None
-    """How chats are written: a built-in (alpaca, chatml, gemma, llama-3, mistral, phi, qwen, vicuna,
-    zephyr), a .jinja file or a template's text; without it the tokenizer's own."""
+    """How chats are written: a built-in (alpaca, chatml, gemma, llama-3, mistral, phi, qwen,
+    vicuna, zephyr), a .jinja file or a template's text; without it the tokenizer's own."""
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
     """Variables handed to the chat template, such as enable_thinking: false."""
 
@@ -53,12 +53,31 @@ class SourceSection(Section):
     path: str = Field(min_length=1)
     """A json, jsonl, csv, tsv, txt, parquet or arrow file, a folder or a glob of such files, or a
     Hugging Face data set id."""
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "text"] = "auto"
-    """How a row becomes turns; auto reads it off the columns and says so."""
+    format: Literal[
+        "auto",
+        "alpaca",
+        "messages",
+        "sharegpt",
+        "tree",
+        "prompt-completion",
+        "self-instruct",
+        "classification",
+        "multiple-choice",
+        "preference",
+        "unpaired",
+        "text",
+        "tokens",
+    ] = "auto"
+    """How a row becomes turns; auto reads it off the columns and says so. Preference and unpaired
+    rows are read and checked, but not trained on yet."""
     columns: dict[str, str] = {}
     """Field of the format -> column of the file, where they differ."""
     prompt_template: str | None = None
-    """Text of the prompt with {column} places, for prompt-completion rows."""
+    """Text of the prompt with {column} places, for prompt-completion rows, and for classification
+    in place of "{text}", an empty line and "Label:" with a line break."""
+    labels: str | Names = ()
+    """Names of a classification's labels, from number 0 on, or a file of them: one a line (or number,
+    tab, name), or .json with a list or an object; any other label is a fault."""
     column_names: Names = ()
     """Names of the columns of a csv, tsv or txt file without a header, or of the items of rows that
     are lists in json and jsonl."""

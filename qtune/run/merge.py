@@ -65,6 +65,7 @@ def merge(
         dtype=None if section.dtype == "auto" else getattr(torch, section.dtype),
         tokenizer_folder=locate(subject.model.tokenizer) if subject.model.tokenizer else folder,
     )
+    work = replace(work, chat=_chat(subject))
     read = [subject.run] if subject.run else [adapter.folder]
     merging.preflight(work, target, protected=read)
     trained = trained_model(subject, work, section, display) if verify else None
@@ -82,6 +83,16 @@ def merge(
         on_progress=partial(display.progress, "merging"),
     )
     return {"thing": subject.name, "output": str(target), **_told(report, trained)}
+
+
+def _chat(subject: Subject) -> merging.Chat | None:
+    """The recipe's chat template, which the merged model brings along instead of the base's."""
+    if subject.model.chat_template is None:
+        return None
+    tokenizer = models.load_tokenizer(subject.model)
+    asked = data.Prompter(tokenizer, layout="chat", variables=subject.model.chat_template_kwargs)
+    asked.ids("a")  # the end of an answer is known once one is written
+    return merging.Chat(tokenizer.chat_template, tuple(sorted(asked.stop_ids)))
 
 
 def _with(section: MergeSection, settings: Mapping[str, str]) -> MergeSection:

@@ -29,6 +29,18 @@ def text_of(name: str) -> str:
     return (Path(__file__).parent / f"{name}{SUFFIX}").read_text(encoding="utf-8")
 
 
+def is_text(value: str) -> bool:
+    """Whether a value of model.chat_template is a template itself."""
+    return "{{" in value or "{%" in value
+
+
 def is_file(value: str) -> bool:
-    """Whether a value of model.chat_template names a file and not a built-in."""
-    return value.endswith(SUFFIX)
+    """Whether a value of model.chat_template names a file."""
+    return value.endswith(SUFFIX) and not is_text(value)
+
+
+def named(value: str) -> str:
+    """A value of model.chat_template for people: a template written out is not repeated."""
+    if is_text(value):
+        return "the recipe's chat template"
+    return Path(value).name if is_file(value) else f"the built-in chat template {value}"

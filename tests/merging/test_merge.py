@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qtune import models
 from qtune.errors import CheckError, ModelError, UsageError
-from qtune.merging import fidelity
+from qtune.merging import Chat, fidelity, write
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
 from qtune.recipe.sections import ModelSection, QuantizationSection
@@ -22,6 +23,7 @@ from tests.merging.workshop import (
     adding,
     low_rank,
     merged,
+    prepared,
     replacing,
     tensors,
     usual_edits,
@@ -300,3 +302,19 @@ def test_the_sample_is_bounded() -> None:
     fixed = fidelity.fixed_rows(300)
     assert fixed == fidelity.fixed_rows(300)
     assert max(map(max, fixed)) < 300
+
+
+def test_a_template_that_was_trained_on_replaces_the_own_one(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    old = json.dumps({**settings, "chat_template": "old {{ 1 }}"})
+    (base / "tokenizer_config.json").write_text(old)
+    work = replace(prepared(base, usual_edits()), chat=Chat("new {{ 1 }}", (7, 1)))
+    write(work, tmp_path / "out", max_shard_bytes=10**9, verify=lambda _: None, card=lambda _: "")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == "new {{ 1 }}"
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == settings
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.generation_config.eos_token_id == [1, 7]
+    assert (
+        json.loads((base / "tokenizer_config.json").read_text())["chat_template"] == "old {{ 1 }}"
+    )

@@ -37,6 +37,9 @@ def test_no_name_has_two_meanings() -> None:
     [
         ("lora_r: 8", "method.rank", 8),
         ("lora_rank: 8", "method.rank", 8),
+        ("chat_template: chatml", "model.chat_template", "chatml"),
+        ("chat_template: tokenizer_default", "model.chat_template", None),
+        ("template: llama3", "model.chat_template", "llama-3"),
         ("method: {r: 8}", "method.rank", 8),
         ("method: {lora_alpha: 32}", "method.alpha", 32.0),
         ("lora_dropout: 0", "method.dropout", 0.0),

@@ -35,7 +35,7 @@ VALUES: dict[Any, tuple[Any, ...]] = {
     bool: (True, False),
     int: (3, 5),
     float: (0.25, 3.0),
-    str: ("other", "20GB", "30m"),
+    str: ("other", "20GB", "30m", "chatml"),
 }
 
 

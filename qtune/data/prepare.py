@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtune.data import cache, duplicates
-from qtune.data.encode.encoder import Encoder
-from qtune.data.encode.layouts import layout_for
-from qtune.data.encode.tokens import Tokens
+from qtune.data.checking import Checked, check
+from qtune.data.encoding import Encoding, Setting, tasks
 from qtune.data.faults import Faults
-from qtune.data.formats.detect import Detected, detect
-from qtune.data.pausing import collection_paused
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
-from qtune.data.source import label, manner, read
+from qtune.data.source import label
 from qtune.data.split import hold_out
 from qtune.data.store import Columns
 from qtune.errors import DataError, UsageError
@@ -24,13 +20,10 @@ from qtune.errors import DataError, UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from qtune.data.row import Example, Row
     from qtune.recipe.sections import Recipe, SourceSection
 
 Progress = Callable[[int, int], None]
-_BATCH = 512
 _UNLEARNABLE_SHARE = 0.01
-_SKIPPED_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +33,6 @@ class Prepared:
     train: Rows
     eval: Rows | None
     report: DataReport
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A source whose rows are all readable."""
-
-    source: SourceSection
-    detected: Detected
-    count: int
-    split_by: str | None
-    skipped: Faults
-
-    def examples(self, row: Row) -> tuple[Example, ...]:
-        """The examples of a row."""
-        return _examples_of(row, self.detected, self.source, self.split_by)
 
 
 def prepare(
@@ -128,61 +106,6 @@ class _Progress:
             self._listener(self._done, self._total)
 
 
-def _check(
-    sources: Sequence[SourceSection],
-    faults: Faults,
-    *,
-    on_bad_row: str,
-    split_by: str | None = None,
-) -> list[_Checked]:
-    """Read every row of every source once, so that all faults come together and early."""
-    checked = []
-    for source in sources:
-        try:
-            checked += _check_source(source, faults, split_by, on_bad_row)
-        except DataError as error:
-            faults.add_error(error)
-    return checked
-
-
-def _check_source(
-    source: SourceSection, faults: Faults, split_by: str | None, on_bad_row: str
-) -> list[_Checked]:
-    detected: Detected | None = None
-    count = 0
-    own = Faults()
-    for row in read(source, own):
-        detected = detected or detect(row, source)
-        try:
-            _examples_of(row, detected, source, split_by)
-            count += 1
-        except DataError as error:
-            own.add_error(error)
-    if detected is None and not own.count:
-        raise DataError("no rows", place=label(source), hint="the file is empty")
-    skip = on_bad_row == "skip" and own.count <= max(1, _SKIPPED_SHARE * count)
-    if not (skip and count):
-        faults.absorb(own)
-    if on_bad_row == "skip" and count and not skip:
-        message = f"{own.count} of {count + own.count} rows are faulty, more than can be skipped"
-        faults.add(f"{message} (1%)", place=label(source))
-    return [] if detected is None else [_Checked(source, detected, count, split_by, own)]
-
-
-def _examples_of(
-    row: Row, detected: Detected, source: SourceSection, split_by: str | None
-) -> tuple[Example, ...]:
-    examples = detected.format.examples(row, columns=detected.columns, source=source)
-    if split_by is None:
-        return examples
-    if row.values.get(split_by) is None:
-        columns = ", ".join(row.values)
-        message = f"{split_by}, which data.split_by names, is missing; the columns are {columns}"
-        raise DataError(message, place=row.place)
-    group = str(row.values[split_by])
-    return tuple(replace(example, group=group) for example in examples)
-
-
 def _refuse_empty(rows: Rows, sources: Sequence[SourceSection]) -> None:
     if not len(rows):
         place = ", ".join(label(source) for source in sources)
@@ -205,14 +128,14 @@ class _Kept:
         self._folder = cache.home(recipe.data.cache_dir)
         self._key = self._new_key()
         self._found = cache.find(self._folder, self._key) if self._key else None
-        self._checked: list[_Checked] = []
+        self._checked: list[Checked] = []
         self.note = f"rows from the cache: {self._folder}" if self._found else ""
 
     def check(self, faults: Faults) -> int:
         """Read every row that is not in the cache; returns how many."""
         if not self._found:
             on_bad_row = self._recipe.data.on_bad_row
-            self._checked = _check(
+            self._checked = check(
                 self._sources, faults, on_bad_row=on_bad_row, split_by=self._split_by
             )
         return sum(one.count for one in self._checked)
@@ -252,82 +175,40 @@ class _Kept:
 
 
 def _encode(
-    checked: Sequence[_Checked],
+    checked: Sequence[Checked],
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
     store: RowStore,
     progress: _Progress,
 ) -> list[SourceReport]:
-    tokens = Tokens(tokenizer)
-    reports = [
-        _encode_source(one, number, recipe, tokens, store, progress)
-        for number, one in enumerate(checked)
-    ]
+    """Encode all rows into the store; the faults of all of them come together."""
+    encoding = Encoding(Setting.of(checked, recipe, tokenizer))
+    reports = [_heading(*pair) for pair in zip(checked, encoding.templates, strict=True)]
+    faults = Faults()
+    for done in map(encoding.done, tasks(checked)):
+        faults.absorb(done.faults)
+        reports[done.source].absorb(done.report)
+        store.append(done.block, source=done.source)
+        store.stop_ids.update(done.stop_ids)
+        progress.add(done.report.read)
+    faults.raise_if_any()
     _refuse_unlearnable(reports, recipe.data.max_length)
     return reports
 
 
-def _encode_source(
-    checked: _Checked,
-    number: int,
-    recipe: Recipe,
-    tokens: Tokens,
-    store: RowStore,
-    progress: _Progress,
-) -> SourceReport:
-    """Encode a source into the store; a batch with faulty rows stops it."""
-    source, detected = checked.source, checked.detected
-    try:
-        layout = layout_for(
-            detected.format.layout, tokens, variables=recipe.model.chat_template_kwargs
-        )
-    except DataError as error:
-        fault = error.faults[0]
-        raise DataError(fault.message, place=label(source), hint=fault.hint) from None
-    documents = detected.format.layout == "document"
-    encoder = Encoder(
-        tokens,
-        layout,
-        recipe.data,
-        train_on=recipe.loss.train_on,
-        cut=documents,
-    )
-    report = SourceReport(
-        path=label(source),
-        format=detected.format.name,
-        why=detected.why + (f"; {how}" if (how := manner(source)) else ""),
-        template=layout.description,
+def _heading(checked: Checked, template: str) -> SourceReport:
+    """The report of a source before any row is counted."""
+    documents = checked.detected.format.layout == "document"
+    first = checked.skipped.first
+    return SourceReport(
+        path=label(checked.source),
+        format=checked.detected.format.name,
+        why=checked.detected.why,
+        template=template,
         unit="pieces" if documents else "rows",
+        skipped=checked.skipped.count,
+        skipped_first=str(first[0]) if first else "",
     )
-    if checked.skipped.count:
-        report.skipped = checked.skipped.count
-        report.skipped_first = str(checked.skipped.first[0])
-    rows = iter(_examples(checked))
-    while batch := list(islice(rows, _BATCH)):
-        faults = Faults()
-        report.read += len(batch)
-        examples = [example for row in batch for example in row]
-        if len(examples) > len(batch):
-            report.unit = "examples"
-        with collection_paused():
-            store.extend(list(encoder.encode(examples, report, faults)), source=number)
-        faults.raise_if_any()
-        progress.add(len(batch))
-    store.stop_ids.update(encoder.stop_ids)
-    return report
-
-
-def _examples(checked: _Checked) -> Iterator[tuple[Example, ...]]:
-    """The examples of each row of a source, but for the faulty rows that are to be skipped."""
-    faults = Faults()
-    for row in read(checked.source, faults):
-        try:
-            yield checked.examples(row)
-        except DataError as error:
-            faults.add_error(error)
-    if faults.count != checked.skipped.count:
-        faults.add("the file changed while it was read", place=label(checked.source))
-        faults.raise_if_any()
 
 
 def _refuse_unlearnable(reports: Sequence[SourceReport], max_length: int) -> None:

@@ -46,6 +46,21 @@ class SourceReport:
         if len(self.end_lost_places) < _PLACES:
             self.end_lost_places.append(place)
 
+    def absorb(self, other: SourceReport) -> None:
+        """Add the counts of rows that come behind those counted so far."""
+        for one in fields(self):
+            mine, more = getattr(self, one.name), getattr(other, one.name)
+            if one.name == "longest_read":
+                self.longest_read = max(mine, more)
+            elif isinstance(mine, Counter):
+                mine.update(more)
+            elif isinstance(mine, list):
+                mine += more[: _PLACES - len(mine)]
+            elif isinstance(mine, str):
+                setattr(self, one.name, more or mine if one.name == "unit" else mine or more)
+            else:
+                setattr(self, one.name, mine + more)
+
     def to_notes(self) -> dict[str, Any]:
         """Everything counted, as JSON that `from_notes` takes."""
         return {one.name: getattr(self, one.name) for one in fields(self)}

@@ -15,8 +15,6 @@ import numpy as np
 from qtune.data.store import DIGEST, Columns, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
-
     from numpy.typing import NDArray
 
 IGNORED = -100
@@ -49,6 +47,47 @@ class Encoded:
     group: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Encoded rows in flat arrays, which are quick to store and to send to another process."""
+
+    ids: array[int]
+    learnt: array[int]
+    lengths: list[int]
+    files: list[str]
+    file_numbers: list[int]
+    """For each row its place among `files`."""
+    numbers: list[int]
+    groups: array[int]
+    prompts: array[int]
+    answers: array[int]
+    answer_lengths: list[int]
+    digests: array[int]
+
+    @classmethod
+    def of(cls, rows: Sequence[Encoded]) -> Block:
+        """Some rows as a block."""
+        ids = [array("i", row.ids) for row in rows]
+        learnt = [bytes(row.learnt) for row in rows]
+        answers = [(row.answer or "").encode() for row in rows]
+        lengths = [row.prompt_length for row in rows]
+        files = {name: number for number, name in enumerate(dict.fromkeys(r.file for r in rows))}
+        digests = map(digest_of, ids, learnt)
+        return cls(
+            ids=array("i", b"".join(ids)),
+            learnt=array("B", b"".join(learnt)),
+            lengths=[len(own) for own in ids],
+            files=list(files),
+            file_numbers=[files[row.file] for row in rows],
+            numbers=[row.number for row in rows],
+            groups=array("Q", [_group(row.group) for row in rows]),
+            prompts=array("q", [-1 if length is None else length for length in lengths]),
+            answers=array("B", b"".join(answers)),
+            answer_lengths=[len(answer) for answer in answers],
+            digests=array("B", b"".join(digests)),
+        )
+
+
 class RowStore:
     """Grows by rows; what it holds never changes."""
 
@@ -63,32 +102,26 @@ class RowStore:
         """The ids that end an answer; may be added to."""
         return self.columns.stop_ids
 
-    def add(self, row: Encoded) -> None:
+    def add(self, row: Encoded, *, source: int = 0) -> None:
         """Append one row."""
-        self.extend([row])
+        self.append(Block.of([row]), source=source)
 
-    def extend(self, rows: Sequence[Encoded], *, source: int = 0) -> None:
-        """Append rows of a source; many at a time cost little more than one."""
+    def append(self, block: Block, *, source: int) -> None:
+        """Append the rows of a block, which come from one source."""
         columns = self.columns
-        files = columns.files
-        ids = [array("i", row.ids) for row in rows]
-        learnt = [bytes(row.learnt) for row in rows]
-        answers = [(row.answer or "").encode() for row in rows]
-        pairs = zip(ids, learnt, strict=True)
-        prompts = (row.prompt_length for row in rows)
+        known = [columns.files.setdefault(name, len(columns.files)) for name in block.files]
+        origins = zip([known[file] for file in block.file_numbers], block.numbers, strict=True)
         columns.append(
-            ends=_ends(columns.length("ids"), ids),
-            ids=array("i", b"".join(ids)),
-            learnt=array("B", b"".join(learnt)),
-            origins=chain.from_iterable(
-                (files.setdefault(row.file, len(files)), row.number) for row in rows
-            ),
-            sources=repeat(source, len(rows)),
-            groups=(_group(row.group) for row in rows),
-            prompts=(-1 if length is None else length for length in prompts),
-            answer_ends=_ends(columns.length("answers"), answers),
-            answers=array("B", b"".join(answers)),
-            digests=array("B", b"".join(digest_of(own, mask) for own, mask in pairs)),
+            ends=_ends(columns.length("ids"), block.lengths),
+            ids=block.ids,
+            learnt=block.learnt,
+            origins=chain.from_iterable(origins),
+            sources=repeat(source, len(block.lengths)),
+            groups=block.groups,
+            prompts=block.prompts,
+            answer_ends=_ends(columns.length("answers"), block.answer_lengths),
+            answers=block.answers,
+            digests=block.digests,
         )
 
     def row(self, number: int) -> EncodedRow:
@@ -113,9 +146,9 @@ class RowStore:
         return np.concatenate([np.zeros(1, dtype=np.int64), self.columns["ends"]])
 
 
-def _ends(start: int, parts: Sequence[Sized]) -> list[int]:
-    """Where each of some parts ends in a column that had `start` numbers before."""
-    return list(accumulate(map(len, parts), initial=start))[1:]
+def _ends(start: int, lengths: Sequence[int]) -> list[int]:
+    """Where parts of some lengths end in a column that had `start` numbers before."""
+    return list(accumulate(lengths, initial=start))[1:]
 
 
 @lru_cache(maxsize=1024)

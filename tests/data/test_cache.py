@@ -34,7 +34,7 @@ def test_the_second_start_reads_no_row(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a row is read")
 
-    monkeypatch.setattr(sys.modules["qtune.data.prepare"], "read", refuse)
+    monkeypatch.setattr(sys.modules["qtune.data.checking"], "read", refuse)
     second = prepared(tmp_path)
     assert (said(first), said(second)) == (False, True)
     assert list(second.train) == list(first.train)

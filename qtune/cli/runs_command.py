@@ -24,6 +24,7 @@ Examples:
 """
 runs = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False)
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+_LOG_WIDTH = 120
 STYLES = {"finished": "green", "damaged": "red", "failed": "red"}
 
 
@@ -46,7 +47,7 @@ def list_(
     if as_json:
         print_json({"folder": str(folder), "runs": found})
     elif found:
-        results().print(overview(found))
+        _print_overview(found)
     else:
         results().print(f"no runs in {folder}", markup=False)
 
@@ -65,7 +66,7 @@ def show(run: RunFolder, as_json: AsJson = False) -> None:
         print_json(shown)
         return
     console = results()
-    console.print(overview([shown]))
+    _print_overview([shown])
     for text in ([shown["reason"]] if shown["reason"] else []) + shown["faults"]:
         console.print(text, markup=False, soft_wrap=True)
     for part in (_pairs("recipe", shown["recipe"]), _pairs("plan", shown["plan"])):
@@ -106,6 +107,14 @@ def diff(
             console.print(f"{folder}: {fault}", markup=False, soft_wrap=True)
 
 
+def _print_overview(found: Sequence[dict[str, Any]]) -> None:
+    """As wide as the terminal, or as a line of a log may be."""
+    console = results()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
+    console.print(overview(found))
+
+
 def overview(found: Sequence[dict[str, Any]]) -> Table:
     """A line for each run."""
     from rich.text import Text
@@ -131,7 +140,7 @@ def overview(found: Sequence[dict[str, Any]]) -> Table:
 def _told_state(one: dict[str, Any]) -> str:
     failed = one["gates_failed"]
     if failed:
-        return f"{one['state']}, {failed} gate{'s' if failed > 1 else ''} failed"
+        return f"{failed} gate{'s' if failed > 1 else ''} failed"
     return str(one["state"])
 
 

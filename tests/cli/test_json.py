@@ -1,0 +1,94 @@
+"""Under --json every verb prints one JSON object on stdout and nothing else, well or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from qtune.cli.app import app, run_app
+from tests.run.made_run import make_run
+
+THING, RECIPE, NEW = "{run}", "{run}/recipe.yaml", "{tmp}/new"
+VERBS: dict[str, list[str]] = {
+    "train": [RECIPE, "-o", NEW],
+    "train --dry-run": [RECIPE, "-o", NEW],
+    "eval": [THING, "--rows", "2", "-o", "{tmp}/eval.json"],
+    "merge": [THING, "-o", NEW, "--dtype", "float32"],
+    "generate": [THING, "--prompt", "1: red ->", "--max-new-tokens", "2"],
+    "plan": [RECIPE],
+    "validate": [RECIPE],
+    "show": [RECIPE],
+    "data preview": [RECIPE, "-n", "1"],
+    "data stats": [RECIPE],
+    "data check": [RECIPE],
+    "runs list": ["{run}"],
+    "runs show": ["{run}"],
+    "runs diff": ["{run}", "{run}"],
+}
+WITHOUT = {"schema", "chat"}
+"""What prints nothing but JSON anyway, and what is a talk."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("json"))
+    (run / "plan.json").write_text("{}")
+    return run
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield f"{prefix}{name}", command
+        else:
+            yield from _commands(command, f"{prefix}{name} ")
+
+
+def test_every_verb_is_tried_here() -> None:
+    found = dict(_commands(typer.main.get_command(app)))
+    with_json = {
+        name
+        for name, command in found.items()
+        if any("--json" in option.opts for option in command.params)
+    }
+    assert with_json == {verb.partition(" --")[0] for verb in VERBS}
+    assert found.keys() - with_json == WITHOUT
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_result_is_one_object(
+    verb: str, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(run=run, tmp=tmp_path) for word in VERBS[verb]]
+    code = run_app([*verb.split(), *words, "--json"])
+    said = capfd.readouterr()
+    assert code == 0, said.err
+    told = json.loads(said.out)
+    assert isinstance(told, dict)
+    assert "error" not in told
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_failure_is_one_object(
+    verb: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    words = [word.format(run=nowhere, tmp=tmp_path) for word in VERBS[verb]]
+    code = run_app([*verb.split(), *words, "--json"])
+    said = capfd.readouterr()
+    assert code == 2
+    told = json.loads(said.out)
+    if verb == "validate":  # its own object tells of faulty recipes
+        assert told["valid"] is False
+        assert told["recipes"][0]["faults"]
+    else:
+        assert told["exit_code"] == 2
+        assert told["error"]["kind"] == "usage"
+        assert told["error"]["faults"][0]["message"]
+        assert said.err.startswith("error: ")

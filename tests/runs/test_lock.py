@@ -70,7 +70,7 @@ def test_the_second_process_is_told_who_the_first_is(
     assert said["pid"] == first.pid
     message = f"process {first.pid} on {platform.node()} since {said['start']}"
     assert message in str(refused.value)
-    record_property("refused", 1)
+    record_property("G17 second processes refused", 1)
 
 
 @pytest.mark.parametrize("worker", [False, True], ids=["alone", "with a worker that lives on"])

@@ -59,6 +59,9 @@ class Plan:
     optimizer: str
     trainable_parameters: int
     total_parameters: int
+    adapter_bytes: int
+    checkpoint_bytes: int
+    """The adapter and the optimizer's states, on disk."""
     steps: Steps | None
     device_bytes: int
     budget_bytes: int

@@ -46,6 +46,8 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         optimizer=verdict.optimizer,
         trainable_parameters=sum(tensor.elements for tensor in costs.tensors),
         total_parameters=shape.total_parameters,
+        adapter_bytes=(adapter := sum(tensor.size for tensor in costs.tensors)),
+        checkpoint_bytes=adapter + costs.states.total(costs.tensors),
         steps=None if rows is None else schedule(recipe, rows),
         device_bytes=chosen.device_bytes - paged,
         budget_bytes=budget,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import Fault, ResumeError
@@ -11,6 +12,7 @@ from qtune.recipe.paths import portable
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from qtune.recipe import Origin
     from qtune.recipe.sections import Recipe
 
 # what a run leaves behind and when it stops is no part of what it learns
@@ -21,13 +23,19 @@ _FREE = (
     "logging",
     "memory.budget",
     "merge",
+    "pins",
     "train.max_time",
     "train.output_dir",
     "watchdog",
 )
 # the run may be made longer, or measured otherwise, and says so
 _SAID = ("eval", "train.max_steps", "train.num_train_epochs")
-_CONTENTS = {"data.train": "training rows", "data.eval": "held-out rows", "model": "base model"}
+_CONTENTS = {
+    "data.train": "training rows are not those",
+    "data.eval": "held-out rows are not those",
+    "model": "base model is not the one",
+}
+_MOST_KEYS = 4
 
 
 def recipe_facts(asked: Recipe) -> dict[str, Any]:
@@ -36,29 +44,33 @@ def recipe_facts(asked: Recipe) -> dict[str, Any]:
 
 
 def compare(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, allowed: Collection[str]
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    allowed: Collection[str],
+    origins: Mapping[str, Origin] | None = None,
 ) -> list[str]:
     """Lines for the changes that are allowed; `ResumeError` with a line for each other one.
 
-    `allowed` holds keys or sections of --allow-change.
+    `allowed` holds keys or sections of --allow-change, `origins` says where a key is set now.
     """
     said: list[str] = []
-    faults: list[Fault] = []
+    faults: dict[str, Fault] = {}
     for key, old, new in _changes(before, now):
         text = f"{key} was {_short(old)}, is {_short(new)}"
         if key in _CONTENTS:
-            text = f"{key}: the {_CONTENTS[key]} are not those the run began with"
+            text = f"{key}: the {_CONTENTS[key]} the run began with"
         if _within(key, [*_SAID, *allowed]):
             said.append(f"changed: {text}")
         else:
-            faults.append(Fault(message=text))
+            origin = (origins or {}).get(key)
+            faults[key] = Fault(message=text, place=origin.place if origin else "")
     if faults:
-        named = " ".join(f"--allow-change {fault.message.split(' ')[0]}" for fault in faults[:1])
-        faults[-1] = Fault(
-            message=faults[-1].message,
-            hint=f"undo it, begin anew with -o, or go on nevertheless: {named.replace(':', '')}",
-        )
-        raise ResumeError.of(faults)
+        key, last = faults.popitem()
+        keys = [*faults, key]
+        options = " ".join(f"--allow-change {key}" for key in keys[:_MOST_KEYS])
+        hint = f"undo it, begin anew with -o, or go on nevertheless: {options}"
+        raise ResumeError.of([*faults.values(), replace(last, hint=hint)])
     return said
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.data import Prepared
+    from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
     from qtune.run.train import Settled
@@ -90,16 +91,16 @@ def find(folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
     return Earlier(found.step, evaluated, found.path, found.facts, report)
 
 
-def check_recipe(asked: Recipe, earlier: Earlier, wanted: Wanted, journal: Journal) -> None:
+def check_recipe(loaded: Loaded, earlier: Earlier, wanted: Wanted, journal: Journal) -> None:
     """`ResumeError` unless the recipe and the base are those that the run began with."""
     if earlier.facts is None:
         return
-    section = asked.model
+    section = loaded.recipe.model
     folder = locate(section.name_or_path, revision=section.revision)
     base = {"model": models.fingerprint(folder)}
     began = earlier.facts["recipe"] | {"model": earlier.facts["contents"]["model"]}
-    now = changes.recipe_facts(asked) | base
-    said = changes.compare(began, now, allowed=wanted.changes)
+    now = changes.recipe_facts(loaded.recipe) | base
+    said = changes.compare(began, now, allowed=wanted.changes, origins=loaded.origins)
     for line in said + _other_versions(earlier.facts["environment"]["packages"]):
         journal.line(line)
 

@@ -10,7 +10,7 @@ from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
 from qtune.data.feed import make_feed
 from qtune.errors import DivergedError, ExitCode
-from qtune.run import gates, resume
+from qtune.run import gates, pins, resume
 from qtune.run.display import Journal
 from qtune.run.follow import Clock, Follower
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
@@ -82,6 +82,13 @@ def train(
         settled.tracker.init_trackers("qtune", config=flat(settled.asked))
         told = gates.telling_failure(folder.path, loaded.name, journal)
         with told, folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
+            pins.write_lock(
+                folder.path,
+                settled.asked,
+                settled.plan,
+                settled.prepared,
+                pupil.base.fingerprint,
+            )
             progress, code = learn(settled, pupil, journal, stop, started=started)
         settled.tracker.end_training()
         return conclude(settled, pupil, progress, code, journal, started=started)
@@ -91,16 +98,19 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
     """Recipe, plan, rows and what is there already: whatever can be refused, before weights."""
     earlier = resume.find(folder, wanted.for_recipe(loaded.recipe), journal)
     if earlier is not None:
-        resume.check_recipe(loaded.recipe, earlier, wanted, journal)
+        resume.check_recipe(loaded, earlier, wanted, journal)
     asked = resume.pinned(loaded.recipe, earlier)
     decided = decide(asked)
     tracker = accelerator(asked, decided, folder.path)
+    pins.check_inputs(asked, journal)
     tokenizer, prepared = read_rows(asked, journal)
+    pins.check_rows(asked, prepared)
     steps = plan.schedule(asked, len(prepared.train))
     decided = replace(decided, steps=steps)
     if earlier is not None:
         resume.check_rows(prepared, earlier, wanted, journal)
         resume.refuse_shorter(earlier, steps.total)
+    require_disk(folder, asked, decided)
     journal.line(plan_line(asked, decided))
     return Settled(
         loaded=loaded,
@@ -113,6 +123,14 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
         prepared=prepared,
         total_steps=steps.total,
     )
+
+
+def require_disk(folder: RunFolder, asked: Recipe, decided: Plan) -> None:
+    """`ResourceError` unless there is room for the newest checkpoints, the best one and the
+    result."""
+    kept = asked.checkpoint.keep + 1
+    sizes = {"checkpoint": decided.checkpoint_bytes, "adapter": decided.adapter_bytes}
+    folder.require_space(runs.space_needed(**sizes, kept=kept))
 
 
 def _open(settled: Settled) -> None:

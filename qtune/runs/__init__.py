@@ -2,6 +2,6 @@
 
 from qtune.runs.checkpoint import Checkpoint, newest_valid
 from qtune.runs.environment import environment
-from qtune.runs.folder import RunFolder
+from qtune.runs.folder import RunFolder, space_needed
 
-__all__ = ["Checkpoint", "RunFolder", "environment", "newest_valid"]
+__all__ = ["Checkpoint", "RunFolder", "environment", "newest_valid", "space_needed"]

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from qtune.errors import DivergedError, OutputError, QtuneError, ResumeError, UsageError
+from qtune.errors import (
+    DivergedError,
+    OutputError,
+    QtuneError,
+    ResourceError,
+    ResumeError,
+    UsageError,
+)
 from qtune.run.display import Quiet
 from qtune.run.resume import BEGIN, Wanted
 from qtune.run.train import train
@@ -334,7 +341,7 @@ def test_changed_contents_are_refused(broken: Path, what: str, tmp_path: Path) -
         from tests.tiny import tiny_llama
 
         save_tiny(copy / "base", tiny_llama(seed=9))
-        says = "model: the base model are not those the run began with"
+        says = "model: the base model is not the one the run began with"
     with pytest.raises(ResumeError, match=says):
         _run(copy, "broken", wanted=RESUME)
 
@@ -372,3 +379,27 @@ def test_every_error_of_resuming_is_ours(broken: Path) -> None:
     (broken / "odd" / "report.json").write_text("{")
     with pytest.raises(QtuneError, match=r"report\.json"):
         _run(broken, "odd", wanted=RESUME)
+
+
+@pytest.mark.parametrize("name", ["paged_adamw_32bit", "adamw"])
+def test_a_checkpoint_is_as_large_as_planned(place: Path, name: str) -> None:
+    _run(place, f"size {name}", f"optim.name={name}", "train.max_steps=1")
+    planned = json.loads((place / f"size {name}" / "plan.json").read_text())
+    saved = place / f"size {name}" / "checkpoints" / "step-000001"
+    real = sum(path.stat().st_size for path in saved.glob("*.safetensors"))
+    headers = 28 * 4 * 200 + 5056  # names, shapes and places of the tensors; the random state
+    assert planned["checkpoint_bytes"] < real < planned["checkpoint_bytes"] + headers
+    adapter = (saved / "adapter_model.safetensors").stat().st_size
+    assert planned["adapter_bytes"] < adapter < planned["adapter_bytes"] + headers
+
+
+def test_a_disk_too_small_is_refused_before_weights_are_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(place)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+    monkeypatch.setattr("qtune.models.load", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(ResourceError, match="of disk") as caught:
+        _run(place, "full")
+    assert int(caught.value.code) == 5
+    assert not (place / "full").exists()

@@ -114,7 +114,7 @@ def test_the_best_and_the_last_are_never_removed(
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a kill loses nothing that the system has
     deaths = sum(_live(tmp_path / str(seed), random.Random(seed)) for seed in range(SEQUENCES))
-    assert deaths > SEQUENCES
+    assert deaths > SEQUENCES // 2
     record_property("G22 sequences", SEQUENCES)
     record_property("G22 kills", deaths)
 

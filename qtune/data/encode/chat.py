@@ -180,7 +180,7 @@ class ChatLayout:
             segments += self._pieces(text[span.start : span.end], typed, trained=True)
             if not span.closed:
                 tokens = self._tokens
-                segments.append(Segment(tokens.eos_text, True, token=tokens.eos))
+                segments.append(Segment(tokens.eos_text, True, ids=(tokens.eos,)))
             at = span.end
         return [*segments, *self._pieces(text[at:], typed, trained=False)]
 

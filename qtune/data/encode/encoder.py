@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtune.data.encode.choice import learnt_turns
 from qtune.data.encode.fit import Fitter
+from qtune.data.pieces import special_ids
 from qtune.data.rows import Encoded
 from qtune.errors import DataError
 
@@ -36,6 +37,7 @@ class Encoder:
         self._fitter = Fitter(data, begin=begin, documents=cut)
         self._train_on = train_on
         self._cut = cut
+        self._ends = special_ids(tokens.tokenizer)
         self.stop_ids: set[int] = set()
 
     def encode(
@@ -81,10 +83,10 @@ class Encoder:
             before = segment.trained
             stop = own[-1] if segment.trained and own else stop
             learnt += [segment.trained or self._train_on == "all"] * len(own)
-        if stop is not None:
+        if stop in self._ends:
             self.stop_ids.add(stop)
         bos = self._tokens.bos
-        if bos is not None and self._tokens.adds_bos and flat[:1] != [bos]:
+        if bos is not None and self._tokens.adds_bos and flat[:1] != [bos] and not text.whole:
             flat, learnt = [bos, *flat], [False, *learnt]
             prompt = None if prompt is None else prompt + 1
         return Encoded(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qtune.data.encode.chat import ChatLayout
+from qtune.data.encode.given import GivenLayout
 from qtune.data.encode.raw import HeadedLayout, RawLayout
 from qtune.data.row import Example, Turn
 from qtune.errors import DataError
@@ -54,6 +55,8 @@ def layout_for(kind: str, tokens: Tokens, *, variables: Mapping[str, Any] | None
         )
     if kind == "chat":
         return ChatLayout(tokens, variables)
+    if kind == "tokens":
+        return GivenLayout(tokens)
     if kind == "instruction":
         return InstructionLayout(tokens, variables) if has_template else HeadedLayout(tokens)
     return RawLayout(tokens)

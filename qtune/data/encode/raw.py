@@ -34,7 +34,7 @@ class RawLayout:
                 hint="take it out of the data; chats belong in a messages column",
             )
         segments = [Segment(turn.text, turn.train, plain=True) for turn in turns if turn.text]
-        end = Segment(tokens.eos_text, True, token=tokens.eos)
+        end = Segment(tokens.eos_text, True, ids=(tokens.eos,))
         return WrittenRow((*segments, end), typed=sum(tokens.typed(turn.text) for turn in turns))
 
 

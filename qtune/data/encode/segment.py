@@ -16,14 +16,14 @@ from dataclasses import dataclass
 class Segment:
     """A stretch of a row.
 
-    `plain`: special tokens in the text stay text. `token`: an id that stands for itself (the end
-    of sequence), its `text` is only for reading.
+    `plain`: special tokens in the text stay text. `ids`: ids that stand for themselves (the end
+    of sequence, or tokens of the row's own), the `text` is only for reading then.
     """
 
     text: str
     trained: bool
     plain: bool = False
-    token: int | None = None
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +35,5 @@ class WrittenRow:
     ended: bool = False  # an end of sequence was added where the template has no end token
     answer: str = ""  # what is learnt, where it is not the last answer of the example
     unrolled: bool = False  # one of several rows, each with one answer of the conversation
+    whole: bool = False  # the row's own ids, which get no begin of sequence
     scaffold: str = ""  # text that the template puts between its prompt and the answer

@@ -46,7 +46,7 @@ class Tokens:
         flat = [(s, number > 0) for row in rows for number, s in enumerate(row)]
         ids: list[list[int]] = [[] for _ in flat]
         for plain in (False, True):
-            chosen = [n for n, (s, _) in enumerate(flat) if s.token is None and s.plain is plain]
+            chosen = [n for n, (s, _) in enumerate(flat) if not s.ids and s.plain is plain]
             texts = [(flat[n][0].text, flat[n][1]) for n in chosen]
             for number, found in zip(chosen, self._batch(texts, plain=plain), strict=True):
                 ids[number] = found
@@ -112,7 +112,7 @@ def _backend(tokenizer: Any) -> Any:
 
 
 def _own(segment: Segment, ids: list[int]) -> list[int]:
-    return ids if segment.token is None else [segment.token]
+    return list(segment.ids) or ids
 
 
 def _adds(tokenizer: Any, bos: int) -> bool:

@@ -76,8 +76,8 @@ class SourceSection(Section):
     """Text of the prompt with {column} places, for prompt-completion rows, and for classification
     in place of "{text}", an empty line and "Label:" with a line break."""
     labels: str | Names = ()
-    """Names of a classification's labels, from number 0 on, or a file of them: one a line (or number,
-    tab, name), or .json with a list or an object; any other label is a fault."""
+    """Names of a classification's labels, from number 0 on, or a file of them: one a line (or
+    number, tab, name), or .json with a list or an object; any other label is a fault."""
     column_names: Names = ()
     """Names of the columns of a csv, tsv or txt file without a header, or of the items of rows that
     are lists in json and jsonl."""
@@ -305,6 +305,19 @@ class MergeSection(Section):
     """Refuse a merged model whose mean KL to the trained one is above this (nats per token)."""
 
 
+class PinsSection(Section):
+    """What a run was made of, as recipe.lock.yaml keeps it: another file or base is refused."""
+
+    data: dict[str, str] = {}
+    """sha256 of the local data files: train.0, or train.0/name for one of several."""
+    rows: dict[str, str] = {}
+    """sha256 of the encoded rows, train and eval: tokenizer, template and settings count."""
+    base: str | None = None
+    """Fingerprint of the base model."""
+    packages: dict[str, str] = {}
+    """Versions of qtune and of the libraries; another one is only said."""
+
+
 class Recipe(Section):
     """A whole recipe."""
 
@@ -322,3 +335,4 @@ class Recipe(Section):
     gates: GatesSection = GatesSection()
     logging: LoggingSection = LoggingSection()
     merge: MergeSection = MergeSection()
+    pins: PinsSection = PinsSection()

@@ -11,6 +11,7 @@ from qtune.data.source import first_rows
 from qtune.models.files import SMALL, locate
 from qtune.models.preparation import freeze
 from qtune.models.skeleton import build, exchange, quantizable
+from qtune.run import pins
 from qtune.run.display import Journal
 from qtune.run.prepare import check_count, decide, plan_line, read_rows, run_folder
 
@@ -34,6 +35,7 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
     run_folder(loaded).check()
     decided = decide(asked)
     journal.line(plan_line(asked, decided))
+    pins.check_inputs(asked, journal)
     tokenizer, prepared = read_rows(sample_of(asked), journal)
     build_without_weights(asked, decided, tokenizer)
     journal.line(f"dry run: {loaded.name} can start; nothing was loaded or written")

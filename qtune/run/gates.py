@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Measures = Mapping[str, float]
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+_JUDGED = ("loss", "exact_match", "token_f1")
 
 
 def judge_run(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
@@ -39,19 +40,20 @@ def judge_run(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
 
 def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> list[Verdict]:
     """The gates on held-out measures: `result` of the trained model, `base` of the untouched."""
-    reached = {
-        "max_loss": result.get("loss"),
-        "max_perplexity": result.get("perplexity"),
-        "min_exact_match": result.get("exact_match"),
-        "min_token_f1": result.get("token_f1"),
-        "min_loss_drop": _gap(base.get("loss"), result.get("loss")),
-        "min_exact_match_gain": _gap(result.get("exact_match"), base.get("exact_match")),
-        "min_token_f1_gain": _gap(result.get("token_f1"), base.get("token_f1")),
+    loss, exact, f1 = (result.get(name) for name in _JUDGED)
+    base_loss, base_exact, base_f1 = (base.get(name) for name in _JUDGED)
+    asked = {
+        "max_loss": (gates.max_loss, loss),
+        "max_perplexity": (gates.max_perplexity, result.get("perplexity")),
+        "min_exact_match": (gates.min_exact_match, exact),
+        "min_token_f1": (gates.min_token_f1, f1),
+        "min_loss_drop": (gates.min_loss_drop, _gap(base_loss, loss)),
+        "min_exact_match_gain": (gates.min_exact_match_gain, _gap(exact, base_exact)),
+        "min_token_f1_gain": (gates.min_token_f1_gain, _gap(f1, base_f1)),
     }
-    limits = {gate: getattr(gates, gate) for gate in reached}
     return [
-        Verdict(gate=gate, limit=limit, actual=_finite(reached[gate]))
-        for gate, limit in limits.items()
+        Verdict(gate=gate, limit=limit, actual=_finite(actual))
+        for gate, (limit, actual) in asked.items()
         if limit is not None
     ]
 

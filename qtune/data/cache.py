@@ -62,6 +62,7 @@ def key_of(
     ]
     hashed.update(json.dumps(parts, sort_keys=True, default=str).encode())
     named = [path for paths in files for path in (paths or {}).values()]
+    named += [Path(one.labels).expanduser() for one in sources if isinstance(one.labels, str)]
     for path in [*named, *_own_files()]:
         with path.open("rb") as stream:
             hashed.update(hashlib.file_digest(stream, "sha256").digest())

@@ -19,6 +19,7 @@ from qtune.recipe.sections import DataSection, SourceSection
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from qtune.data.formats.base import Format
     from qtune.recipe.sections import Recipe
 
 NO_LIMIT = 2**31
@@ -92,20 +93,21 @@ def prompter(tokenizer: Any, recipe: Recipe | None, *, raw: bool = False) -> Pro
     if raw:
         return Prompter(tokenizer, layout="completion")
     source = recipe.data.train[0] if recipe is not None else None
-    layout = _layout(source) if source is not None else None
-    if layout is None:
+    form = _format(source) if source is not None else None
+    if form is None:
         layout = "chat" if tokenizer.chat_template else "completion"
-    if layout == "document":
-        layout = "completion"
+    else:
+        layout = "completion" if form.layout in ("document", "tokens") else form.layout
     template = source.prompt_template if source is not None else None
+    template = template or (form.prompt if form is not None else None)
     variables = recipe.model.chat_template_kwargs if recipe is not None else None
     return Prompter(tokenizer, layout=layout, template=template, variables=variables)
 
 
-def _layout(source: SourceSection) -> str | None:
-    """The layout of a source's rows, read off the first one; None if it is not there any more."""
+def _format(source: SourceSection) -> Format | None:
+    """The format of a source, read off the first row; None if it is not there any more."""
     try:
         row = next(iter(read(source, Faults())), None)
-        return None if row is None else detect(row, source).format.layout
+        return None if row is None else detect(row, source).format
     except QtuneError:
         return None

@@ -201,5 +201,7 @@ def unread(recipe: Recipe) -> dict[str, Unread]:
 def _unread_of_source(source: SourceSection) -> Iterator[tuple[str, str]]:
     """Keys of a source that its kind of file or format does not use."""
     yield from idle_keys(source, named_kind(source))
-    if source.format not in ("auto", "prompt-completion"):
+    if source.format not in ("auto", "prompt-completion", "classification"):
         yield "prompt_template", f"format {source.format} has none"
+    if source.format not in ("auto", "classification"):
+        yield "labels", f"format {source.format} has none"

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtune.data.formats import FORMATS
 from qtune.data.formats.prompt_completion import places
+from qtune.data.formats.readings import readings, unanswered
 from qtune.errors import DataError, UsageError
 from qtune.registry import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from qtune.data.formats.base import Format
+    from qtune.data.formats.readings import Reading
     from qtune.data.row import Row
     from qtune.recipe.sections import SourceSection
 
-CHAT_COLUMNS = ("messages", "conversations", "conversation", "chat", "dialog")
-PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("question", "answer"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("input", "output"),
+_NAME_WORDS = 4  # a heading with more is a sentence
+KNOWN = (
+    "messages",
+    "conversations",
+    "instruction + output",
+    "prompt + completion",
+    "text + label",
+    "text",
 )
-LABELS = ("label", "labels", "category", "class", "intent", "target")
-KNOWN = ("instruction + output", "messages", "conversations", "prompt + completion", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +43,30 @@ class Detected:
 
 def detect(row: Row, source: SourceSection) -> Detected:
     """The format of a source; `DataError` when the columns fit none, or more than one."""
-    if source.prompt_template is not None and source.format not in ("auto", "prompt-completion"):
-        raise UsageError(
-            f"prompt_template has no effect on {source.format} rows",
-            place=source.path,
-            hint="it belongs to the format prompt-completion",
-        )
     if source.format != "auto":
         return _named(row, source, source.format, "named in the recipe")
+    if source.labels:
+        return _named(row, _with_columns(row, source), "classification", "auto: there are labels")
     if source.prompt_template is not None:
         return _named(row, source, "prompt-completion", "auto: there is a prompt_template")
     return _from_columns(row, source)
 
 
+def _with_columns(row: Row, source: SourceSection) -> SourceSection:
+    """The source with the columns that a classification is found in, unless it maps them."""
+    found = (one for one in readings(row.values, source.columns) if one.name == "classification")
+    columns = next((one.columns for one in found), {})
+    return source.model_copy(update={"columns": {**columns, **source.columns}})
+
+
 def _named(row: Row, source: SourceSection, name: str, why: str) -> Detected:
     chosen: Format = FORMATS[name]
-    fields = [*chosen.required, *chosen.optional]
-    needed = list(chosen.required)
+    _refuse_unread(source, chosen)
+    needed, fields = list(chosen.required), [*chosen.required, *chosen.optional]
     if source.prompt_template is not None:
-        needed = ["completion", *places(source.prompt_template)]
-        fields += needed
+        asked = places(source.prompt_template)
+        needed = [*(field for field in needed if field not in chosen.prompted), *asked]
+        fields += asked
     for field in source.columns:
         if field not in fields:
             raise UsageError(
@@ -69,94 +74,73 @@ def _named(row: Row, source: SourceSection, name: str, why: str) -> Detected:
                 place=source.path,
                 hint=nearest(field, fields),
             )
-    if source.prompt_template is not None and "prompt" in source.columns:
-        raise UsageError("columns.prompt has no effect beside prompt_template", place=source.path)
+        if field in chosen.prompted and field not in needed:
+            message = f"columns.{field} has no effect beside prompt_template"
+            raise UsageError(message, place=source.path)
     columns = dict(source.columns)
     missing = [field for field in needed if columns.get(field, field) not in row.values]
     missing += [f for f in columns if columns[f] not in row.values and f not in missing]
     if missing:
         wanted = [columns.get(field, field) for field in missing]
-        raise _no_columns(row, f"{_listed(wanted)} for {name}", wanted)
+        raise _no_columns(row, source, f"{_listed(wanted)} for {name}", wanted)
     return Detected(chosen.settled(row, columns, source), columns, why)
+
+
+def _refuse_unread(source: SourceSection, chosen: Format) -> None:
+    """Keys that only some formats look at."""
+    for key, read in (("prompt_template", chosen.prompted), ("labels", chosen.prompt)):
+        if getattr(source, key) and not read:
+            message = f"{key} has no effect on {chosen.name} rows"
+            owner = "prompt-completion" if key == "prompt_template" else "classification"
+            hint = f"it belongs to the format {owner}"
+            raise UsageError(message, place=source.path, hint=hint)
 
 
 def _from_columns(row: Row, source: SourceSection) -> Detected:
     """Every reading the columns allow; exactly one must be left."""
     absent = [column for column in source.columns.values() if column not in row.values]
     if absent:
-        raise _no_columns(row, f"{_listed(absent)}, as the source maps them", absent)
-    readings = list(_readings(row.values, source.columns))
-    if not readings:
+        raise _no_columns(row, source, f"{_listed(absent)}, as the source maps them", absent)
+    found = readings(row.values, source.columns)
+    _refuse_questions(row, found)
+    if not found:
         wanted = [name for names in KNOWN for name in names.split(" + ")]
-        raise _no_columns(row, f"one of: {'; '.join(KNOWN)}", wanted)
-    if len(readings) > 1 or "chosen" in row.values:
-        choices = "; ".join(f"{name} ({why})" for name, _, why in readings)
-        also = "; a preference pair (chosen)" if "chosen" in row.values else ""
+        raise _no_columns(row, source, f"one of: {'; '.join(KNOWN)}", wanted)
+    if len(found) > 1:
+        choices = "; ".join(f"{one.name} ({one.why})" for one in found)
         raise DataError(
-            f"the columns {_listed(row.values)} can be read as {choices}{also}",
+            f"the columns {_listed(row.values)} can be read as {choices}",
             place=row.place,
             hint="name the format and, if need be, the columns of the source",
         )
-    name, columns, why = readings[0]
+    (only,) = found
     for field, column in source.columns.items():
-        if column not in columns.values():
+        if column not in only.columns.values():
             raise UsageError(
-                f"columns: {name}, as detected, reads nothing from {field!r}",
+                f"columns: {only.name}, as detected, reads nothing from {field!r}",
                 place=source.path,
                 hint="name the format, or remove the field",
             )
-    chosen: Format = FORMATS[name]
-    return Detected(chosen.settled(row, columns, source), columns, f"auto: {why}")
+    chosen: Format = FORMATS[only.name]
+    settled = chosen.settled(row, only.columns, source)
+    return Detected(settled, only.columns, f"auto: {only.why}")
 
 
-Reading = tuple[str, dict[str, str], str]
+def _refuse_questions(row: Row, found: list[Reading]) -> None:
+    """Rows that ask and do not answer are not silently learnt as texts."""
+    if reason := unanswered(row.values):
+        could = [f"{one.name} ({one.why})" for one in found]
+        if any(one.name == "classification" for one in found):
+            could.append("text without an answer")
+        rest = f"; they can be read as {' or '.join(could)}" if could else ""
+        raise DataError(
+            f"there is nothing to learn: {reason}{rest}",
+            place=row.place,
+            hint="name the format of the source if the rows are meant to be learnt",
+        )
 
 
-def _readings(values: Mapping[str, Any], mapped: Mapping[str, str]) -> Iterator[Reading]:
-    """Format name, columns and reason of each reading; plain text only when there is no other."""
-    fields = {**{column: column for column in values}, **mapped}
-    fields = {field: column for field, column in fields.items() if column in values}
-    found = [*_chats(values, fields)]
-    if "instruction" in fields and "output" in fields:
-        found.append(("alpaca", _columns(fields, "instruction", "input", "output"), ""))
-    else:
-        pairs = (pair for pair in PAIRS if pair[0] in fields and pair[1] in fields)
-        for prompt, completion in pairs:
-            columns = {"prompt": fields[prompt], "completion": fields[completion]}
-            found.append(("prompt-completion", columns, ""))
-    if "text" in fields and not found:
-        found.append(("text", _columns(fields, "text"), ""))
-        label = next((name for name in LABELS if name in values), None)
-        if label:
-            columns = {"prompt": fields["text"], "completion": label}
-            found.append(("prompt-completion", columns, ""))
-    for name, columns, why in found:
-        many = "columns" if len(columns) > 1 else "column"
-        yield name, columns, why or f"found the {many} {_listed(columns.values())}"
-
-
-def _chats(values: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[Reading]:
-    """Columns that hold a list of turns, told apart by the keys of their first turn."""
-    for field in CHAT_COLUMNS:
-        column = fields.get(field, "")
-        turns = values.get(column)
-        if not column or not isinstance(turns, list):
-            continue
-        first = turns[0] if turns else {}
-        keys = first if isinstance(first, dict) else {}
-        if "from" in keys or (field == "conversations" and "role" not in keys):
-            why = f"column {column} holds from/value turns"
-            yield "sharegpt", {"conversations": column}, why
-        elif "role" in keys or field == "messages":
-            why = f"column {column} holds role/content turns"
-            yield "messages", {"messages": column}, why
-
-
-def _columns(fields: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {name: fields[name] for name in names if name in fields}
-
-
-def _no_columns(row: Row, expected: str, wanted: Iterable[str]) -> DataError:
+def _no_columns(row: Row, source: SourceSection, expected: str, wanted: Iterable[str]) -> DataError:
     """Found against expected columns, with the nearest names."""
     near = {
         name: close[0]
@@ -166,10 +150,22 @@ def _no_columns(row: Row, expected: str, wanted: Iterable[str]) -> DataError:
     }
     if near:
         hint = "; ".join(f"is {found!r} meant as {name!r}?" for name, found in near.items())
+    elif _headless(row, source):
+        hint = "the first line looks like a row: name the columns with column_names"
     else:
         hint = "map them with columns: {field: column}"
     found = _listed(row.values) if row.values else "none"
     return DataError(f"found the columns {found}; expected {expected}", place=row.place, hint=hint)
+
+
+def _headless(row: Row, source: SourceSection) -> bool:
+    """Whether the names of a table's columns look like a row of it."""
+    table = {".csv", ".tsv"} & set(Path(source.path).suffixes) and not source.column_names
+    names = [str(name) for name in row.values]
+    return bool(table) and any(
+        len(name.split()) > _NAME_WORDS or name.strip("-").replace(".", "").isdecimal() or not name
+        for name in names
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

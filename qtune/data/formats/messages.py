@@ -5,17 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.data.formats.base import Fields, Format
-from qtune.data.formats.conversation import read_turns
+from qtune.data.formats.conversation import Dialect, conversation
 
 if TYPE_CHECKING:
     from qtune.data.row import Example
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+DIALECT = Dialect(
+    role_key="role",
+    text_key="content",
+    roles={
+        "system": "system",
+        "developer": "system",
+        "user": "user",
+        "assistant": "assistant",
+        "tool": "tool",
+        "function": "tool",
+    },
+)
 
 
 def _read(fields: Fields) -> tuple[Example, ...]:
-    turns = read_turns(fields, "messages", role_key="role", text_key="content", roles=ROLES)
-    return (fields.example(*turns),)
+    return (conversation(fields, "messages", DIALECT),)
 
 
-MESSAGES = Format(name="messages", required=("messages",), layout="chat", read=_read)
+MESSAGES = Format(
+    name="messages",
+    required=("messages",),
+    optional=("tools", "system"),
+    layout="chat",
+    read=_read,
+)

@@ -34,14 +34,48 @@ def found(values: dict[str, Any], **keys: Any) -> tuple[str, dict[str, str], str
         ({"prompt": "a", "completion": "b"}, "prompt-completion", None),
         ({"question": "a", "answer": "b"}, "prompt-completion", None),
         ({"text": "a", "url": "b"}, "text", {"text": "text"}),
+        ({"text": "a", "category": "b"}, "classification", {"text": "text", "label": "category"}),
+        ({"sentence": "a", "label": 1}, "classification", {"text": "sentence", "label": "label"}),
+        (
+            {"text": "a", "label": 1, "label_text": "good"},
+            "classification",
+            {"text": "text", "label": "label_text"},
+        ),
+        ({"text": "a", "label": None}, "classification", None),
+        ({"input_ids": [1, 2], "attention_mask": [1, 1], "text": "a"}, "tokens", None),
+        ({"input_ids": [1, 2], "labels": [1, 2]}, "tokens", None),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"},
+            "preference",
+            {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+        ),
+        ({"chosen": SAID, "rejected": SAID}, "preference", None),
+        ({"conversations": SHARED, "chosen": {}, "rejected": {}}, "preference", None),
+        ({"prompt": "a", "completion": "b", "label": True}, "unpaired", None),
+        ({"messages": SAID, "label": False}, "unpaired", None),
+        ({"conversations": SHARED, "kto_tag": True}, "unpaired", {"conversations", "kto_tag"}),
+        ({"prompt": {"text": "a", "replies": []}, "tree_state": "x"}, "tree", None),
+        ({"instruction": "a", "instances": [], "id": "x"}, "self-instruct", None),
+        ({"query": "a", "choices": ["b", "c"], "gold": 0}, "multiple-choice", None),
+        ({"question": "a", "choices": ["b", "c"], "answer": 1}, "multiple-choice", None),
+        (
+            {"conversations": SHARED, "tools": "[]"},
+            "sharegpt",
+            {"conversations": "conversations", "tools": "tools"},
+        ),
+        (
+            {"instruction": "a", "context": "", "response": "b", "category": "c"},
+            "alpaca",
+            {"instruction": "instruction", "input": "context", "output": "response"},
+        ),
     ],
 )
 def test_columns_tell_the_format(
-    values: dict[str, Any], name: str, columns: dict[str, str] | None
+    values: dict[str, Any], name: str, columns: dict[str, str] | set[str] | None
 ) -> None:
     got, mapped, why = found(values)
     assert got == name
-    assert columns is None or mapped == columns
+    assert columns is None or columns in (mapped, set(mapped.values()))
     assert why.startswith("auto: ")
     assert all(column in why for column in mapped.values())
 
@@ -55,8 +89,8 @@ def test_a_mapping_makes_a_format_known() -> None:
     ("values", "readings"),
     [
         ({"messages": SAID, "prompt": "a", "completion": "b"}, ["messages", "prompt-completion"]),
-        ({"text": "a", "category": "b"}, ["text", "prompt-completion"]),
-        ({"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}, ["preference pair"]),
+        ({"question": "a", "answer": "b", "response": "c"}, ["question, answer", "question, resp"]),
+        ({"input_ids": [1], "chosen": "b", "rejected": "c"}, ["tokens", "preference"]),
     ],
 )
 def test_two_readings_are_refused_by_name(values: dict[str, Any], readings: list[str]) -> None:
@@ -88,6 +122,7 @@ def test_a_named_format_lists_what_is_missing() -> None:
     [
         ({"format": "alpaca", "columns": {"instrution": "a"}}, "no field 'instrution'"),
         ({"format": "alpaca", "prompt_template": "{a}"}, "prompt_template has no effect"),
+        ({"format": "alpaca", "labels": ("a", "b")}, "labels has no effect on alpaca rows"),
         ({"prompt_template": "{a"}, "prompt_template"),
         ({"prompt_template": "no place"}, "names no"),
         ({"prompt_template": "{a.b!r}"}, "plain {column} places only"),
@@ -104,3 +139,37 @@ def test_recipe_faults(keys: dict[str, Any], message: str) -> None:
 def test_a_template_with_an_unknown_column() -> None:
     with pytest.raises(DataError, match=r"expected meening for .*is 'meaning' meant as 'meening'"):
         found({"meaning": "x", "completion": "y"}, prompt_template="{meening}")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"question_id": 1, "category": "x", "turns": ["a", "b"]}, "no column holds what is answe"),
+        ({"question_id": 1, "category": "x", "text": "a"}, "question_id says that these are quest"),
+    ],
+)
+def test_questions_without_answers_are_refused_with_the_reason(
+    values: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
+        found(values)
+    assert ("read as classification" in str(caught.value)) == ("text" in values)
+    if "text" in values:
+        assert found(values, format="text")[0] == "text"
+
+
+def test_labels_make_a_classification() -> None:
+    values = {"tweet": "a", "feeling": 1, "text": "b", "label": 2}
+    names = ("x", "y", "z")
+    assert found(values, labels=names)[1] == {"text": "text", "label": "label"}
+    mapped = {"text": "tweet", "label": "feeling"}
+    name, columns, why = found(values, labels=names, columns=mapped)
+    assert (name, columns, why) == ("classification", mapped, "auto: there are labels")
+
+
+@pytest.mark.parametrize(("path", "hinted"), [("f.csv", True), ("f.tsv", True), ("f.jsonl", False)])
+def test_a_table_whose_first_line_is_a_row_is_told_what_to_do(path: str, hinted: bool) -> None:
+    values = {"3": "4", "Wall St. Bears claw back into the black": "Oil"}
+    with pytest.raises(DataError) as caught:
+        detect(Row(path, 2, values), SourceSection(path=path))
+    assert ("name the columns with column_names" in str(caught.value)) == hinted

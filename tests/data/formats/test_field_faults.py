@@ -60,8 +60,8 @@ FAULTS = [
     ),
     (
         "messages",
-        turns({"role": "tool", "content": "x"}, ANSWER),
-        "messages: turn 1 has the unknown role 'tool' (roles are system, user and assistant)",
+        turns({"role": "narrator", "content": "x"}, ANSWER),
+        "messages: turn 1 has the unknown role 'narrator' (roles are system, user, assistant and",
     ),
     ("messages", turns({"role": 1, "content": "x"}), "messages: 'role' of turn 1 is a number"),
     (
@@ -77,7 +77,7 @@ FAULTS = [
     (
         "messages",
         turns(USER, {"role": "assistant", "content": None, "tool_calls": [{}]}),
-        "messages: turn 2 holds tool calls, which are not read",
+        "messages: turn 2 holds a call without the 'name' of a tool",
     ),
     (
         "messages",
@@ -90,7 +90,7 @@ FAULTS = [
     (
         "sharegpt",
         shared({"from": "function_call", "value": "x"}),
-        "conversations: turn 1 has the unknown role 'function_call'",
+        "conversations: turn 1 is a call, but no JSON (Expecting value)",
     ),
 ]
 

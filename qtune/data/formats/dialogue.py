@@ -1,0 +1,49 @@
+"""Conversations inside rows of another kind: a prompt and what may follow it, as turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtune.data.formats import messages, sharegpt
+from qtune.data.formats.conversation import read_turns
+from qtune.data.row import Turn
+
+if TYPE_CHECKING:
+    from qtune.data.formats.base import Fields
+
+PROMPTS = ("messages", "conversations", "prompt")
+
+
+def layout_of(fields: Fields, *answers: str) -> str:
+    """Which layout rows of prompts and answers call for, by the shape of the first one."""
+    values = [fields.optional(name) for name in (*PROMPTS, *answers)]
+    if any(isinstance(value, list | dict) for value in values):
+        return "chat"
+    return "completion" if fields.optional("instruction") is None else "instruction"
+
+
+def spoken(fields: Fields, field: str) -> tuple[Turn, ...]:
+    """The turns in a field: a list of them, or one alone, with either pair of keys."""
+    value = fields.value(field)
+    items = [value] if isinstance(value, dict) else value
+    return read_turns(fields, field, items, sharegpt.DIALECT if _from(items) else messages.DIALECT)
+
+
+def asked(fields: Fields) -> tuple[Turn, ...]:
+    """The turns that stand before an answer; none of them is learnt."""
+    field = next((name for name in PROMPTS if fields.optional(name) is not None), None)
+    if field is None:
+        return ()
+    if isinstance(fields.value(field), str):
+        return (Turn("user", fields.text(field)),)
+    return given(spoken(fields, field))
+
+
+def given(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The same turns, not learnt."""
+    return tuple(turn._replace(train=False, asked=False) for turn in turns)
+
+
+def _from(items: Any) -> bool:
+    first = items[0] if isinstance(items, list) and items else None
+    return isinstance(first, dict) and "from" in first

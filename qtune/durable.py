@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.errors import ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 BLOCK = 1 << 24  # bytes written at once
@@ -39,10 +39,16 @@ def watching(callback: Callable[[str, Path], None]) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file; a crash or a full disk leaves the old one or none, never half of it."""
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a whole file of parts that need not be in memory together."""
     draft = hidden(path, "draft")
     try:
         with new_file(draft) as write:
-            write(content)
+            for part in parts:
+                write(part)
         rename(draft, path)
     except BaseException:
         with suppress(OSError):  # where nothing can be written there is nothing to remove

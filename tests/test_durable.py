@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,100 @@ def test_a_disk_gone_read_only_is_told_as_that(
     monkeypatch.setattr(Path, "unlink", gone)
     with pytest.raises(OSError, match="Read-only"):
         write_bytes(tmp_path / "a", b"new")
+
+
+def test_every_change_of_the_disk_is_told_before_it_is_made(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def watch(operation: str, path: Path) -> None:
+        seen.append((operation, re.sub("[0-9a-f]{8}", "*", path.name)))
+
+    with durable.watching(watch):
+        write_text(tmp_path / "a", "1")
+    assert seen == [
+        ("open", ".a.*.draft"),
+        ("write", ".a.*.draft"),
+        ("fsync", ".a.*.draft"),
+        ("rename", ".a.*.draft"),
+        ("fsync", tmp_path.name),
+    ]
+    write_text(tmp_path / "a", "2")
+    assert len(seen) == 5
+    with durable.watching(watch):
+        durable.append_text(tmp_path / "a", "3")
+        with durable.replaced_folder(tmp_path / "b") as draft:
+            durable.copy(tmp_path / "a", draft / "a")
+        durable.discard(tmp_path / "b")
+    assert [operation for operation, _ in seen[5:]] == [
+        "write",
+        *("mkdir", "open", "write", "fsync", "fsync", "fsync", "rename", "fsync"),
+        *("rename", "fsync", "unlink", "rmdir"),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_operation_that_is_refused_is_not_done(tmp_path: Path) -> None:
+    def refuse(operation: str, _: Path) -> None:
+        raise OSError(28, f"no {operation}")
+
+    (tmp_path / "a").touch()
+    acts = {
+        "mkdir": lambda: durable.mkdir(tmp_path / "b"),
+        "rename": lambda: durable.rename(tmp_path / "a", tmp_path / "b"),
+        "unlink": lambda: durable.unlink(tmp_path / "a"),
+        "rmdir": lambda: durable.rmdir(tmp_path),
+        "fsync": lambda: durable.flush(tmp_path),
+        "open": lambda: write_text(tmp_path / "b", "1"),
+    }
+    for operation, act in acts.items():
+        with pytest.raises(OSError, match=f"no {operation}"), durable.watching(refuse):
+            act()
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_new_file_is_never_over_another(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(FileExistsError), durable.new_file(tmp_path / "a"):
+        pytest.fail("opened")
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_a_file_is_written_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "BLOCK", 3)
+    writes: list[str] = []
+    with durable.watching(lambda operation, _: writes.append(operation)):
+        durable.write_parts(tmp_path / "a", [b"12345", b"", memoryview(b"678")])
+    assert (tmp_path / "a").read_bytes() == b"12345678"
+    assert writes.count("write") == 3
+
+
+def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    kept = [".a.draft", "a.0123abcd.draft", ".a.0123abcd.partial", ".env", "b"]
+    for name in kept:
+        (tmp_path / name).touch()
+    durable.hidden(tmp_path / "b", "draft").touch()
+    removed = durable.hidden(tmp_path / "c", "removed")
+    (removed / "deep").mkdir(parents=True)
+    (removed / "deep" / "link").symlink_to(tmp_path)
+    durable.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_folder_gives_way_only_to_a_whole_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+
+    def refuse(operation: str, path: Path) -> None:
+        if operation == "rename" and path.name.endswith(".draft"):
+            raise OSError(28, "No space left on device")
+
+    told = pytest.raises(OSError, match="No space")
+    with told, durable.watching(refuse), durable.replaced_folder(tmp_path / "a") as draft:
+        (draft / "new").touch()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/old"]
+    with durable.replaced_folder(tmp_path / "a") as draft:
+        (draft / "new").touch()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/new"]
 
 
 def test_files_in_folders_of_a_folder_reach_the_disk(

@@ -6,12 +6,12 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from qtune.artefacts import read_object, refuse_pointer
 from qtune.errors import ModelError
 from qtune.methods.peft_format import CONFIG_FILE
+from qtune.methods.safetensors_file import content_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,9 +54,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 of names, dtypes, shapes and bytes, independent of their order."""
     total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        total.update(content_of(tensor))
     return total.hexdigest()
 
 

@@ -10,14 +10,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save as to_bytes
-
 import qtune
-from qtune.durable import write_bytes, write_json
+from qtune.durable import write_json, write_parts
 from qtune.errors import ModelError, OutputError, UsageError
 from qtune.methods.adapter_file import WEIGHTS_FILE, digest, read_config, read_tensors
 from qtune.methods.integrity import METADATA_KEY, check_facts, check_tensors
 from qtune.methods.peft_format import CONFIG_FILE
+from qtune.methods.safetensors_file import file_parts
 from qtune.methods.table import BY_PEFT_TYPE, METHODS
 from qtune.recipe.paths import portable
 
@@ -106,7 +105,7 @@ def save(
     _refuse_existing(folder, replace=replace)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}
-    write_bytes(folder / WEIGHTS_FILE, in_order(to_bytes(tensors, metadata=metadata)))
+    write_parts(folder / WEIGHTS_FILE, file_parts(tensors, metadata))
     write_json(folder / CONFIG_FILE, dict(sorted(config.items())))
 
 
@@ -134,16 +133,6 @@ def read(folder: Path) -> AdapterFile:
         raw=raw,
         facts=facts,
     )
-
-
-def in_order(content: bytes) -> bytes:
-    """A safetensors file with its header sorted: the library writes metadata in a new order each
-    time, and equal adapters should be equal files."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
-    padded = header.encode()
-    padded += b" " * (-len(padded) % 8)
-    return len(padded).to_bytes(8, "little") + padded + content[8 + size :]
 
 
 def _refuse_existing(folder: Path, *, replace: bool) -> None:

@@ -12,7 +12,7 @@ from qtune.data.encoding import Encoding, Setting, tasks
 from qtune.data.faults import Faults
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
-from qtune.data.source import label
+from qtune.data.source import label, manner
 from qtune.data.split import hold_out
 from qtune.data.store import Columns
 from qtune.errors import DataError, UsageError
@@ -203,7 +203,7 @@ def _heading(checked: Checked, template: str) -> SourceReport:
     return SourceReport(
         path=label(checked.source),
         format=checked.detected.format.name,
-        why=checked.detected.why,
+        why=checked.detected.why + (f"; {how}" if (how := manner(checked.source)) else ""),
         template=template,
         unit="pieces" if documents else "rows",
         skipped=checked.skipped.count,

@@ -135,6 +135,8 @@ def test_two_kinds_of_held_out_rows(faults: Faults) -> None:
         ("path: ./x.csv, config: en", "config"),
         ("path: ./x.csv, revision: main", "revision"),
         ("path: ./x.csv, split: test", "split"),
+        ("path: ./*.jsonl, split: 'test[:5%]'", "split"),
+        ("path: ./data, config: en", "config"),
         ("path: hub/x, delimiter: ','", "delimiter"),
         ("path: hub/x, format: messages, prompt_template: '{a}'", "prompt_template"),
     ],
@@ -151,6 +153,9 @@ def test_keys_a_source_does_not_use(faults: Faults, source: str, key: str) -> No
         "path: ./x.CSV.gz, delimiter: ';'",
         "path: hub/x, config: en, split: test, revision: main",
         "path: ./x.json, prompt_template: '{a}'",
+        "path: ./x.json, split: 'test[:5%]', column_names: [a, b]",
+        "path: ./x.csv, split: 'train[:5%]'",
+        "path: ./data, split: test, delimiter: ';', column_names: [a]",
     ],
 )
 def test_keys_a_source_uses(read: Read, source: str) -> None:

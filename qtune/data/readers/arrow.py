@@ -37,7 +37,7 @@ def _batches(stream: BinaryIO, label: str) -> Iterator[Any]:
         yield from map(opened.get_batch, range(opened.num_record_batches))
         return
     stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_STREAM_END)))
-    whole = stream.read() == _STREAM_END
+    whole = stream.read(len(_STREAM_END)) == _STREAM_END
     stream.seek(0)
     yield from ipc.open_stream(stream)
     if not whole:

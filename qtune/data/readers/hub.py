@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.row import Row
 from qtune.errors import DataError
+from qtune.hub import why_offline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +32,8 @@ def _load(source: SourceSection) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
-        reach = "HF_HUB_OFFLINE is set, so only cached data sets open" if offline else ""
+        offline = why_offline()
+        reach = f"{offline}, so only cached data sets open" if offline else ""
         raise DataError(
             f"neither a local file nor a hub data set that opens: {lines[0]}",
             place=source.path,

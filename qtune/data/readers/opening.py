@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from qtune.data.faults import Faults
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _MARK = codecs.BOM_UTF8
 # UTF-32 first: its mark begins like that of UTF-16.
 _OTHER_TEXT = {

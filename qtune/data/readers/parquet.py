@@ -23,6 +23,6 @@ def read(path: Path, label: str, _: SourceSection, __: Faults) -> Iterator[Row]:
     import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # it carries no types
 
     with open_binary(path, label, "parquet") as stream:
-        # with a buffer a column of a row group is read piece by piece, not whole
-        table = parquet.ParquetFile(stream, buffer_size=_BUFFER)
+        # pre_buffer would fetch the whole file at once, and no buffer whole columns of a row group
+        table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         yield from rows_of(table.iter_batches(batch_size=_ROWS), label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,52 @@ def test_max_rows_stops_reading(tmp_path: Path) -> None:
     rows, faults = read_rows(path, max_rows=2)
     assert len(rows) == 2
     assert faults.count == 0
+
+
+@pytest.mark.parametrize("name", ["f.jsonl", "f.json", "f.csv", "f.txt", "f.jsonl.gz"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"])
+def test_other_encodings_say_how_to_convert_them(tmp_path: Path, name: str, encoding: str) -> None:
+    mark = "" if encoding in ("utf-16", "utf-32") else "\ufeff"
+    raw = f'{mark}{{"a": "1"}}\n'.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    message = all_faults(tmp_path / name)
+    assert message.startswith(f"{name}:1: {encoding[:6].upper()} text; UTF-8 is needed")
+    assert f"iconv -f {encoding[:6]} -t utf-8" in message
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"PK\x03\x04abc", "a zip archive (or xlsx), not text (unpack it, or write"),
+        (gzip.compress(GOOD), "gzip data, not text (let its name end in .gz)"),
+        (b"PAR1\x15\x00", "a parquet file, not text (let its name end in .parquet)"),
+        (b"ARROW1\x00\x00", "an arrow file, not text"),
+    ],
+    ids=["zip", "gzip", "parquet", "arrow"],
+)
+@pytest.mark.parametrize("name", ["f.jsonl", "f.json", "f.csv", "f.txt"])
+def test_other_data_under_the_name_of_text_is_named(
+    tmp_path: Path, name: str, raw: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(raw)
+    assert all_faults(tmp_path / name).startswith(f"{name}: {message}")
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+@pytest.mark.parametrize("bad", [b"caf\xe9", b"\x00", "é".encode()[:1]])
+def test_a_bad_byte_has_its_line_and_place_however_the_text_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, bad: bytes
+) -> None:
+    monkeypatch.setattr(sys.modules["qtune.data.readers.opening"], "_PIECE", size)
+    (tmp_path / "f.txt").write_bytes("ä\nöü\nß ".encode() + bad)
+    line = "ß ".encode() + bad
+    byte = 1 + next(n for n, value in enumerate(line) if value in (0, 0xE9) or line[n:] == b"\xc3")
+    assert f"f.txt:3: {'NUL' if bad == bytes(1) else 'not UTF-8'}" in all_faults(tmp_path / "f.txt")
+    assert f"at byte {byte} of the line" in all_faults(tmp_path / "f.txt")
+
+
+def all_faults(path: Path) -> str:
+    """The first thing that is wrong, recorded or raised."""
+    with pytest.raises(DataError) as caught:
+        read_rows(path)[1].raise_if_any()
+    return messages_of(caught.value)[0]

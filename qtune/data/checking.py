@@ -88,7 +88,8 @@ def _check_source(
         except DataError as error:
             own.add_error(error)
     if detected is None and not own.count:
-        raise DataError("no rows", place=label(source), hint="the file is empty")
+        empty = "its slice takes none" if "[" in source.split else "the file is empty"
+        raise DataError("no rows", place=label(source), hint=empty)
     skip = on_bad_row == "skip" and own.count <= max(1, _SKIPPED_SHARE * count)
     if not (skip and count):
         faults.absorb(own)

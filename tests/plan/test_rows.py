@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
+from qtune.data.faults import Faults
+from qtune.data.source import read
 from qtune.plan import count_rows, rows
-from qtune.recipe.sections import DataSection
+from qtune.recipe.sections import DataSection, SourceSection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +24,7 @@ def count(*sources: dict[str, Any], **data: Any) -> rows.RowCount:
 
 
 def source(path: Path, text: str, **settings: Any) -> dict[str, Any]:
-    path.write_bytes(text.encode())
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return {"path": str(path), **settings}
 
 
@@ -36,12 +43,32 @@ def source(path: Path, text: str, **settings: Any) -> dict[str, Any]:
         ("a.jsonl", "{}\n" * 9, {"max_rows": 4}, 4),
         ("a.jsonl", "{}\n" * 3, {"max_rows": 4}, 3),
         ("empty.csv", "", {}, 0),
+        ("empty.json", "", {}, 0),
+        ("a.csv", "1;;2\n3;;4\n", {"delimiter": ";;"}, 1),
+        ("a.csv", "1\t2\n3\t4\n", {"delimiter": "\\t"}, 1),
+        ("a.csv", f'a,b\n1,"{"x" * 200_000}"\n', {}, 1),
+        ("a.txt", "x || y\nz || w\n", {"delimiter": "||"}, 1),
+        ("a.txt", "x || y\n\nz || w\n", {}, 2),
+        ("a.txt", "x\ny\n", {"column_names": ["text"]}, 2),
+        ("a.json", '{"v": 1, "data": [{"a": 1}, {"a": 2}]}', {}, 2),
+        ("a.json", '{"train": [{"a": 1}], "test": [{}, {}]}', {"split": "test"}, 2),
+        ("a.json", '["one", "two"]', {}, 2),
+        ("a.json", '[["a"], ["b"]]', {"column_names": ["x"]}, 2),
+        ("a.jsonl.gz", "{}\n\n{}\n", {}, 2),
+        ("a.csv.gz", "a,b\n1,2\n", {}, 1),
+        ("a.json.gz", "[{}, {}]", {}, 2),
+        ("a.ndjson", "{}\n" * 3, {}, 3),
+        ("a.jsonl", "{}\n" * 57, {"split": "train[:5%]"}, 3),
+        ("a.jsonl", "{}\n" * 57, {"split": "train[-10%:]", "max_rows": 4}, 4),
+        ("a.jsonl", "{}\n" * 57, {"split": "train[50:100]"}, 7),
     ],
 )
 def test_rows_are_counted(
     tmp_path: Path, name: str, text: str, settings: dict[str, Any], expected: int
 ) -> None:
-    assert count(source(tmp_path / name, text, **settings)).rows == expected
+    asked = source(tmp_path / name, text, **settings)
+    assert count(asked).rows == expected
+    assert sum(1 for _ in read(SourceSection.model_validate(asked), Faults())) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,6 +89,44 @@ def test_what_cannot_be_counted_says_why(
     assert found.rows is None
     assert reason in found.reason
     assert "unknown until the data is read" in found.reason
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "file.arrow", "stream.arrow"])
+def test_footers_tell_the_rows_of_binary_files(tmp_path: Path, name: str) -> None:
+    table = pyarrow.Table.from_pylist([{"n": n} for n in range(2500)])
+    path = tmp_path / name
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(table, path, row_group_size=1000)
+    else:
+        make = pyarrow.ipc.new_file if name == "file.arrow" else pyarrow.ipc.new_stream
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=900)
+    asked = {"path": str(path), "split": "train[:50%]"}
+    assert count(asked).rows == 1250
+    assert sum(1 for _ in read(SourceSection.model_validate(asked), Faults())) == 1250
+
+
+def test_files_of_a_folder_and_of_a_glob_add_up(tmp_path: Path) -> None:
+    source(tmp_path / "a.jsonl", "{}\n" * 3)
+    source(tmp_path / "b.jsonl", "{}\n" * 4)
+    assert count({"path": str(tmp_path)}).rows == 7
+    assert count({"path": str(tmp_path / "[b]*")}).rows == 4
+    source(tmp_path / "b.csv", "a\n1\n")
+    found = count({"path": str(tmp_path)})
+    assert found.rows is None
+    assert "does not open (data files of several kinds" in found.reason
+
+
+def test_text_is_counted_without_pyarrow(tmp_path: Path) -> None:
+    path = source(tmp_path / "a.jsonl", "{}\n")["path"]
+    code = (
+        "import sys; from qtune.plan import count_rows; "
+        "from qtune.recipe.sections import DataSection; "
+        f"print(count_rows(DataSection.model_validate({{'train': [{{'path': {path!r}}}]}})).rows, "
+        "[m for m in ('pyarrow', 'numpy', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1 []"
 
 
 def test_a_hub_id_is_not_counted() -> None:

@@ -88,7 +88,10 @@ def read_eval(
     kept = _Kept(sources, recipe, tokenizer)
     total = kept.check(faults)
     faults.raise_if_any()
-    return kept.rows(_Progress(total, None))[0]
+    rows, reports = kept.rows(_Progress(total, None))
+    for report in reports:
+        report.refuse_judged()
+    return rows
 
 
 class _Progress:
@@ -206,6 +209,7 @@ def _heading(checked: Checked, template: str) -> SourceReport:
         why=checked.detected.why + (f"; {how}" if (how := manner(checked.source)) else ""),
         template=template,
         unit="pieces" if documents else "rows",
+        purpose=checked.detected.format.purpose,
         skipped=checked.skipped.count,
         skipped_first=str(first[0]) if first else "",
     )

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.rows import IGNORED, EncodedRow, Rows
+from qtune.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from qtune.data.formats.base import Purpose
+
 _SHOWN = 600
 _PLACES = 5
+NOTHING_LEARNT = "without a learnt token"
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class SourceReport:
     used: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     unlearnable: int = 0
+    unlearnable_places: list[str] = field(default_factory=list)
     longest_read: int = 0
     truncated: int = 0
     end_lost: int = 0
@@ -38,13 +43,29 @@ class SourceReport:
     typed_rows: int = 0
     ended: int = 0
     unrolled: int = 0
+    unthought: int = 0
     scaffold: str = ""
+    purpose: Purpose = "supervised"
+    garbled: int = 0
+    garbled_first: str = ""
+
+    def count_garbled(self, place: str) -> None:
+        """Count a row whose text was read in another encoding than it was written in."""
+        self.garbled += 1
+        self.garbled_first = self.garbled_first or place
 
     def lost_end(self, place: str) -> None:
         """Count a row whose answer was cut, and remember where the first ones are."""
         self.end_lost += 1
         if len(self.end_lost_places) < _PLACES:
             self.end_lost_places.append(place)
+
+    def nothing_learnt(self, place: str) -> None:
+        """Count a row that was left out as it has no learnt token, and remember where."""
+        self.unlearnable += 1
+        self.dropped[NOTHING_LEARNT] += 1
+        if len(self.unlearnable_places) < _PLACES:
+            self.unlearnable_places.append(place)
 
     def absorb(self, other: SourceReport) -> None:
         """Add the counts of rows that come behind those counted so far."""
@@ -60,6 +81,17 @@ class SourceReport:
                 setattr(self, one.name, more or mine if one.name == "unit" else mine or more)
             else:
                 setattr(self, one.name, mine + more)
+
+    def refuse_judged(self) -> None:
+        """`UsageError` unless the rows are there to be learnt as they are."""
+        if self.purpose == "supervised":
+            return
+        kind = "preference pairs" if self.purpose == "preference" else "unpaired preferences"
+        raise UsageError(
+            f"{kind} are read and checked, but qtune does not train on them yet",
+            place=self.path,
+            hint="to learn one answer of each row, name its format and columns",
+        )
 
     def to_notes(self) -> dict[str, Any]:
         """Everything counted, as JSON that `from_notes` takes."""
@@ -78,6 +110,9 @@ class SourceReport:
             + (f", dropped: {dropped}" if dropped else ""),
             f"  format {self.format} ({self.why}); template: {self.template}",
         ]
+        if self.unlearnable:
+            listed = listed(self.unlearnable_places, self.unlearnable)
+            text.append(f"  dropped {NOTHING_LEARNT}: {listed}")
         if self.skipped:
             text.append(f"  {self.skipped:,} faulty rows skipped; the first: {self.skipped_first}")
         if self.truncated:
@@ -85,12 +120,14 @@ class SourceReport:
         if self.end_lost:
             text.append(
                 f"  {self.end_lost:,} of them lost the end of their answer and do not teach where "
-                f"to stop: {_listed(self.end_lost_places, self.end_lost)}"
+                f"to stop: {listed(self.end_lost_places, self.end_lost)}"
             )
         if self.split:
             text.append(f"  {self.split:,} rows split into pieces of max_length")
         if self.typed_rows:
             text.append(f"  {self.typed_rows:,} rows spell out special tokens; they stay text")
+        if self.garbled:
+            text.append(f"  warning: {self.garbled_line}; the first: {self.garbled_first}")
         if self.ended:
             text.append(
                 f"  {self.ended:,} rows got an end of sequence: the template has no end token here"
@@ -100,28 +137,43 @@ class SourceReport:
                 f"  {self.unrolled:,} rows hold one answer each: the template writes answers "
                 "otherwise once the conversation goes on"
             )
+        if self.unthought:
+            text.append(
+                f"  {self.unthought:,} rows lost the reasoning of an answer: the template has no "
+                "place for it"
+            )
         if self.scaffold:
             text.append(f"  given, not learnt, before answers: {self.scaffold!r}")
         return text
+
+    @property
+    def garbled_line(self) -> str:
+        """What `garbled` counts, for people."""
+        return f"{self.garbled:,} rows hold UTF-8 that was read as cp1252 (such as â€œ for a quote)"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "path": self.path,
             "format": self.format,
+            "purpose": self.purpose,
             "why": self.why,
             "template": self.template,
             "rows_read": self.read,
             "rows_used": self.used,
             "dropped": dict(self.dropped),
+            "dropped_places": self.unlearnable_places,
             "truncated": self.truncated,
             "end_lost": self.end_lost,
             "end_lost_places": self.end_lost_places,
             "split": self.split,
             "skipped": self.skipped,
             "rows_with_typed_special_tokens": self.typed_rows,
+            "rows_with_garbled_text": self.garbled,
+            "first_garbled": self.garbled_first,
             "rows_with_added_end": self.ended,
             "rows_with_one_answer_each": self.unrolled,
+            "rows_without_their_reasoning": self.unthought,
             "scaffold": self.scaffold,
         }
 
@@ -142,6 +194,11 @@ class DataReport:
     example: str
     example_place: str
     cache: str = ""
+
+    def refuse_judged(self) -> None:
+        """`UsageError` unless all rows are there to be learnt as they are."""
+        for source in (*self.train_sources, *self.eval_sources):
+            source.refuse_judged()
 
     def lines(self) -> list[str]:
         """For people: what the run learns from, with one row as the model sees it."""
@@ -207,7 +264,7 @@ def marked(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
-def _listed(places: list[str], count: int) -> str:
+def listed(places: list[str], count: int) -> str:
     """The first places, and how many more there are."""
     more = f" and {count - len(places):,} more" if count > len(places) else ""
     return ", ".join(places) + more

@@ -13,6 +13,7 @@ _FLAT = {
     "model.name_or_path": "base_model model_name_or_path base_model_name_or_path checkpoint_dir",
     "model.revision": "revision_of_model model_revision base_model_revision",
     "model.tokenizer": "tokenizer_name_or_path tokenizer_name tokenizer_path tokenizer_config",
+    "model.offline": "offline",
     "model.attn_implementation": "attn_implementation flash_attention flash_attn",
     "quantization.bits": "quantization_bit bits",
     "quantization.quant_type": "bnb_4bit_quant_type quantization_type quant_type",
@@ -179,8 +180,17 @@ BY_KEY: dict[str, Values] = {
 }
 
 SOURCE_NAMES = {"type": "format", "name": "config"}
+# axolotl's shapes of pairs and of judged answers, which are told apart by their columns here.
+_JUDGED = "argilla argilla_chat icr intel prompt_pairs ultra load_nectar"
 SOURCE_FORMATS = {
+    **{
+        f"{template}.{shape}": "auto"
+        for template in ("chat_template", "chatml", "llama3", "zephyr")
+        for shape in _JUDGED.split()
+    },
+    "alpaca:chat": "alpaca",
     "chat_template": "messages",
+    "chat_template.default": "preference",
     "completion": "text",
     "openai": "messages",
     "prompt_completion": "prompt-completion",

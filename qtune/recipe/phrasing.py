@@ -24,6 +24,7 @@ _MISSING = {
     "data": "write data: {train: [{path: ...}]}",
     "data.train": "write data: {train: [{path: ...}]}",
 }
+_LONG = 100
 _RANGES = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -168,7 +169,10 @@ def _what(errors: Sequence[ErrorDetails], annotation: Any, value: Any) -> tuple[
             return "an empty text", ""
         if kind == "too_short" and not value:
             return "an empty list", "at least one is needed"
-    return f"{shown} is not {expects(annotation)}", _type_hint(value, annotation)
+    expected, hint = expects(annotation), _type_hint(value, annotation)
+    if len(expected) > _LONG and hint.startswith("did you mean"):
+        expected = "known"  # the nearest word says more than all of them
+    return f"{shown} is not {expected}", hint
 
 
 def _type_hint(value: Any, annotation: Any) -> str:

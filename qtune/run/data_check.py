@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.pieces import special_ids
+from qtune.data.report import listed
 from qtune.data.rows import IGNORED
 from qtune.errors import DataError, Fault
 from qtune.run.data import open_data
@@ -77,7 +78,8 @@ def _plain(fault: Fault) -> dict[str, str]:
 def _source_faults(source: SourceReport) -> Iterator[Fault]:
     if source.unlearnable:
         yield Fault(
-            message=f"{source.unlearnable:,} of {source.read:,} rows keep no learnt token",
+            message=f"{source.unlearnable:,} of {source.read:,} rows keep no learnt token: "
+            f"{listed(source.unlearnable_places, source.unlearnable)}",
             place=source.path,
             hint="raise data.max_length, or take them out",
         )
@@ -96,6 +98,9 @@ def _source_warnings(source: SourceReport) -> Iterator[Fault]:
     if source.typed_rows:
         message = f"{source.typed_rows:,} rows spell out special tokens; they stay text"
         yield Fault(message=message, place=source.path)
+    if source.garbled:
+        hint = "decode the file anew, or repair the text"
+        yield Fault(message=source.garbled_line, place=source.garbled_first, hint=hint)
 
 
 def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:

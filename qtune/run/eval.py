@@ -183,6 +183,7 @@ def held_out(
         prepared = data.prepare(
             asked, tokenizer, on_progress=partial(display.progress, "tokenising")
         )
+        prepared.report.refuse_judged()
         assert prepared.eval is not None
         return prepared.eval
     else:

@@ -67,6 +67,7 @@ def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared]:
         tokenizer,
         on_progress=partial(journal.progress, "tokenising"),
     )
+    prepared.report.refuse_judged()
     for line in prepared.report.lines():
         journal.line(line)
     return tokenizer, prepared

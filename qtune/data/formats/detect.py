@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtune.data.formats import FORMATS
+from qtune.data.formats.labels import labels_of
 from qtune.data.formats.prompt_completion import places
 from qtune.data.formats.readings import readings, unanswered
 from qtune.errors import DataError, UsageError
@@ -43,10 +44,12 @@ class Detected:
 
 def detect(row: Row, source: SourceSection) -> Detected:
     """The format of a source; `DataError` when the columns fit none, or more than one."""
+    if source.labels and source.format in ("auto", "classification"):
+        labels_of(source)  # what is wrong with a file of them is told once, not for each row
+    if source.labels and source.format == "auto":
+        return _named(row, _with_columns(row, source), "classification", "auto: there are labels")
     if source.format != "auto":
         return _named(row, source, source.format, "named in the recipe")
-    if source.labels:
-        return _named(row, _with_columns(row, source), "classification", "auto: there are labels")
     if source.prompt_template is not None:
         return _named(row, source, "prompt-completion", "auto: there is a prompt_template")
     return _from_columns(row, source)

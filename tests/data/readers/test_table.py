@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
 
 from qtune.errors import DataError, UsageError
+from qtune.recipe.lines import LONGEST_FIELD
 from tests.data.building import messages_of, read_rows
 
 
@@ -108,3 +110,33 @@ def test_a_key_without_effect_is_refused(tmp_path: Path, key: str) -> None:
     path.write_text("{}\n")
     with pytest.raises(UsageError, match=f"{key} has no effect on a .jsonl file"):
         read_rows(path, **{key: "x"})
+
+
+def test_an_open_quote_does_not_swallow_a_file_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["qtune.data.readers.table"], "LONGEST_FIELD", 1000)
+    path = tmp_path / "f.csv"
+    path.write_text('a,b\n1,2\n3,"4\n' + "5,6\n" * 1000)
+    rows, faults = read_rows(path)
+    csv.field_size_limit(LONGEST_FIELD)
+    assert str(faults.first[0]).startswith("f.csv:3: not valid csv: a quote is never closed")
+    assert faults.count == 1
+    assert 700 < len(rows) < 1000
+    assert rows[-1].number == 1003
+
+
+def test_a_quote_that_opens_and_another_that_closes_are_placed_at_their_record(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text('a,b\n1,"2\n3,4\n5,"6"\n7,8\n')
+    rows, faults = read_rows(path)
+    assert [fault.place for fault in faults.first] == ["f.csv:2"]
+    assert [row.number for row in rows] == [5]
+
+
+def test_a_nul_byte_in_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes(b"a,b\n1,\x00\n")
+    assert fault_of(path).startswith("f.csv:2: NUL byte at byte 3 of the line")

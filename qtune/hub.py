@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtune.errors import ModelError
+from qtune.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Two libraries, one answer: a setting of the person's for one of them must not open it again.
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+_SWITCH = {"thrown": False}
 GGUF_HINT = "name the 16-bit checkpoint it was made from"
+
+
+def go_offline() -> None:
+    """Keep huggingface_hub, datasets and transformers off the network for this whole process.
+
+    They look once, when they are imported: `UsageError` when that was before, with a network.
+    """
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    known = sys.modules.get("huggingface_hub.constants")
+    if known is not None and not known.HF_HUB_OFFLINE:
+        raise UsageError(
+            "model.offline comes too late: huggingface_hub is loaded with a network already",
+            hint="set HF_HUB_OFFLINE=1 before the process starts",
+        )
+    _SWITCH["thrown"] = True
+
+
+def why_offline() -> str:
+    """What keeps the process off the network; empty when nothing does."""
+    if _SWITCH["thrown"]:
+        return "model.offline is set"
+    asked = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
+    return "HF_HUB_OFFLINE is set" if asked else ""
 
 
 def is_path(name: str) -> bool:
@@ -60,8 +88,11 @@ def refusals(repository: str, revision: str | None) -> Iterator[None]:
         hint = "check the spelling; a private one needs HF_TOKEN"
         raise ModelError(f"{where} is neither a folder nor on the hub", hint=hint) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        hint = f"connect, unset HF_HUB_OFFLINE, or bring it here: hf download {repository}"
-        message = f"{where} is not in the local cache, and the hub cannot be reached"
+        bring = f"bring it here: hf download {repository}"
+        offline = why_offline()
+        reason = offline or "the hub cannot be reached"
+        message = f"{where} is not in the local cache, and {reason}"
+        hint = bring if offline else f"connect, or {bring}"
         raise ModelError(message, hint=hint) from error
     except errors.EntryNotFoundError as error:
         hint = "is it an adapter or a GGUF repository?"

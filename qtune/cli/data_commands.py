@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides, Quietly
 from qtune.cli.output import news, print_json, results
 from qtune.cli.screen import showing
@@ -59,6 +60,7 @@ def preview(  # noqa: PLR0913 - one parameter an option
       qtune data preview recipe.yaml --rows 3,17 --ids
       qtune data preview recipe.yaml -n 50 --seed 1 --html rows.html
     """
+    obey_offline(recipe, overrides)
     from qtune.run.data import Choice
     from qtune.run.data import preview as run
 
@@ -90,6 +92,7 @@ def stats(
       qtune data stats recipe.yaml
       qtune data stats recipe.yaml --set data.max_length=1024 --html stats.html
     """
+    obey_offline(recipe, overrides)
     from qtune.run.data_statistics import stats as run
 
     _refuse_taken(html)
@@ -120,6 +123,7 @@ def check(
       qtune data check recipe.yaml
       qtune data check recipe.yaml --json
     """
+    obey_offline(recipe, overrides)
     from qtune.run.data_check import check as run
 
     with showing("qtune data", quiet=quiet) as display:

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from qtune.cli.gates import exit_by_gates
+from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly, Thing
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
@@ -54,6 +55,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
       qtune eval runs/first --gates --set gates.min_exact_match=0.9
       qtune eval merged/ recipe.yaml --json
     """
+    for named in (thing, against):
+        obey_offline(named, overrides)
     from qtune.run.eval import Limits
     from qtune.run.eval import evaluate as run
 

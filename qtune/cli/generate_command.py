@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Quietly, Thing
 from qtune.cli.output import news, print_error, print_json, print_text
 from qtune.cli.screen import showing
@@ -142,6 +143,7 @@ def _read(file: Path | None) -> list[str]:
 def _speaker(
     thing: str, *, base: str | None, raw: bool, temperature: float, seed: int, quiet: bool
 ) -> Speaker:
+    obey_offline(thing)
     from qtune.run.generate import Speaker
 
     with showing("qtune", quiet=quiet) as display:

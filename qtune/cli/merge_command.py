@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
@@ -44,6 +45,7 @@ def merge(  # noqa: PLR0913 - one parameter an option
       qtune merge runs/first -o merged-fp32 --dtype float32
       qtune merge runs/first -o other --base original
     """
+    obey_offline(thing, overrides)
     from qtune.run.merge import merge as run
 
     settings = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides
 from qtune.cli.output import print_error, print_json, results
 from qtune.errors import ResourceError
@@ -34,6 +35,7 @@ def plan(
       qtune plan recipe.yaml --gpu 48GB
       qtune plan recipe.yaml --gpu 24GB --set data.max_length=1024
     """
+    obey_offline(recipe, overrides)
     from qtune.run.plan import plan as run
 
     planned = run(recipe, overrides=overrides or (), gpu=gpu)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qtune.cli.gates import exit_by_gates
+from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
@@ -50,6 +51,7 @@ def train(  # noqa: PLR0913 - the options of a verb
         settings.append(f"train.output_dir={flow(str(output))}")
     if max_steps is not None:
         settings.append(f"train.max_steps={max_steps}")
+    obey_offline(recipe, settings)
     with showing("qtune train", quiet=quiet) as display:
         if dry_run:
             from qtune.run.dry import dry_run as rehearse

@@ -22,6 +22,8 @@ UNWANTED = ("original/*", "onnx/*", "consolidated*", "*training_args*", "*optimi
 
 def resolve(model: ModelSection) -> Path:
     """The local folder of a model: itself, or the snapshot of a hub id (offline is honoured)."""
+    if model.offline:
+        hub.go_offline()
     return locate(model.name_or_path, revision=model.revision)
 
 

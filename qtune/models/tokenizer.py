@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtune import hub
 from qtune.artefacts import read_object
 from qtune.errors import ModelError
 from qtune.models.chat_template import set_chat_template
@@ -25,6 +26,8 @@ def load_tokenizer(section: ModelSection) -> Any:
     never wider than the model."""
     from transformers import AutoTokenizer
 
+    if section.offline:
+        hub.go_offline()
     model = locate(section.name_or_path, revision=section.revision, patterns=SMALL)
     folder = model if section.tokenizer is None else locate(section.tokenizer, patterns=SMALL)
     _check_files(folder)

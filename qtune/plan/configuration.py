@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def shape_of_model(model: ModelSection) -> ModelShape:
     """The shape of a recipe's model; only its config.json is read."""
+    if model.offline:
+        hub.go_offline()
     config = read_config(model.name_or_path, model.revision)
     return shape_of(config, place=f"{model.name_or_path}/config.json")
 

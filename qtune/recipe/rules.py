@@ -70,6 +70,12 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: not r.data.val_size or bool(r.data.eval),
     ),
     Unread(
+        ("loss.train_on_thinking",),
+        ("loss.train_on",),
+        "train_on: all learns every token",
+        lambda r: r.loss.train_on == "all",
+    ),
+    Unread(
         ("train.group_by_length",),
         ("data.packing",),
         "packed rows need no company of like length",
@@ -160,6 +166,13 @@ CONFLICTS: tuple[Conflict, ...] = (
         "cannot be with prompt tuning, whose virtual tokens stand before a sequence, not a row",
         "remove it, or take another method",
         lambda r: r.data.packing and r.method.name == "prompt",
+    ),
+    Conflict(
+        "logging.report_to",
+        ("model.offline",),
+        "sends what it logs over the network, and model.offline forbids it",
+        "remove one of them",
+        lambda r: r.model.offline and bool({"wandb", "comet_ml"} & {*r.logging.report_to}),
     ),
     Conflict(
         "train.group_by_length",

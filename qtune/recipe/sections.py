@@ -30,6 +30,9 @@ class ModelSection(Section):
     vicuna, zephyr), a .jinja file or a template's text; without it the tokenizer's own."""
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
     """Variables handed to the chat template, such as enable_thinking: false."""
+    offline: bool = False
+    """No network for model, tokenizer and data, whatever is cached; `offline: true` at the top of
+    a recipe is the same."""
 
 
 class QuantizationSection(Section):
@@ -138,6 +141,8 @@ class LossSection(Section):
     ] = "assistant"
     """assistant (or completion): every answer with its end token; last_assistant: a row's last
     answer; all: every token; field: only turns that say train: true."""
+    train_on_thinking: bool = True
+    """Learn the reasoning that rows hold in front of an answer, or take it as given."""
     label_smoothing: Share = 0.0
     """Share of the target probability spread over the vocabulary (training only)."""
 

@@ -23,6 +23,7 @@ _FREE = (
     "logging",
     "memory.budget",
     "merge",
+    "model.offline",
     "pins",
     "train.max_time",
     "train.output_dir",

@@ -191,3 +191,21 @@ def test_files_in_folders_of_a_folder_reach_the_disk(
     monkeypatch.setattr(durable, "flush", lambda path: flushed.append(path.name))
     durable.flush_tree(tmp_path / "one")
     assert sorted(flushed) == ["file", "one", "two"]
+
+
+def test_a_disk_that_cannot_flush_names_is_no_fault_and_one_that_fails_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = OSError(22, "Invalid argument")
+
+    def fail(_: int) -> None:
+        raise fault
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (tmp_path / "a").touch()
+    durable.flush(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        durable.flush(tmp_path / "a")
+    fault = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        durable.flush(tmp_path)

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
@@ -36,7 +36,8 @@ def hold(folder: Path) -> Iterator[None]:
     finally:
         if handle in _HELD:  # not in a child that unwinds
             # its name goes first: who opened it before finds another file, or none, in its place
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             _HELD.discard(handle)
             os.close(handle)
 

@@ -58,6 +58,7 @@ def key_of(
         split_by,
         recipe.data.model_dump(include={"max_length", "overlong", "on_bad_row"}),
         recipe.loss.train_on,
+        recipe.loss.train_on_thinking,
         recipe.model.chat_template_kwargs,
     ]
     hashed.update(json.dumps(parts, sort_keys=True, default=str).encode())

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qtune.data.encode.encoder import Encoder
 from qtune.data.encode.layouts import layout_for
+from qtune.data.encode.settings import ChatSettings
 from qtune.data.encode.tokens import Tokens
 from qtune.data.faults import Faults
+from qtune.data.mojibake import garbled
 from qtune.data.pausing import collection_paused
 from qtune.data.report import SourceReport
 from qtune.data.rows import Block
@@ -98,6 +100,9 @@ class Encoding:
         report.read += len(task.rows)
         if len(examples) > len(task.rows):
             report.unit = "examples"
+        for row in task.rows:
+            if any(map(garbled, row)):
+                report.count_garbled(row[0].place)
         with collection_paused():
             return list(self._encoders[task.source].encode(examples, report, faults))
 
@@ -121,7 +126,7 @@ def tasks(checked: Sequence[Checked]) -> Iterator[Task]:
 
 def _encoder(kind: str, place: str, recipe: Recipe, tokens: Tokens) -> tuple[Encoder, str]:
     try:
-        layout = layout_for(kind, tokens, variables=recipe.model.chat_template_kwargs)
+        layout = layout_for(kind, tokens, ChatSettings.of(recipe))
     except DataError as error:
         fault = error.faults[0]
         raise DataError(fault.message, place=place, hint=fault.hint) from None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.data.encode.encoder import Encoder
 from qtune.data.encode.layouts import layout_for
+from qtune.data.encode.settings import ChatSettings
 from qtune.data.encode.tokens import Tokens
 from qtune.data.faults import Faults
 from qtune.data.formats.detect import detect
@@ -17,7 +18,7 @@ from qtune.errors import DataError, QtuneError
 from qtune.recipe.sections import DataSection, SourceSection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from qtune.data.formats.base import Format
     from qtune.recipe.sections import Recipe
@@ -36,16 +37,17 @@ class Prompter:
         *,
         layout: str,
         template: str | None = None,
-        variables: Mapping[str, Any] | None = None,
+        settings: ChatSettings | None = None,
     ) -> None:
         self.layout = layout
+        self.settings = settings
         self._template = template
         source = SourceSection(path="prompt")
         self._report = SourceReport("prompt", "", "", "")
         tokens = Tokens(tokenizer)
         self._encoder = Encoder(
             tokens,
-            layout_for(layout, tokens, variables=variables),
+            layout_for(layout, tokens, settings),
             DataSection(train=(source,), max_length=NO_LIMIT),
             train_on="assistant",
             cut=False,
@@ -100,8 +102,8 @@ def prompter(tokenizer: Any, recipe: Recipe | None, *, raw: bool = False) -> Pro
         layout = "completion" if form.layout in ("document", "tokens") else form.layout
     template = source.prompt_template if source is not None else None
     template = template or (form.prompt if form is not None else None)
-    variables = recipe.model.chat_template_kwargs if recipe is not None else None
-    return Prompter(tokenizer, layout=layout, template=template, variables=variables)
+    settings = ChatSettings.of(recipe)
+    return Prompter(tokenizer, layout=layout, template=template, settings=settings)
 
 
 def _format(source: SourceSection) -> Format | None:

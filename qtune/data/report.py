@@ -110,9 +110,14 @@ class SourceReport:
             + (f", dropped: {dropped}" if dropped else ""),
             f"  format {self.format} ({self.why}); template: {self.template}",
         ]
+        return [*text, *self._length_lines(), *self._writing_lines()]
+
+    def _length_lines(self) -> list[str]:
+        """What was left out or shortened."""
+        text = []
         if self.unlearnable:
-            listed = listed(self.unlearnable_places, self.unlearnable)
-            text.append(f"  dropped {NOTHING_LEARNT}: {listed}")
+            places = listed(self.unlearnable_places, self.unlearnable)
+            text.append(f"  dropped {NOTHING_LEARNT}: {places}")
         if self.skipped:
             text.append(f"  {self.skipped:,} faulty rows skipped; the first: {self.skipped_first}")
         if self.truncated:
@@ -124,6 +129,11 @@ class SourceReport:
             )
         if self.split:
             text.append(f"  {self.split:,} rows split into pieces of max_length")
+        return text
+
+    def _writing_lines(self) -> list[str]:
+        """What came of writing the rows as text."""
+        text = []
         if self.typed_rows:
             text.append(f"  {self.typed_rows:,} rows spell out special tokens; they stay text")
         if self.garbled:
@@ -203,12 +213,12 @@ class DataReport:
     def lines(self) -> list[str]:
         """For people: what the run learns from, with one row as the model sees it."""
         text = [line for source in self.train_sources for line in source.lines()]
-        text.append(f"train: {self._counts(self.train)}")
+        text.append(f"train: {counts(self.train, self.max_length)}")
         if self.eval_sources:
             text += [line for source in self.eval_sources for line in source.lines()]
         if self.eval is not None:
             origin = ", held out of the training rows" if self.held_out else ""
-            text.append(f"eval: {self._counts(self.eval)}{origin}")
+            text.append(f"eval: {counts(self.eval, self.max_length)}{origin}")
         removed = "taken out" if self.deduplicated else "kept; data.deduplicate takes them out"
         if self.duplicates:
             text.append(f"{self.duplicates:,} training rows repeat an earlier one ({removed})")
@@ -240,13 +250,15 @@ class DataReport:
             "example": {"place": self.example_place, "text": self.example},
         }
 
-    def _counts(self, rows: Rows) -> str:
-        counts = rows.to_dict()
-        return (
-            f"{counts['rows']:,} rows, {counts['tokens']:,} tokens, "
-            f"{counts['supervised_tokens']:,} learnt ({counts['supervised_share']:.1%}), "
-            f"longest {counts['longest']:,} of {self.max_length:,}"
-        )
+
+def counts(rows: Rows, max_length: int) -> str:
+    """For people: how many rows and tokens."""
+    numbers = rows.to_dict()
+    return (
+        f"{numbers['rows']:,} rows, {numbers['tokens']:,} tokens, "
+        f"{numbers['supervised_tokens']:,} learnt ({numbers['supervised_share']:.1%}), "
+        f"longest {numbers['longest']:,} of {max_length:,}"
+    )
 
 
 def marked(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:

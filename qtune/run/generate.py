@@ -131,7 +131,9 @@ class Chat:
         self.remembers = conversational and bool(speaker.tokenizer.chat_template)
         self._prompter = speaker.prompter
         if self.remembers:
-            self._prompter = Prompter(speaker.tokenizer, layout="chat")
+            self._prompter = Prompter(
+                speaker.tokenizer, layout="chat", settings=speaker.prompter.settings
+            )
 
     def forget(self) -> None:
         """Begin anew."""

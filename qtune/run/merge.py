@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from qtune import data, merging, models, plan
+from qtune.data.encode.settings import ChatSettings
 from qtune.data.source import first_rows
 from qtune.errors import CheckError, Fault, QtuneError, ResourceError, UsageError
 from qtune.merging import fidelity
@@ -90,7 +91,8 @@ def _chat(subject: Subject) -> merging.Chat | None:
     if subject.model.chat_template is None:
         return None
     tokenizer = models.load_tokenizer(subject.model)
-    asked = data.Prompter(tokenizer, layout="chat", variables=subject.model.chat_template_kwargs)
+    settings = ChatSettings(subject.model.chat_template_kwargs)
+    asked = data.Prompter(tokenizer, layout="chat", settings=settings)
     asked.ids("a")  # the end of an answer is known once one is written
     return merging.Chat(tokenizer.chat_template, tuple(sorted(asked.stop_ids)))
 

@@ -1,51 +1,45 @@
-"""Conversations through the tokenizer's chat template, learnt span by span.
+"""Conversations through the chat template, learnt span by span.
 
 A span begins where the template's own generation prompt ends, for that is where a model starts to
 write, and ends with the end of turn. Scaffolding that a template writes between the two (an empty
-thinking block) is given, not learnt.
+thinking block) is given, not learnt; reasoning of the row's own is, unless the recipe says no.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from qtune.data.encode.segment import Segment, WrittenRow
-from qtune.data.encode.template import Message, Template, message, starts_with_content
+from qtune.data.encode.calls import behind_thinking, call_span, check_tools
+from qtune.data.encode.messages import messages_of
+from qtune.data.encode.segment import Segment, Span, WrittenRow
+from qtune.data.encode.settings import ChatSettings
+from qtune.data.encode.template import Template, starts_with_content
+from qtune.data.encode.typed import Typed
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from qtune.data.encode.messages import Message
     from qtune.data.encode.tokens import Tokens
-    from qtune.data.row import Example, Turn
+    from qtune.data.row import Example
 
-# Private-use characters that stand for a special token typed in a row's own text.
-_OPEN, _CLOSE = "\U000f0000", "\U000f0001"
 # A prompt that ends inside a thought: an answer put behind it would be part of the thought.
 _OPEN_THOUGHT = re.compile(r"<think>(?!.*</think>)\s*\Z", re.DOTALL)
-_TYPED = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-
-
-class Span(NamedTuple):
-    """Characters [start, end) that are learnt; `closed` when they end on a special token."""
-
-    start: int
-    end: int
-    closed: bool
-    scaffold: str
 
 
 class ChatLayout:
-    """Writes conversations with the tokenizer's chat template."""
+    """Writes conversations with the chat template."""
 
-    description = "the tokenizer's chat template"
-
-    def __init__(self, tokens: Tokens, variables: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tokens: Tokens, settings: ChatSettings | None = None) -> None:
         self._tokens = tokens
-        self._template = Template(tokens, variables)
+        self._settings = settings or ChatSettings()
+        self._template = Template(tokens, self._settings)
         self._middle: tuple[str, int, bool] | None = None
+        self._numbered = False
+        self.description = self._settings.name
 
     def write(self, example: Example) -> tuple[WrittenRow, ...]:
         """Given and learnt segments of a conversation; `DataError` when they cannot be told.
@@ -53,43 +47,60 @@ class ChatLayout:
         A template that writes an answer otherwise once the conversation goes on (it strips the
         thinking, say) makes a row of each answer, as it stands when it is the last.
         """
+        try:
+            return self._rows(example)
+        except DataError:
+            if self._numbered or not any(turn.tool_calls for turn in example.turns):
+                raise
+            return self._rows_with_numbers(example)
+
+    def _rows(self, example: Example) -> tuple[WrittenRow, ...]:
         learnt = [number for number, turn in enumerate(example.turns) if turn.train]
         try:
-            return (self._row(example.turns, learnt),)
+            return (self._row(example, learnt),)
         except DataError as error:
-            if len(learnt) < 2:
-                return (self._after_prompt(example.turns, learnt, error),)
-        return tuple(self._alone(example.turns[: number + 1]) for number in learnt)
+            if learnt == [len(example.turns) - 1]:
+                return (self._after_prompt(example, error),)
+            if not learnt:
+                raise
+        upto = (replace(example, turns=example.turns[: number + 1]) for number in learnt)
+        return tuple(self._alone(one) for one in upto)
 
-    def _alone(self, turns: Sequence[Turn]) -> WrittenRow:
-        """The last of some turns as the only answer that is learnt."""
-        last = [len(turns) - 1]
+    def _rows_with_numbers(self, example: Example) -> tuple[WrittenRow, ...]:
+        """The rows with ids for tool calls, for templates that refuse to go without."""
+        self._numbered = True
         try:
-            row = self._row(turns, last)
-        except DataError as error:
-            row = self._after_prompt(turns, last, error)
-        return replace(row, unrolled=True, answer=turns[-1].text)
+            return self._rows(example)
+        except DataError:
+            self._numbered = False
+            raise
 
-    def _row(self, turns: Sequence[Turn], learnt: Sequence[int]) -> WrittenRow:
+    def _alone(self, example: Example) -> WrittenRow:
+        """The last turn as the only answer that is learnt."""
+        try:
+            row = self._row(example, [len(example.turns) - 1])
+        except DataError as error:
+            row = self._after_prompt(example, error)
+        return replace(row, unrolled=True, answer=example.turns[-1].text)
+
+    def _row(self, example: Example, learnt: Sequence[int]) -> WrittenRow:
         """The finished conversation as one row; `DataError` unless every span is proven."""
-        typed: list[str] = []
-        messages = [self._message(turn, typed) for turn in turns]
+        messages, typed = self._messages(example)
         text = self._template.render(messages)
+        if self._template.tools or any(one["role"] == "tool" for one in messages):
+            check_tools(self._template, text, messages)
         return self._written(text, [self._span(text, messages, n) for n in learnt], typed)
 
-    def _after_prompt(
-        self, turns: Sequence[Turn], learnt: Sequence[int], error: DataError
-    ) -> WrittenRow:
+    def _after_prompt(self, example: Example, error: DataError) -> WrittenRow:
         """The prompt for generating the last answer, then the answer and its end mark.
 
         That is what a model meets when it is used, so it is right even where the template writes
         another prompt in a finished conversation. Raises `error` where it cannot be had.
         """
-        last = len(turns) - 1
-        if list(learnt) != [last] or not last:
+        last = len(example.turns) - 1
+        if not last or example.turns[last].tool_calls or example.turns[last].thinking:
             raise error
-        typed: list[str] = []
-        messages = [self._message(turn, typed) for turn in turns]
+        messages, typed = self._messages(example)
         prompt = self._template.render(messages[:last], prompt=True)
         finished = self._template.render(messages)
         begin, end = self._template.content(finished, messages, last)
@@ -103,43 +114,58 @@ class ChatLayout:
         # a blank that the template writes in front of answers only is the model's to write
         begin = begin if prompt[-1:].isspace() else len(head)
         text = prompt + finished[begin : end + length]
-        return self._written(text, [Span(len(prompt), len(text), closed, "")], typed)
+        return self._written(text, [Span(len(prompt), len(text), closed)], typed)
 
-    def _written(self, text: str, spans: list[Span], typed: list[str]) -> WrittenRow:
+    def _messages(self, example: Example) -> tuple[list[Message], Typed]:
+        """The turns as messages and the tools for the template, with stand-ins for typed tokens."""
+        typed = Typed(self._tokens.special)
+        self._template.tools = typed.hide(example.tools) or None
+        return messages_of(example.turns, typed, numbered=self._numbered), typed
+
+    def _written(self, text: str, spans: list[Span], typed: Typed) -> WrittenRow:
         return WrittenRow(
             tuple(self._segments(text, spans, typed)),
             typed=len(typed),
             ended=any(not span.closed for span in spans),
             scaffold=next((span.scaffold for span in spans if span.scaffold), ""),
+            unthought=any(span.unthought for span in spans),
         )
 
-    def _message(self, turn: Turn, typed: list[str]) -> Message:
-        """A turn as a message, its special tokens replaced by stand-ins that stay text."""
-
-        def stand_in(found: re.Match[str]) -> str:
-            typed.append(found.group())
-            return f"{_OPEN}{len(typed) - 1}{_CLOSE}"
-
-        if _OPEN in turn.text:
-            raise DataError("the text holds the private-use character U+F0000", hint="remove it")
-        special = self._tokens.special
-        text = special.sub(stand_in, turn.text) if special else turn.text
-        return message(turn.role, text)
-
     def _span(self, text: str, messages: Sequence[Message], index: int) -> Span:
-        content = messages[index]["content"]
+        one = messages[index]
         start = self._start(text, messages, index)
-        end = starts_with_content(text, start, content)
+        if one.get("tool_calls"):
+            return self._call(text, messages, index, start)
+        thought = one.get("reasoning_content", "").strip()
+        end = starts_with_content(text, start, one["content"])
         scaffold = ""
         if end is None:
             begin, end = self._template.content(text, messages, index)
             scaffold = text[start:begin]
             if begin < start:
                 raise DataError("the chat template's prompt reaches into the answer")
-            if scaffold.strip():
-                start = begin
+            learns = self._settings.thinking and thought and thought in scaffold
+            start = begin if scaffold.strip() and not learns else start
+        unthought = bool(thought) and thought not in scaffold
+        self._refuse_forgetful(unthought, messages, index)
         length, closed = self._end_of_turn(text, messages, index, end)
-        return Span(start, end + length, closed, scaffold if scaffold.strip() else "")
+        given = "" if thought else scaffold
+        return Span(start, end + length, closed, given if given.strip() else "", unthought)
+
+    def _call(self, text: str, messages: Sequence[Message], index: int, start: int) -> Span:
+        """The span of an answer that calls tools, with its reasoning or behind it."""
+        span = call_span(self._template, text, messages, index, start)
+        thought = messages[index].get("reasoning_content", "").strip()
+        unthought = bool(thought) and thought not in text[span.start : span.end]
+        self._refuse_forgetful(unthought, messages, index)
+        if thought and not unthought and not self._settings.thinking:
+            start = behind_thinking(self._template, text, messages, index, start)
+        return span._replace(start=start, unthought=unthought)
+
+    def _refuse_forgetful(self, unthought: bool, messages: Sequence[Message], index: int) -> None:
+        """Reasoning that stands in last answers only needs a row of each answer."""
+        if unthought and index < len(messages) - 1 and self._template.writes_thinking:
+            raise DataError(f"the chat template leaves out the reasoning of turn {index + 1}")
 
     def _start(self, text: str, messages: Sequence[Message], index: int) -> int:
         """Where the model begins to write turn `index`."""
@@ -172,27 +198,17 @@ class ChatLayout:
             self._middle = (after, length, closed)
         return length, closed
 
-    def _segments(self, text: str, spans: list[Span], typed: list[str]) -> list[Segment]:
+    def _segments(self, text: str, spans: list[Span], typed: Typed) -> list[Segment]:
         segments: list[Segment] = []
         at = 0
         for span in spans:
-            segments += self._pieces(text[at : span.start], typed, trained=False)
-            segments += self._pieces(text[span.start : span.end], typed, trained=True)
+            segments += typed.pieces(text[at : span.start], trained=False)
+            segments += typed.pieces(text[span.start : span.end], trained=True)
             if not span.closed:
                 tokens = self._tokens
                 segments.append(Segment(tokens.eos_text, True, ids=(tokens.eos,)))
             at = span.end
-        return [*segments, *self._pieces(text[at:], typed, trained=False)]
-
-    @staticmethod
-    def _pieces(text: str, typed: list[str], *, trained: bool) -> list[Segment]:
-        """A stretch of the rendering, with the typed special tokens back as plain text."""
-        parts = _TYPED.split(text)
-        return [
-            Segment(typed[int(part)], trained, plain=True) if odd % 2 else Segment(part, trained)
-            for odd, part in enumerate(parts)
-            if part
-        ]
+        return [*segments, *typed.pieces(text[at:], trained=False)]
 
 
 def _closed_alike(head: str, prompt: str, question: Message) -> bool:

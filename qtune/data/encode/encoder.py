@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from qtune.data.row import Example
     from qtune.recipe.sections import DataSection
 
-NOTHING_LEARNT = "without a learnt token"
-
 
 class Encoder:
     """Encodes the rows of one source and counts what becomes of them."""
@@ -56,6 +54,7 @@ class Encoder:
             report.typed_rows += text.typed > 0
             report.unrolled += text.unrolled
             report.ended += text.ended
+            report.unthought += text.unthought
             report.scaffold = report.scaffold or text.scaffold
             row = self._row(example, text, ids)
             if self._twice_begun(row):
@@ -67,8 +66,7 @@ class Encoder:
                     report.used += 1
                     yield piece
                 else:
-                    report.unlearnable += 1
-                    report.dropped[NOTHING_LEARNT] += 1
+                    report.nothing_learnt(example.place)
 
     def _row(self, example: Example, text: WrittenRow, ids: list[list[int]]) -> Encoded:
         """One row of all segments; nothing predicts the first token, so it is never learnt."""

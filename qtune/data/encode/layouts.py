@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qtune.data.encode.chat import ChatLayout
 from qtune.data.encode.given import GivenLayout
@@ -11,9 +11,8 @@ from qtune.data.row import Example, Turn
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from qtune.data.encode.segment import WrittenRow
+    from qtune.data.encode.settings import ChatSettings
     from qtune.data.encode.tokens import Tokens
 
 
@@ -30,10 +29,9 @@ class Layout(Protocol):
 class InstructionLayout:
     """Instruction rows as one exchange through the chat template."""
 
-    description = ChatLayout.description
-
-    def __init__(self, tokens: Tokens, variables: Mapping[str, Any] | None = None) -> None:
-        self._chat = ChatLayout(tokens, variables)
+    def __init__(self, tokens: Tokens, settings: ChatSettings | None = None) -> None:
+        self._chat = ChatLayout(tokens, settings)
+        self.description = self._chat.description
 
     def write(self, example: Example) -> tuple[WrittenRow, ...]:
         """The instruction and its input become the user's turn."""
@@ -42,8 +40,8 @@ class InstructionLayout:
         return self._chat.write(Example(example.file, example.number, (asked, answer)))
 
 
-def layout_for(kind: str, tokens: Tokens, *, variables: Mapping[str, Any] | None = None) -> Layout:
-    """The layout of a kind; `variables` go to the chat template.
+def layout_for(kind: str, tokens: Tokens, settings: ChatSettings | None = None) -> Layout:
+    """The layout of a kind; the settings are for what is written with the chat template.
 
     Raises `DataError` when chats meet a tokenizer without a chat template.
     """
@@ -51,12 +49,12 @@ def layout_for(kind: str, tokens: Tokens, *, variables: Mapping[str, Any] | None
     if kind == "chat" and not has_template:
         raise DataError(
             "the tokenizer has no chat template, which chat rows need",
-            hint="use the tokenizer of an instruct model (model.tokenizer), or prompt-completion",
+            hint="name one: model.chat_template, or take the tokenizer of an instruct model",
         )
     if kind == "chat":
-        return ChatLayout(tokens, variables)
+        return ChatLayout(tokens, settings)
     if kind == "tokens":
         return GivenLayout(tokens)
     if kind == "instruction":
-        return InstructionLayout(tokens, variables) if has_template else HeadedLayout(tokens)
+        return InstructionLayout(tokens, settings) if has_template else HeadedLayout(tokens)
     return RawLayout(tokens)

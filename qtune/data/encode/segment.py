@@ -10,6 +10,7 @@ prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,19 @@ class Segment:
     ids: tuple[int, ...] = ()
 
 
+class Span(NamedTuple):
+    """Characters [start, end) that are learnt; `closed` when they end on a special token.
+
+    `scaffold` is what the template wrote in front of them, `unthought`: it left out the reasoning.
+    """
+
+    start: int
+    end: int
+    closed: bool
+    scaffold: str = ""
+    unthought: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class WrittenRow:
     """A row written out: its segments, and what its layout had to do to it."""
@@ -37,3 +51,4 @@ class WrittenRow:
     unrolled: bool = False  # one of several rows, each with one answer of the conversation
     whole: bool = False  # the row's own ids, which get no begin of sequence
     scaffold: str = ""  # text that the template puts between its prompt and the answer
+    unthought: bool = False  # the template has no place for an answer's reasoning

@@ -1,4 +1,4 @@
-"""The tokenizer's chat template: conversations to text, and where the answers stand in it."""
+"""The chat template: conversations to text, and where the answers stand in it."""
 
 from __future__ import annotations
 
@@ -6,53 +6,90 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import DataError
+from qtune.templates.limits import Limits
+from qtune.templates.source import fault_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from qtune.data.encode.messages import Message
+    from qtune.data.encode.settings import ChatSettings
     from qtune.data.encode.tokens import Tokens
 
-Message = dict[str, str]
 _MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-_STAND_IN = "Qz0standin0zQ"
+# What templates call the reasoning of an answer; transformers hands it over under all of them.
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+STAND_IN = "Qz0standin0zQ"
 
 
 class Template:
-    """Renders conversations in transformers' sandbox."""
+    """Renders conversations in transformers' sandbox; `tools` are those of the present one."""
 
-    def __init__(self, tokens: Tokens, variables: Mapping[str, Any] | None = None) -> None:
-        self._variables = dict(variables or {})
+    def __init__(self, tokens: Tokens, settings: ChatSettings) -> None:
+        self.name = settings.name
+        self.tools: list[dict[str, Any]] | None = None
+        self._variables = dict(settings.variables)
         self._tokenizer = tokens.tokenizer
         self._special = tokens.special
         self._bos_text = tokens.bos_text
         self._eos_text = tokens.eos_text
-        self.source: str = self._tokenizer.get_chat_template()
+        self._limits = Limits(settings.name)
+        self._refuse_faulty()
 
     def render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
         """The conversation as text; with `prompt` it ends where the next answer begins."""
-        try:
+        return self._render(messages, self.tools, prompt=prompt)
+
+    def render_without_tools(self, messages: Sequence[Message]) -> str:
+        """The conversation as it would be if nobody had said which tools there are."""
+        return self._render(messages, None)
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: list[dict[str, Any]] | None,
+        *,
+        prompt: bool = False,
+    ) -> str:
+        def render() -> str:
             text: str = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=prompt, **self._variables
+                list(messages),
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self._variables,
             )
-        except Exception as error:  # a template is foreign code: whatever it raises is its refusal
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"the chat template refuses this conversation: {reason}") from None
+            return text
+
+        text = self._limits.call(render)
+        self._limits.check(text, messages)
         return text
 
     def blocks(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
         """Character ranges of the template's {% generation %} blocks, none if it has no marks."""
-        if not _MARK.search(self.source):
+        source: str = self._tokenizer.get_chat_template(tools=self.tools)
+        if not _MARK.search(source):
             return []
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        _, ranges = render_jinja_template(
-            conversations=[list(messages)],
-            chat_template=self.source,
-            return_assistant_tokens_mask=True,
-            **self._tokenizer.special_tokens_map,
-            **self._variables,
-        )
-        return [(start, end) for start, end in ranges[0] if end > start]
+        def render() -> list[list[tuple[int, int]]]:
+            found: list[list[tuple[int, int]]] = render_jinja_template(
+                conversations=[list(messages)],
+                tools=self.tools,
+                chat_template=source,
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+                **self._variables,
+            )[1]
+            return found
+
+        return [(start, end) for start, end in self._limits.call(render)[0] if end > start]
+
+    @property
+    def writes_thinking(self) -> bool:
+        """Whether the template has a place for reasoning."""
+        source = self._tokenizer.get_chat_template(tools=self.tools)
+        return any(f".{name}" in source or f"'{name}'" in source for name in _THOUGHTS)
 
     def content(self, text: str, messages: Sequence[Message], index: int) -> tuple[int, int]:
         """Where the content of one message stands in the rendering `text`.
@@ -60,10 +97,9 @@ class Template:
         The conversation is rendered again with a stand-in for that message; everything before and
         after must be the same text, so the place is proven, not searched for.
         """
-        changed = [*messages[:index], {**messages[index], "content": _STAND_IN}]
-        other = self.render([*changed, *messages[index + 1 :]])
-        begin = other.find(_STAND_IN)
-        after = other[begin + len(_STAND_IN) :]
+        other = self.render(with_content(messages, index, STAND_IN))
+        begin = other.find(STAND_IN)
+        after = other[begin + len(STAND_IN) :]
         if begin >= 0 and other[:begin] == text[:begin] and text.endswith(after):
             end = len(text) - len(after)
             if text[begin:end] in _spellings(messages[index]["content"]):
@@ -89,8 +125,12 @@ class Template:
             end = found.end() if found else end
         return end if found else first, True
 
-    def _begins(self, special: str) -> bool:
-        return special == self._bos_text != self._eos_text
+    def last_mark(self, tail: str) -> tuple[int, bool]:
+        """Where the text that ends a conversation ends, and whether on a special token."""
+        end = len(tail.rstrip())
+        marks = list(self._special.finditer(tail)) if self._special else []
+        closed = bool(marks) and marks[-1].end() == end and not self._begins(marks[-1].group())
+        return end, closed
 
     def after(self, text: str, messages: Sequence[Message], index: int, end: int) -> str:
         """What belongs to turn `index` behind its content, which ends at `end` of `text`."""
@@ -103,6 +143,24 @@ class Template:
         # Where the two part before any mark, this template ends turns in the middle with nothing.
         whole = alike.rstrip() == cut[cut_end:].rstrip()
         return alike if whole or self.end_of_turn(alike)[1] else ""
+
+    def _begins(self, special: str) -> bool:
+        return special == self._bos_text != self._eos_text
+
+    def _refuse_faulty(self) -> None:
+        try:
+            fault = fault_of(self._tokenizer.get_chat_template())
+        except ValueError as error:  # several templates by name, and none for plain chats
+            raise DataError(str(error).splitlines()[0], hint="set model.chat_template") from None
+        if fault:
+            line = f" (line {fault.line})" if fault.line else ""
+            raise DataError(f"{self.name} {fault.message}{line}", hint="set model.chat_template")
+
+
+def with_content(messages: Sequence[Message], index: int, content: str) -> list[Message]:
+    """The messages, one of them with another text."""
+    changed = {**messages[index], "content": content}
+    return [*messages[:index], changed, *messages[index + 1 :]]
 
 
 def starts_with_content(text: str, at: int, content: str) -> int | None:
@@ -123,8 +181,3 @@ def _common(one: str, other: str) -> str:
 def _spellings(content: str) -> tuple[str, ...]:
     """The content as templates write it: as it is, or without the white space around it."""
     return content, content.rstrip(), content.lstrip(), content.strip()
-
-
-def message(role: str, content: str) -> Message:
-    """One message as chat templates expect it."""
-    return {"role": role, "content": content}

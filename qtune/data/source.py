@@ -76,7 +76,7 @@ def manner(source: SourceSection) -> str:
     delimiter = delimiter_of(first, first.name, source)
     if source.delimiter or source.column_names or delimiter is None:
         return ""
-    return f"each of the first lines has one {delimiter!r}, so lines are rows"
+    return f"each of the first lines has one {delimiter!r}, which ends the prompt"
 
 
 def _part(found: Found, source: SourceSection, faults: Faults) -> Iterator[Row]:

@@ -33,8 +33,7 @@ def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Itera
         if delimiter:
             table = source.model_copy(update={"delimiter": delimiter, "column_names": COLUMNS})
             for row in read_delimited(path, label, table, faults):
-                # the spaces around a delimiter belong to it
-                yield row._replace(values={key: cell.strip() for key, cell in row.values.items()})
+                yield _as_it_stands(row, delimiter)
         else:
             yield from _parts(path, label)
     except DataError as error:
@@ -47,6 +46,14 @@ def delimiter_of(path: Path, label: str, source: SourceSection) -> str | None:
         return None
     with closing(text_lines(path, label, Faults())) as lines:
         return delimiter_in(lines)
+
+
+def _as_it_stands(row: Row, delimiter: str) -> Row:
+    """Prompt and completion that make the line again when they are joined: the model must see
+    where the prompt ends."""
+    prompt, completion = (row.values[name] for name in COLUMNS)
+    values = {"prompt": prompt + delimiter, "completion": completion.rstrip()}
+    return row._replace(values=values)
 
 
 def _parts(path: Path, label: str) -> Iterator[Row]:

@@ -21,8 +21,8 @@ def test_lines_of_two_columns_are_rows_of_prompt_and_completion(tmp_path: Path) 
     path.write_text("a b || c d\n\n e||f \n")
     rows, faults = read_rows(path)
     assert [(row.number, row.values) for row in rows] == [
-        (1, {"prompt": "a b", "completion": "c d"}),
-        (3, {"prompt": "e", "completion": "f"}),
+        (1, {"prompt": "a b ||", "completion": " c d"}),
+        (3, {"prompt": " e||", "completion": "f"}),
     ]
     assert faults.count == 0
 
@@ -41,7 +41,7 @@ def test_format_text_keeps_a_document(tmp_path: Path) -> None:
 def test_a_later_line_without_the_delimiter_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "f.txt").write_text("a\tb\n" * 100 + "c\n" + "d\te\tf\n")
     rows, faults = read_rows(tmp_path / "f.txt")
-    assert rows[-1].values == {"prompt": "d", "completion": "e\tf"}
+    assert rows[-1].values == {"prompt": "d\t", "completion": "e\tf"}
     assert [fault.place for fault in faults.first] == ["f.txt:101"]
 
 
@@ -50,7 +50,7 @@ def test_the_report_says_why_lines_are_rows(tmp_path: Path) -> None:
     path.write_text("ab || cd\nef || gh\n")
     [source] = prepare(recipe(path), tiny_tokenizer()).report.train_sources
     assert (source.format, source.used) == ("prompt-completion", 2)
-    assert "each of the first lines has one '||', so lines are rows" in source.why
+    assert "each of the first lines has one '||', which ends the prompt" in source.why
     named = SourceSection(path=str(path), delimiter="||", column_names=("prompt", "completion"))
     assert manner(named) == ""
 

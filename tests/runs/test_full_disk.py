@@ -7,7 +7,8 @@ import os
 import re
 import resource
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -119,3 +120,43 @@ def test_a_limit_of_the_system_is_met_like_a_full_disk(
     assert newest is not None
     assert newest.step == 20
     record_property("G5 limits of the system", 1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [150, 300, 400, 600])
+def test_a_disk_that_is_really_full(
+    small_disk: Path, kilobytes: int, record_property: Record
+) -> None:
+    def fill(draft: Path) -> None:
+        for name in ("adapter_model.safetensors", "training.safetensors"):
+            durable.write_bytes(draft / name, tensor_file(bytes(kilobytes * 512)))
+
+    message, last = "", 0
+    for step in range(10, 100, 10):
+        try:
+            checkpoint.save(small_disk / checkpoint.name_of(step), fill, facts={})
+            last = step
+        except ResourceError as error:
+            message = str(error)
+            break
+    needed, free = map(int, re.findall(r"\d+(?= (?:bytes or more|are free))", message))
+    assert f"step-{last + 10:06d}: cannot write the checkpoint: No space left on device" in message
+    assert 2**20 > needed > kilobytes * 512 > 0
+    assert needed > free
+    assert leftovers(small_disk) == []
+    newest = checkpoint.newest_valid(small_disk)
+    assert newest.skipped == ()
+    assert newest.checkpoint is not None
+    assert newest.checkpoint.step == last
+    record_property("G5 full disks", 1)

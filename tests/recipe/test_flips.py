@@ -28,6 +28,9 @@ CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
 }
 """What a key needs beside it to be read."""
 
+HUB_KEYS = ("config", "split", "revision")
+CONTEXT |= {f"data.train.{key}": {"data": {"train": [{"path": "hub/rows"}]}} for key in HUB_KEYS}
+
 REFUSED = {"data.eval.weight"}
 """What the shape of a section allows and a rule refuses."""
 
@@ -90,7 +93,8 @@ def test_flipping_a_key_changes_the_recipe(section: str, kind: type[Section], ke
     fields = item.model_fields if item is not None and inner else kind.model_fields
     found = []
     for value in candidates(fields[inner or outer].annotation):
-        flipped = [{"path": "t.csv", inner: value}] if inner else value
+        path = "hub/rows" if inner in HUB_KEYS else "t.csv"
+        flipped = [{"path": path, inner: value}] if inner else value
         with contextlib.suppress(UsageError):  # out of its range
             found.append(load_with(section, {**method, outer: flipped}, f"{section}.{key}"))
     if (section, key) == ("method", "name"):

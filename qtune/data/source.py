@@ -9,6 +9,7 @@ from qtune.data.faults import Faults
 from qtune.data.readers import hub
 from qtune.data.readers.document import delimiter_of
 from qtune.errors import UsageError
+from qtune.plan.rows import stored_rows
 from qtune.recipe.kinds import HUB, idle_keys
 from qtune.recipe.sources import Found, find, shown
 from qtune.registry import Registry
@@ -88,8 +89,15 @@ def _part(found: Found, source: SourceSection, faults: Faults) -> Iterator[Row]:
     if not split.relative:
         stop = None if split.stop is None else max(split.start or 0, split.stop)
         return itertools.islice(_all(found, own, faults), split.start or 0, stop)
-    total = sum(1 for _ in _all(found, own, Faults()))
-    return itertools.islice(_all(found, own, faults), *split.bounds(total))
+    return itertools.islice(_all(found, own, faults), *split.bounds(_total(found, own)))
+
+
+def _total(found: Found, source: SourceSection) -> int:
+    """How many rows can be read: as the files say, or counted."""
+    stored = [rows for path in found.paths if (rows := stored_rows(path, found.kind)) is not None]
+    if len(stored) == len(found.paths):
+        return sum(stored)
+    return sum(1 for _ in _all(found, source, Faults()))
 
 
 def _all(found: Found, source: SourceSection, faults: Faults) -> Iterator[Row]:

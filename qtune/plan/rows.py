@@ -50,6 +50,18 @@ def count_rows(data: DataSection) -> RowCount:
     return RowCount(rows - held_out, "rows in the files, before any is dropped")
 
 
+def stored_rows(path: Path, kind: str) -> int | None:
+    """The rows that a binary file says it has; None for text, and for what is no such file."""
+    if kind not in _FOOTERS:
+        return None
+    import pyarrow as arrow
+
+    try:
+        return _FOOTERS[kind](path)
+    except (arrow.ArrowException, OSError):
+        return None
+
+
 def held_out_rows(val_size: float, rows: int) -> int:
     """Rows that val_size holds out of `rows`: a share is rounded, and is one row at least."""
     if not val_size:
@@ -84,7 +96,10 @@ def _unpacked(path: Path) -> int:
 
 def _count_file(path: Path, kind: str, source: SourceSection) -> int:
     if kind in _FOOTERS:
-        return _FOOTERS[kind](path)
+        rows = stored_rows(path, kind)
+        if rows is None:
+            raise _Unknown(f"{path.name} is no whole {kind} file")
+        return rows
     with path.open("rb") as plain, _opened(path, plain) as stream:
         if source.format == "text" or (kind == "txt" and _is_document(stream, source)):
             raise _Unknown(f"{path.name} is plain text, cut into pieces")

@@ -69,6 +69,8 @@ def shown(path: Path, root: Path) -> str:
 
 
 def _file(path: Path, split: Split) -> Found:
+    if not path.is_file():
+        raise DataError("neither a file nor a folder", place=str(path))
     kind = kind_of(path)
     if kind is None:
         what = path.suffix.lower() or path.name

@@ -76,7 +76,8 @@ def test_rows_are_counted(
     [
         ("a.txt", "one long text", {}, "plain text"),
         ("a.jsonl", "{}\n", {"format": "text"}, "plain text"),
-        ("a.parquet", "PAR1", {}, "ArrowInvalid"),
+        ("a.parquet", "PAR1", {}, "a.parquet is no whole parquet file"),
+        ("a.arrow", "", {}, "a.arrow is no whole arrow file"),
         ("a.json", '{"a": [], "b": []}', {}, "UsageError"),
         ("a.json", "3", {}, "not a list"),
         ("a.json", '[{"a": ', {}, "JSONDecodeError"),

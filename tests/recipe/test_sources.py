@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,12 @@ def test_a_saved_index_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps(state))
     with pytest.raises(DataError, match="saved with an index"):
         found(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.jsonl")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        found(tmp_path / "f.jsonl")
 
 
 def test_a_hub_id_is_no_file() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IGNORED = -100
+_PART = "\0"  # stands in no name of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,17 @@ class Encoded:
     prompt_length: int | None = None
     answer: str | None = None
     group: str = ""
+    part: str = ""
+
+    @property
+    def place(self) -> str:
+        """`train.jsonl:12`, the place that every message names."""
+        return f"{self.file}:{self.number}" + (f" ({self.part})" if self.part else "")
+
+    @property
+    def origin(self) -> str:
+        """The file, and which example of its row this is where there are several."""
+        return f"{self.file}{_PART}{self.part}" if self.part else self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +83,14 @@ class Block:
         learnt = [bytes(row.learnt) for row in rows]
         answers = [(row.answer or "").encode() for row in rows]
         lengths = [row.prompt_length for row in rows]
-        files = {name: number for number, name in enumerate(dict.fromkeys(r.file for r in rows))}
+        files = {name: number for number, name in enumerate(dict.fromkeys(r.origin for r in rows))}
         digests = map(digest_of, ids, learnt)
         return cls(
             ids=array("i", b"".join(ids)),
             learnt=array("B", b"".join(learnt)),
             lengths=[len(own) for own in ids],
             files=list(files),
-            file_numbers=[files[row.file] for row in rows],
+            file_numbers=[files[row.origin] for row in rows],
             numbers=[row.number for row in rows],
             groups=array("Q", [_group(row.group) for row in rows]),
             prompts=array("q", [-1 if length is None else length for length in lengths]),
@@ -133,7 +145,8 @@ class RowStore:
         learnt = columns["learnt"][span].tolist()
         labels = [token if on else IGNORED for token, on in zip(ids, learnt, strict=True)]
         file, line = columns["origins"][2 * number : 2 * number + 2].tolist()
-        place = f"{list(columns.files)[file]}:{line}"
+        name, _, part = list(columns.files)[file].partition(_PART)
+        place = f"{name}:{line}" + (f" ({part})" if part else "")
         prompt = int(columns["prompts"][number])
         if prompt < 0:
             return EncodedRow(ids, labels, place)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qtune.data import EncodedRow, prepare
+from qtune.data import EncodedRow, Prepared, prepare
 from qtune.errors import DataError
 from tests.data.building import chat, encoded, recipe, spans
 from tests.tiny import tiny_tokenizer
@@ -103,22 +103,97 @@ def test_a_real_sentencepiece_tokenizer_gets_no_extra_space(tmp_path: Path) -> N
     assert first.prompt_ids == made("Once upon")["input_ids"]
 
 
+# File: format, what is used of its rows, rows read, examples or pieces used at least.
 FILES = {
-    "rasbt_instruction_1100.json": ("alpaca", 1100),
-    "gsm8k_test.jsonl": ("prompt-completion", 1319),
-    "fastchat_dummy_conversation.json": ("sharegpt", 500),
-    "tinystories_1000.json": ("text", 1000),
-    "tinyshakespeare.txt": ("text", 1),
+    "banking77_test.csv": ("classification", "rows", 3080),
+    "banking77_train.csv": ("classification", "rows", 10003),
+    "e2e_test.txt": ("prompt-completion", "rows", 4693),
+    "e2e_valid.txt": ("prompt-completion", "rows", 4672),
+    "eval_arc_easy.jsonl": ("multiple-choice", "rows", 2376),
+    "fastchat_dummy_conversation.json": ("sharegpt", "rows", 500),
+    "glaive_toolcall_en_demo.json": ("sharegpt", "rows", 300),
+    "gsm8k_test.jsonl": ("prompt-completion", "rows", 1319),
+    "oasst_en_100_tree.jsonl": ("tree", "rows", 100),
+    "rasbt_instruction_1100.json": ("alpaca", "rows", 1100),
+    "rasbt_preference_1100.json": ("preference", "examples", 1094),
+    "self_instruct_seed_tasks.jsonl": ("self-instruct", "rows", 175),
+    "tinyshakespeare.txt": ("text", "pieces", 1),
+    "tinystories_1000.json": ("text", "pieces", 1000),
 }
+REFUSED = {
+    "mt_bench_question.jsonl": "turns holds what users say",
+    "vicuna_questions.jsonl": "question_id says that these are questions.*classification.* or text",
+}
+
+
+def minimind() -> PreTrainedTokenizerFast:
+    made: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(REAL / "tokenizers" / "minimind")
+    return made
+
+
+def made_of(name: str) -> Prepared:
+    """A real file under the format that is found in it, by a tokenizer that knows tools."""
+    path = REAL / "data" / name
+    asked = recipe(path, max_length=16384, overlong="truncate_end", on_bad_row="skip")
+    return prepare(asked, minimind())
 
 
 @needs_real
 @pytest.mark.parametrize("name", FILES)
 def test_real_files_are_read_under_the_right_format(name: str) -> None:
-    asked = recipe(REAL / "data" / name, max_length=4096, overlong="truncate_end")
-    report = prepare(asked, tiny_tokenizer()).report.train_sources[0]
-    assert (report.format, report.read) == FILES[name]
+    report = made_of(name).report.train_sources[0]
+    assert (report.format, report.unit, report.read) == FILES[name]
     assert report.used >= report.read
+    assert report.why.startswith("auto: ")
+    assert report.garbled == (83 if name == "tinystories_1000.json" else 0)
+    assert report.skipped == (6 if name == "rasbt_preference_1100.json" else 0)
+
+
+@needs_real
+def test_every_real_file_is_accounted_for() -> None:
+    assert {path.name for path in (REAL / "data").iterdir()} == FILES.keys() | REFUSED.keys()
+
+
+@needs_real
+@pytest.mark.parametrize("name", REFUSED)
+def test_questions_without_answers_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(DataError, match=REFUSED[name]) as caught:
+        made_of(name)
+    assert caught.value.faults[0].place == f"{name}:1"
+
+
+@needs_real
+def test_pairs_that_prefer_nothing_are_faults() -> None:
+    with pytest.raises(DataError, match="is the same as rejected") as caught:
+        prepare(recipe(REAL / "data" / "rasbt_preference_1100.json"), tiny_tokenizer())
+    assert len(caught.value.faults) == 6
+
+
+@needs_real
+def test_both_answers_of_a_real_pair_stand_behind_one_prompt() -> None:
+    chosen, rejected = made_of("rasbt_preference_1100.json").train[:2]
+    assert chosen.place.endswith(".json:2 (chosen)")
+    assert rejected.place.endswith(".json:2 (rejected)")
+    assert chosen.prompt_ids == rejected.prompt_ids
+    assert chosen.answer != rejected.answer
+
+
+@needs_real
+def test_a_real_row_with_a_tool_call() -> None:
+    rows = made_of("glaive_toolcall_en_demo.json").train
+    row = rows[0]
+    made = minimind()
+    text = made.decode(row.input_ids)
+    assert '"name": "search_recipes"' in text.split("<|im_start|>user")[0]
+    arguments = '{"ingredients": ["chicken", "bell peppers", "rice"]}'
+    call = f'{{"name": "search_recipes", "arguments": {arguments}}}'
+    first, second, third, fourth = spans(row, made)
+    assert first == (
+        "Of course! I can help you with that. Please tell me what ingredients you have.<|im_end|>"
+    )
+    assert second == f"<tool_call>\n{call}\n</tool_call><|im_end|>"
+    assert third.startswith("I found two recipes")
+    assert fourth.startswith("I'm sorry, but as an AI")
 
 
 @needs_real
@@ -137,20 +212,3 @@ def test_the_e2e_rows_of_the_lora_paper() -> None:
     made = tiny_tokenizer()
     assert made.decode(rows[100].input_ids) == f"{meaning}\n{sentence}</s>"
     assert spans(rows[100], made) == [f"{sentence}</s>"]
-
-
-@needs_real
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("banking77_train.csv", "banking77_train.csv:2"),
-        ("rasbt_preference_1100.json", "rasbt_preference_1100.json:2"),
-        ("self_instruct_seed_tasks.jsonl", "self_instruct_seed_tasks.jsonl:1"),
-        ("glaive_toolcall_en_demo.json", "glaive_toolcall_en_demo.json:2"),
-        ("eval_arc_easy.jsonl", "eval_arc_easy.jsonl:1"),
-    ],
-)
-def test_real_files_that_no_format_reads_are_refused_by_line(name: str, place: str) -> None:
-    with pytest.raises(DataError) as caught:
-        prepare(recipe(REAL / "data" / name), tiny_tokenizer())
-    assert caught.value.faults[0].place == place

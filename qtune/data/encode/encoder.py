@@ -95,6 +95,7 @@ class Encoder:
             prompt_length=None if self._cut else prompt,
             answer=text.answer or example.answer,
             group=example.group,
+            part=example.part,
         )
 
     def _twice_begun(self, row: Encoded) -> bool:

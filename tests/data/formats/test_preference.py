@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qtune.data.row import Example, Turn
+from tests.data.building import encoded
 from tests.data.formats.reading import examples, refuse, settled
 
 ASKED = {"role": "user", "content": "2+2?"}
@@ -110,3 +112,17 @@ def test_a_row_of_another_shape_than_the_first_is_a_fault() -> None:
     first = {"prompt": "a", "chosen": "b", "rejected": "c"}
     row = {"prompt": "a", "chosen": [RIGHT], "rejected": [WRONG]}
     refuse("preference", row, "chosen: is a list, text is needed", first=first)
+
+
+def test_both_answers_are_rows_that_say_which_they_are(tmp_path: Path) -> None:
+    prepared = encoded(tmp_path, [{"prompt": "2+2=", "chosen": "4", "rejected": "5"}] * 2)
+    assert [(row.place, row.answer) for row in prepared.train] == [
+        ("train.jsonl:1 (chosen)", "4"),
+        ("train.jsonl:1 (rejected)", "5"),
+        ("train.jsonl:2 (chosen)", "4"),
+        ("train.jsonl:2 (rejected)", "5"),
+    ]
+    source = prepared.report.train_sources[0]
+    assert (source.read, source.used, source.unit) == (2, 4, "examples")
+    assert source.lines()[0] == "train.jsonl: 2 rows read, 4 examples used"
+    assert source.to_dict()["purpose"] == "preference"

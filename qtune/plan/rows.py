@@ -54,7 +54,7 @@ def stored_rows(path: Path, kind: str) -> int | None:
     """The rows that a binary file says it has; None for text, and for what is no such file."""
     if kind not in _FOOTERS:
         return None
-    import pyarrow as arrow
+    import pyarrow as arrow  # type: ignore[import-untyped]  # it carries no types
 
     try:
         return _FOOTERS[kind](path)
@@ -95,13 +95,15 @@ def _unpacked(path: Path) -> int:
 
 
 def _count_file(path: Path, kind: str, source: SourceSection) -> int:
+    if source.format == "text":
+        raise _Unknown(f"{path.name} is plain text, cut into pieces")
     if kind in _FOOTERS:
         rows = stored_rows(path, kind)
         if rows is None:
             raise _Unknown(f"{path.name} is no whole {kind} file")
         return rows
     with path.open("rb") as plain, _opened(path, plain) as stream:
-        if source.format == "text" or (kind == "txt" and _is_document(stream, source)):
+        if kind == "txt" and _is_document(stream, source):
             raise _Unknown(f"{path.name} is plain text, cut into pieces")
         if kind == "json":
             return _in_json(stream.read(), path, source)

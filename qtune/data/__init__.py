@@ -1,6 +1,6 @@
 """Rows to token batches: read, format, encode, batch."""
 
-from qtune.data.prepare import Prepared, prepare, read_eval
+from qtune.data.prepare import Prepared, Streamed, prepare, prepare_stream, read_eval
 from qtune.data.prompts import Prompter, prompter
 from qtune.data.report import DataReport
 from qtune.data.row import Turn
@@ -12,8 +12,10 @@ __all__ = [
     "Prepared",
     "Prompter",
     "Rows",
+    "Streamed",
     "Turn",
     "prepare",
+    "prepare_stream",
     "prompter",
     "read_eval",
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, overload
 
+from qtune.data.ahead import ahead
 from qtune.data.batch import Batch, collate, collate_packed
 from qtune.data.order import Order
 from qtune.data.packing import pack_evenly
+from qtune.data.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qtune.data.rows import Rows
+    from qtune.data.rows import EncodedRow, Rows
+    from qtune.data.stream import Held
     from qtune.recipe.sections import Recipe
 
 
@@ -25,7 +29,7 @@ class Layout(Protocol):
     def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
         """Rows of each sequence of each micro-batch, by their place in the step."""
 
-    def batch(self, rows: Rows, sequences: Sequence[Sequence[int]]) -> Batch:
+    def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch of these rows."""
 
 
@@ -40,7 +44,7 @@ class Padded:
         """The rows in their order, so many at a time."""
         return _split([[number] for number in range(len(lengths))], self.micro_batch_size)
 
-    def batch(self, rows: Rows, sequences: Sequence[Sequence[int]]) -> Batch:
+    def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
         return collate([rows[number] for (number,) in sequences], pad_id=self.pad_id)
 
@@ -63,7 +67,7 @@ class Packed:
         sequences.sort(key=lambda rows: -sum(lengths[number] for number in rows))
         return _split(sequences, self.micro_batch_size)
 
-    def batch(self, rows: Rows, sequences: Sequence[Sequence[int]]) -> Batch:
+    def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
         chosen = [[rows[number] for number in sequence] for sequence in sequences]
         return collate_packed(chosen, pad_id=self.pad_id)
@@ -108,11 +112,55 @@ class Feed:
         return real / computed
 
 
-def make_feed(recipe: Recipe, rows: Rows, *, micro_batch_size: int, pad_id: int) -> Feed:
+@dataclass(frozen=True)
+class StreamFeed:
+    """Steps of `batch_size` rows of a stream; the last step of a pass may be smaller.
+
+    A later start reads and encodes the earlier rows again, for nothing else tells where they end,
+    but makes no tensors of them.
+    """
+
+    stream: Stream
+    batch_size: int
+    layout: Layout
+
+    def steps(self, total_steps: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of each step from `start` on."""
+        if start >= total_steps:
+            return
+        with ahead(self.stream.windows(), most=1) as windows:
+            for held in islice(self._chosen(windows), start, total_steps):
+                rows = [one.row() for one in held]
+                micro_batches = self.layout.numbers([len(row.input_ids) for row in rows])
+                yield [self.layout.batch(rows, sequences) for sequences in micro_batches]
+
+    def _chosen(self, windows: Iterator[list[Held]]) -> Iterator[list[Held]]:
+        waiting: list[Held] = []
+        for window in windows:
+            waiting += window
+            while len(waiting) >= self.batch_size:
+                yield waiting[: self.batch_size]
+                waiting = waiting[self.batch_size :]
+            if waiting and not window:  # the end of a pass
+                yield waiting
+                waiting = []
+
+
+@overload
+def make_feed(recipe: Recipe, rows: Rows, *, micro_batch_size: int, pad_id: int) -> Feed: ...
+@overload
+def make_feed(
+    recipe: Recipe, rows: Rows | Stream, *, micro_batch_size: int, pad_id: int
+) -> Feed | StreamFeed: ...
+def make_feed(
+    recipe: Recipe, rows: Rows | Stream, *, micro_batch_size: int, pad_id: int
+) -> Feed | StreamFeed:
     """The feed that a recipe asks for."""
     layout: Layout = Padded(micro_batch_size, pad_id)
     if recipe.data.packing:
         layout = Packed(micro_batch_size, pad_id, capacity=recipe.data.max_length)
+    if isinstance(rows, Stream):
+        return StreamFeed(rows, recipe.train.batch_size, layout)
     order = Order.of_recipe(recipe, lengths=rows.lengths, sources=rows.sources)
     return Feed(rows=rows, order=order, batch_size=recipe.train.batch_size, layout=layout)
 

@@ -68,11 +68,11 @@ class Order:
             shuffled = [self._shuffled(rows, epoch, n) for n, rows in enumerate(self._by_source)]
             order = _interleaved(shuffled, turns=[1.0] * len(shuffled))
         else:
-            order = _permuted(self.size, self.seed, epoch) if self.shuffle else np.arange(self.size)
+            order = permuted(self.size, self.seed, epoch) if self.shuffle else np.arange(self.size)
         return self._grouped(order, epoch) if self.group_by_length else order
 
     def _shuffled(self, rows: Numbers, epoch: int, number: int) -> Numbers:
-        return rows[_permuted(len(rows), self.seed, epoch, number)] if self.shuffle else rows
+        return rows[permuted(len(rows), self.seed, epoch, number)] if self.shuffle else rows
 
     def _weighted(self, epoch: int) -> Numbers:
         """Each source's share of the epoch, gone on with where the epoch before stopped.
@@ -101,11 +101,11 @@ class Order:
         )
         full = len(near) // self.batch_size * self.batch_size
         steps = near[:full].reshape(-1, self.batch_size)
-        shuffled = steps[_permuted(len(steps), self.seed, epoch, -1)].reshape(-1)
+        shuffled = steps[permuted(len(steps), self.seed, epoch, -1)].reshape(-1)
         return np.concatenate([shuffled, near[full:]])
 
 
-def _permuted(count: int, seed: int, *salt: int) -> Numbers:
+def permuted(count: int, seed: int, *salt: int) -> Numbers:
     """A permutation that depends on its arguments only.
 
     RandomState is the one numpy stream that is promised never to change.

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtune.data import cache, duplicates
+from qtune.data.account import heading, refuse_unlearnable
 from qtune.data.checking import Checked, check
 from qtune.data.encoding import Encoding, Setting, tasks
 from qtune.data.faults import Faults
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
-from qtune.data.source import label, manner
+from qtune.data.source import label
 from qtune.data.split import hold_out
 from qtune.data.store import Columns
+from qtune.data.stream import Stream, open_stream
+from qtune.data.stream_report import StreamReport
 from qtune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import Recipe, SourceSection
 
 Progress = Callable[[int, int], None]
-_UNLEARNABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,43 @@ def prepare(
         cache=learnt.note,
     )
     return Prepared(train, held, report)
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A stream of rows to learn, rows to measure on, and the account of both."""
+
+    train: Stream
+    eval: Rows | None
+    report: StreamReport
+
+
+def prepare_stream(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, on_progress: Progress | None = None
+) -> Streamed:
+    """Open the training rows of a recipe with data.streaming; only the first ones are looked at.
+
+    Evaluation rows are read, checked and encoded as ever.
+    """
+    faults = Faults()
+    measured = _Kept(recipe.data.eval, recipe, tokenizer)
+    total = measured.check(faults)
+    faults.raise_if_any()
+    train = open_stream(recipe, tokenizer)
+    first = train.first()
+    held: Rows | None = None
+    sources: tuple[SourceReport, ...] = ()
+    if recipe.data.eval:
+        held, sources = measured.rows(_Progress(total, on_progress))
+    report = StreamReport(
+        train_sources=train.reports,
+        eval=held,
+        eval_sources=sources,
+        max_length=recipe.data.max_length,
+        example=marked(first, tokenizer),
+        example_place=first.place,
+    )
+    return Streamed(train, held, report)
 
 
 def read_eval(
@@ -186,7 +225,7 @@ def _encode(
 ) -> list[SourceReport]:
     """Encode all rows into the store; the faults of all of them come together."""
     encoding = Encoding(Setting.of(checked, recipe, tokenizer))
-    reports = [_heading(*pair) for pair in zip(checked, encoding.templates, strict=True)]
+    reports = [heading(*pair) for pair in zip(checked, encoding.templates, strict=True)]
     faults = Faults()
     for done in map(encoding.done, tasks(checked)):
         faults.absorb(done.faults)
@@ -195,47 +234,5 @@ def _encode(
         store.stop_ids.update(done.stop_ids)
         progress.add(done.report.read)
     faults.raise_if_any()
-    _refuse_unlearnable(reports, recipe.data.max_length)
+    refuse_unlearnable(reports, recipe.data.max_length)
     return reports
-
-
-def _heading(checked: Checked, template: str) -> SourceReport:
-    """The report of a source before any row is counted."""
-    documents = checked.detected.format.layout == "document"
-    first = checked.skipped.first
-    return SourceReport(
-        path=label(checked.source),
-        format=checked.detected.format.name,
-        why=checked.detected.why + (f"; {how}" if (how := manner(checked.source)) else ""),
-        template=template,
-        unit="pieces" if documents else "rows",
-        purpose=checked.detected.format.purpose,
-        skipped=checked.skipped.count,
-        skipped_first=str(first[0]) if first else "",
-    )
-
-
-def _refuse_unlearnable(reports: Sequence[SourceReport], max_length: int) -> None:
-    """No row left, or over 1% of rows without a learnt token: the data do not fit the settings.
-
-    Overlong rows that `overlong: drop` leaves out are counted in the report but were asked for;
-    a row whose whole answer was cut away, or that learns nothing, is a mistake.
-    """
-    read_rows = sum(report.read for report in reports)
-    unlearnable = sum(report.unlearnable for report in reports)
-    place = ", ".join(report.path for report in reports)
-    if not any(report.used for report in reports):
-        longest = max(report.longest_read for report in reports)
-        raise DataError(
-            f"0 of {read_rows} rows keep a learnt token at max_length {max_length} "
-            f"(the longest has {longest} tokens)",
-            place=place,
-            hint="raise data.max_length",
-        )
-    if unlearnable > _UNLEARNABLE_SHARE * read_rows:
-        raise DataError(
-            f"{unlearnable} of {read_rows} rows keep no learnt token at max_length {max_length}, "
-            "more than 1%",
-            place=place,
-            hint="raise data.max_length, or leave long rows out with overlong: drop",
-        )

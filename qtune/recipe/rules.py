@@ -76,6 +76,18 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: r.loss.train_on == "all",
     ),
     Unread(
+        ("data.shuffle_buffer",),
+        ("data.streaming", "data.shuffle"),
+        "only a streamed run that shuffles has one",
+        lambda r: not (r.data.streaming and r.data.shuffle),
+    ),
+    Unread(
+        ("data.cache_dir",),
+        ("data.streaming",),
+        "streamed rows are not kept, and there are no evaluation rows",
+        lambda r: r.data.streaming and not r.data.eval,
+    ),
+    Unread(
         ("train.group_by_length",),
         ("data.packing",),
         "packed rows need no company of like length",
@@ -159,6 +171,48 @@ def _gate_conflicts() -> Iterator[Conflict]:
 
 
 CONFLICTS: tuple[Conflict, ...] = (
+    Conflict(
+        "data.streaming",
+        ("train.max_steps",),
+        "has no length, so nothing says when the run ends",
+        "set train.max_steps",
+        lambda r: r.data.streaming and r.train.max_steps is None,
+    ),
+    Conflict(
+        "data.val_size",
+        ("data.streaming",),
+        "takes rows out of all training rows, which streaming never sees together",
+        "name held-out files in data.eval",
+        lambda r: r.data.streaming and r.data.val_size > 0 and not r.data.eval,
+    ),
+    Conflict(
+        "data.deduplicate",
+        ("data.streaming",),
+        "compares all training rows, which streaming never sees together",
+        "remove one of them",
+        lambda r: r.data.streaming and r.data.deduplicate,
+    ),
+    Conflict(
+        "data.mix",
+        ("data.streaming",),
+        "takes shares of sources by their number of rows, which streaming does not know",
+        "concat and round_robin go with streaming",
+        lambda r: r.data.streaming and r.data.mix == "weighted",
+    ),
+    Conflict(
+        "data.on_bad_row",
+        ("data.streaming",),
+        "skips up to 1% of a source's rows, whose number streaming does not know",
+        "a streamed run stops at a faulty row",
+        lambda r: r.data.streaming and r.data.on_bad_row == "skip",
+    ),
+    Conflict(
+        "train.group_by_length",
+        ("data.streaming",),
+        "sorts the rows of an epoch, which streaming never sees together",
+        "take data.packing, which goes with streaming",
+        lambda r: r.data.streaming and r.train.group_by_length,
+    ),
     *_gate_conflicts(),
     Conflict(
         "data.packing",

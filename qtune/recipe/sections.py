@@ -122,6 +122,10 @@ class DataSection(Section):
     only, and a step learns from the same rows either way."""
     shuffle: bool = True
     """A new order each epoch, a pure function of (seed, epoch)."""
+    streaming: bool = False
+    """Learn rows as they are read, without a first pass over them; needs train.max_steps."""
+    shuffle_buffer: int = Field(default=10_000, ge=1)
+    """Rows that a streamed run shuffles among each other."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Refuse faulty rows, or leave them out and count them, up to 1% of a source."""
     cache_dir: str | None = None

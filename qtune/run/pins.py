@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from qtune.data import Prepared
+    from qtune.data import Prepared, Streamed
     from qtune.plan import Plan
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
@@ -27,7 +27,9 @@ PLANNED = ("micro_batch_size", "gradient_checkpointing")
 HINT = "restore it, or train the run's recipe.yaml, which pins nothing"
 
 
-def write_lock(folder: Path, asked: Recipe, decided: Plan, prepared: Prepared, base: str) -> None:
+def write_lock(
+    folder: Path, asked: Recipe, decided: Plan, prepared: Prepared | Streamed, base: str
+) -> None:
     """Write the lock file of a run: its recipe with what the plan chose, and all that is pinned."""
     model = asked.model.model_copy(update=_commit(asked))
     chosen = {key: getattr(decided, key) for key in PLANNED}
@@ -67,7 +69,7 @@ def check_inputs(asked: Recipe, journal: Journal) -> None:
             _refuse([Fault(message=_other(pins.base, found), place="pins.base")], ModelError)
 
 
-def check_rows(asked: Recipe, prepared: Prepared) -> None:
+def check_rows(asked: Recipe, prepared: Prepared | Streamed) -> None:
     """Before any weight is read: `DataError` unless the encoded rows are the pinned ones."""
     now = _rows(prepared)
     faults = [
@@ -109,7 +111,7 @@ def _files(asked: Recipe) -> Iterator[tuple[str, str]]:
                 yield f"{part}.{index}{inside}", digest
 
 
-def _rows(prepared: Prepared) -> dict[str, str]:
+def _rows(prepared: Prepared | Streamed) -> dict[str, str]:
     parts = {"train": prepared.train, "eval": prepared.eval}
     return {name: rows.fingerprint for name, rows in parts.items() if rows is not None}
 

@@ -14,7 +14,7 @@ from qtune.errors import ModelError
 from qtune.run.memory import limit
 
 if TYPE_CHECKING:
-    from qtune.data import Prepared
+    from qtune.data import Prepared, Streamed
     from qtune.methods.base import Method
     from qtune.models import Base, Inventory
     from qtune.plan import Plan
@@ -59,10 +59,12 @@ def decide(asked: Recipe) -> Plan:
     return decided
 
 
-def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared]:
-    """The tokenizer and the encoded rows; every fault of the data before any weight is read."""
+def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed]:
+    """The tokenizer and the encoded rows; every fault of the data before any weight is read, but
+    for those that a stream meets on its way."""
     tokenizer = models.load_tokenizer(asked.model)
-    prepared = data.prepare(
+    prepare = data.prepare_stream if asked.data.streaming else data.prepare
+    prepared: Prepared | Streamed = prepare(
         asked,
         tokenizer,
         on_progress=partial(journal.progress, "tokenising"),

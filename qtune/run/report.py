@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.run.memory import peak_bytes
 
 if TYPE_CHECKING:
-    from qtune.data import Prepared
+    from qtune.data import Prepared, Streamed
     from qtune.plan import Plan
     from qtune.recipe import Loaded
     from qtune.run.prepare import Learner
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def train_report(
-    loaded: Loaded, decided: Plan, pupil: Learner, prepared: Prepared, progress: Progress
+    loaded: Loaded, decided: Plan, pupil: Learner, prepared: Prepared | Streamed, progress: Progress
 ) -> dict[str, Any]:
     """The facts of a finished or stopped run, as plain JSON values."""
     seconds, tokens, computed = progress.seconds, progress.tokens, progress.computed

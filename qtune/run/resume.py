@@ -14,7 +14,7 @@ from qtune.run.saving import load_progress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qtune.data import Prepared
+    from qtune.data import Prepared, Streamed
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
@@ -105,7 +105,9 @@ def check_recipe(loaded: Loaded, earlier: Earlier, wanted: Wanted, journal: Jour
         journal.line(line)
 
 
-def check_rows(prepared: Prepared, earlier: Earlier, wanted: Wanted, journal: Journal) -> None:
+def check_rows(
+    prepared: Prepared | Streamed, earlier: Earlier, wanted: Wanted, journal: Journal
+) -> None:
     """`ResumeError` unless the rows are those that the run began with."""
     if earlier.facts is None:
         return
@@ -115,7 +117,7 @@ def check_rows(prepared: Prepared, earlier: Earlier, wanted: Wanted, journal: Jo
         journal.line(line)
 
 
-def row_facts(prepared: Prepared) -> dict[str, str | None]:
+def row_facts(prepared: Prepared | Streamed) -> dict[str, str | None]:
     """sha256 of the encoded rows, in their order."""
     held_out = prepared.eval
     return {

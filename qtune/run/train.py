@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from qtune.data import Prepared
+    from qtune.data import Prepared, Streamed
     from qtune.plan import Plan
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
@@ -46,7 +46,7 @@ class Settled:
     earlier: Earlier | None
     tracker: Accelerator
     tokenizer: Any
-    prepared: Prepared
+    prepared: Prepared | Streamed
     total_steps: int
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from qtune.data.batch import Batch
-    from qtune.data.feed import Feed
+    from qtune.data.feed import Feed, StreamFeed
     from qtune.methods.base import Method
     from qtune.training.events import Event, Measures
 
@@ -40,7 +40,7 @@ class Job:
     loss: Loss
     optimizer: Optimizer
     schedule: Callable[[int], float]
-    feed: Feed
+    feed: Feed | StreamFeed
     total_steps: int
     steps_per_epoch: int
     max_grad_norm: float

@@ -67,7 +67,7 @@ def _source(item: Node) -> Node:
         return item
     own = {**item.value, "path": _local(item.value["path"], or_if=is_pattern)}
     if "labels" in own:
-        own["labels"] = _local(own["labels"])
+        own["labels"] = _local(own["labels"], or_if=lambda _: True)
     return replace(item, value=own)
 
 

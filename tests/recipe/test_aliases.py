@@ -134,6 +134,26 @@ def test_sources_of_other_tools(faults: Faults, write: Write) -> None:
     assert fault.startswith("recipe.yaml:3: data.train (written datasets): set twice")
 
 
+@pytest.mark.parametrize(
+    ("kind", "ours"),
+    [("llama3.ultra", "auto"), ("chat_template.argilla", "auto"), ("alpaca:chat", "alpaca")],
+)
+def test_kinds_of_rows_of_other_tools(write: Write, kind: str, ours: str) -> None:
+    text = f"model: {{name_or_path: m}}\ndatasets:\n  - {{path: a/b, type: '{kind}'}}\n"
+    write(text, "other.yaml")
+    [source] = load("other.yaml").recipe.data.train
+    assert source.format == ours
+
+
+def test_of_many_words_the_nearest_is_enough(faults: Faults) -> None:
+    [fault] = faults("model: m\ndata: {train: [{path: x, format: preferense}]}\n", whole=True)
+    assert fault == (
+        "recipe.yaml:2: data.train.0.format: 'preferense' is not known (did you mean preference?)"
+    )
+    [fault] = faults("model: m\ndata: {train: [{path: x, format: qqqq}]}\n", whole=True)
+    assert "is not one of auto, alpaca, messages" in fault
+
+
 def test_foreign_keys_without_a_meaning_say_why(faults: Faults) -> None:
     found = faults("pad_to_sequence_len: true\ntrust_remote_code: true\nevals_per_epoch: 4\n")
     assert [fault.split(":")[1] for fault in found] == ["3", "4", "5"]

@@ -36,6 +36,19 @@ def test_a_template_file_is_relative_to_the_recipe(tmp_path: Path) -> None:
     assert template_of(tmp_path, "./x/own.jinja") == str(tmp_path / "x" / "own.jinja")
 
 
+def test_a_file_of_labels_is_relative_to_the_recipe(tmp_path: Path) -> None:
+    source = "{path: a/b, format: classification, labels: names.txt}"
+    text = f"model: {{name_or_path: a/b}}\ndata: {{train: [{source}]}}"
+    (tmp_path / "recipe.yaml").write_text(text)
+    first = load(tmp_path / "recipe.yaml").recipe
+    assert first.data.train[0].labels == str(tmp_path / "names.txt")
+    (tmp_path / "run").mkdir()
+    written = to_yaml(first, relative_to=tmp_path / "run")
+    assert "labels: ../names.txt" in written
+    (tmp_path / "run" / "recipe.yaml").write_text(written)
+    assert load(tmp_path / "run" / "recipe.yaml").recipe == first
+
+
 def test_a_built_in_template_and_a_text_are_no_paths(tmp_path: Path) -> None:
     (tmp_path / "chatml").mkdir()
     assert template_of(tmp_path, "chatml") == "chatml"

@@ -139,6 +139,7 @@ def test_two_kinds_of_held_out_rows(faults: Faults) -> None:
         ("path: ./data, config: en", "config"),
         ("path: hub/x, delimiter: ','", "delimiter"),
         ("path: hub/x, format: messages, prompt_template: '{a}'", "prompt_template"),
+        ("path: hub/x, format: text, labels: [a, b]", "labels"),
     ],
 )
 def test_keys_a_source_does_not_use(faults: Faults, source: str, key: str) -> None:
@@ -153,6 +154,9 @@ def test_keys_a_source_does_not_use(faults: Faults, source: str, key: str) -> No
         "path: ./x.CSV.gz, delimiter: ';'",
         "path: hub/x, config: en, split: test, revision: main",
         "path: ./x.json, prompt_template: '{a}'",
+        "path: ./x.csv, labels: [a, b]",
+        "path: ./x.csv, labels: names.txt",
+        "path: ./x.csv, format: classification, prompt_template: '{a}', labels: [a, b]",
         "path: ./x.json, split: 'test[:5%]', column_names: [a, b]",
         "path: ./x.csv, split: 'train[:5%]'",
         "path: ./data, split: test, delimiter: ';', column_names: [a]",

@@ -3,7 +3,7 @@
 
     scripts/try_ci.py                       # both files, with the shipped recipe
     scripts/try_ci.py --recipe mine.yaml --file recipes/ci/github.yml
-    scripts/try_ci.py --cut 25              # TERM the training once after 25 s; the job runs again
+    scripts/try_ci.py --cut    # TERM the training after its first checkpoint, and run the job again
 
 What the systems do around the steps is done here, too: the run folder stays between attempts (the
 cache), artefacts must be there at the end, JUnit files must be XML, and a job's page is shown.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
+TERMINATED = 143
 FILES = [ROOT / "recipes/ci/github.yml", ROOT / "recipes/ci/gitlab.yml"]
 
 
@@ -81,7 +81,7 @@ def _gitlab(content: dict[str, Any]) -> Iterator[Job]:
         yield Job(f"gitlab {name}", steps, kept, content.get("variables", {}))
 
 
-def run(job: Job, checkout: Path, environment: dict[str, str], cut: float | None) -> int:
+def run(job: Job, checkout: Path, environment: dict[str, str], *, cut: bool) -> int:
     """One attempt of a job; its exit code is that of the first step that failed."""
     print(f"\n=== {job.name}", flush=True)
     code = 0
@@ -90,23 +90,29 @@ def run(job: Job, checkout: Path, environment: dict[str, str], cut: float | None
             continue
         for line in step.script.strip().splitlines():
             print(f"+ {line}", flush=True)
-        wanted = cut if "checkpoint.resume" in step.script else None
-        ended = _bash(step.script, checkout, environment, wanted)
+        process = subprocess.Popen(
+            ["bash", "-eo", "pipefail", "-c", step.script],
+            cwd=checkout,
+            env=environment,
+            start_new_session=True,
+        )
+        if cut and "checkpoint.resume" in step.script:
+            _cut_off(process, checkout / environment["RUN"] / "checkpoints")
+        ended = process.wait()
         code = code or ended
     print(f"=== {job.name}: exit {code}", flush=True)
     return code
 
 
-def _bash(script: str, checkout: Path, environment: dict[str, str], cut: float | None) -> int:
-    command = ["bash", "-eo", "pipefail", "-c", script]
-    started = time.monotonic()
-    process = subprocess.Popen(command, cwd=checkout, env=environment, start_new_session=True)
-    try:
-        return process.wait(timeout=cut)
-    except subprocess.TimeoutExpired:
-        print(f"--- cut off after {time.monotonic() - started:.0f} s", flush=True)
-        os.killpg(process.pid, signal.SIGTERM)
-        return process.wait()
+def _cut_off(process: subprocess.Popen[bytes], checkpoints: Path) -> None:
+    """End a training as a CI system does, as soon as it has saved something."""
+    while process.poll() is None:
+        saved = sorted(path.name for path in checkpoints.glob("step-*"))
+        if saved:
+            print(f"--- cut off: {saved[-1]} is there", flush=True)
+            os.killpg(process.pid, signal.SIGTERM)
+            return
+        time.sleep(0.5)
 
 
 def check_artefacts(job: Job, checkout: Path) -> list[str]:
@@ -150,7 +156,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--file", type=Path, action="append", help="a CI file; else both")
     parser.add_argument("--recipe", default="recipes/ci/recipe.yaml", help="in the checkout")
-    parser.add_argument("--cut", type=float, help="TERM the first training after so many seconds")
+    parser.add_argument("--cut", action="store_true", help="TERM the training once")
     asked = parser.parse_args()
     faults: list[str] = []
     for file in asked.file or FILES:
@@ -159,13 +165,13 @@ def main() -> int:
             checkout, environment = prepare(folder, asked.recipe)
             for job in jobs_of(file):
                 variables = {k: str(v) for k, v in job.variables.items() if k not in environment}
-                cut, attempts = asked.cut, 0
-                while code := run(job, checkout, environment | variables, cut):
-                    attempts += 1
-                    if attempts > 1 or cut is None or not _trains(job):
-                        faults.append(f"{job.name}: exit {code}")
-                        break
-                    cut = None
+                code = run(job, checkout, environment | variables, cut=asked.cut)
+                if asked.cut and _trains(job):
+                    if code != TERMINATED:
+                        faults.append(f"{job.name}: exit {code} when it was cut off")
+                    code = run(job, checkout, environment | variables, cut=False)
+                if code:
+                    faults.append(f"{job.name}: exit {code}")
                 faults += check_artefacts(job, checkout)
             page = folder / "page.md"
             print(f"\n--- the page of the jobs\n{page.read_text() if page.exists() else 'none'}")
@@ -175,7 +181,7 @@ def main() -> int:
 
 
 def _trains(job: Job) -> bool:
-    return any(re.search(r"checkpoint\.resume", step.script) for step in job.steps)
+    return any("checkpoint.resume" in step.script for step in job.steps)
 
 
 if __name__ == "__main__":

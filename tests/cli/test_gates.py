@@ -77,3 +77,70 @@ def test_a_plain_model_has_no_base_to_be_better_than(
     base, recipe = str(run.parent / "base"), str(run / "recipe.yaml")
     assert run_app(["eval", base, recipe, "--gates", "-q"]) == 2
     assert "gates.min_loss_drop: cannot be judged" in capfd.readouterr().err
+
+
+def _train(run: Path, output: Path, *more: str) -> int:
+    words = [word for one in more for word in ("--set", one)]
+    return run_app(["train", str(run / "recipe.yaml"), "-o", str(output), "-q", *words, "--json"])
+
+
+def _cases(run: Path) -> dict[str | None, ElementTree.Element]:
+    suite = ElementTree.parse(run / "junit.xml").getroot()[0]  # noqa: S314 - our own
+    return {case.get("name"): case for case in suite}
+
+
+def test_training_that_misses_a_gate_exits_with_9_and_leaves_its_adapter(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "trained"
+    assert _train(run, output) == 9
+    said = capfd.readouterr()
+    report = json.loads(said.out)
+    passed = {one["gate"]: one["passed"] for one in report["gates"]}
+    assert passed == {
+        "max_loss": True,
+        "min_token_f1": True,
+        "min_loss_drop": False,
+        "max_peak_memory": False,
+    }
+    lines = said.err.splitlines()
+    assert [line.split(":")[2].strip() for line in lines if "gate failed" in line] == [
+        "gates.min_loss_drop",
+        "gates.max_peak_memory",
+    ]
+    assert (output / "adapter" / "adapter_model.safetensors").is_file()
+    assert json.loads((output / "report.json").read_text())["gates"] == report["gates"]
+    assert json.loads((output / "gates.json").read_text()) == report["gates"]
+    cases = _cases(output)
+    assert [name for name, case in cases.items() if len(case)] == [
+        "min_loss_drop",
+        "max_peak_memory",
+    ]
+    assert "2 of 4 gates held" in (output / "summary.md").read_text()
+
+    # run again by CI it does not pass for being done; with other gates it may
+    assert _train(run, output, "checkpoint.resume=auto") == 9
+    easy = ["gates.min_loss_drop=-9", "gates.max_peak_memory="]
+    assert _train(run, output, "checkpoint.resume=auto", *easy) == 0
+
+
+def test_a_run_that_fails_says_so_in_junit(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "diverged"
+    assert _train(run, output, "watchdog.loss_limit=1e-6") == 6
+    told = json.loads(capfd.readouterr().out)
+    assert told["error"]["kind"] == "diverged"
+    [error] = _cases(output)["run"]
+    assert (error.tag, error.get("type")) == ("error", "exit 6")
+    assert told["error"]["faults"][0]["message"] in str(error.get("message"))
+    assert "exit code 6" in (output / "summary.md").read_text()
+
+
+def test_a_run_whose_time_is_up_is_skipped_in_junit(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "late"
+    assert _train(run, output, "train.max_time=0.001s", "train.max_steps=50") == 75
+    [skipped] = _cases(output)["run"]
+    assert skipped.tag == "skipped"
+    assert "max_time" in str(skipped.get("message"))
+    assert not (output / "gates.json").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.data.encode.segment import Span
-from qtune.data.encode.template import STAND_IN, with_content
+from qtune.data.encode.template import STAND_IN, common, with_content
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,46 +32,81 @@ def check_tools(template: Template, text: str, messages: Sequence[Message]) -> N
 
 
 def call_span(
-    template: Template, text: str, messages: Sequence[Message], index: int, start: int
+    template: Template,
+    text: str,
+    messages: Sequence[Message],
+    index: int,
+    start: int,
+    *,
+    thinking: bool,
 ) -> Span:
-    """The span of an answer that calls tools: all that is written from `start` to its end mark."""
+    """The span of an answer that calls tools: all that is written from `start` to its end mark,
+    with the reasoning if `thinking`."""
     last = index == len(messages) - 1
-    cut = text if last else template.render(messages[: index + 1])
-    tail = cut[start:]
-    for call in messages[index]["tool_calls"]:
-        if call["function"]["name"] not in tail:
-            raise _left_out(template, f"the call of {call['function']['name']}", index)
-    length, closed = _end(template, messages[: index + 1], tail)
-    if cut[:start] != text[:start] or not text.startswith(tail[:length], start):
+    upto = messages[: index + 1]
+    cut = text if last else template.render(upto)
+    before, after = _around_an_answer(template, upto)
+    end, closed = _end(template, cut, start, after)
+    _check_names(template, cut[start:end], upto)
+    if cut[:start] != text[:start] or not text.startswith(cut[start:end], start):
         raise DataError(
             f"{template.name} writes the call of turn {index + 1} otherwise once the conversation "
             "goes on"
         )
-    return Span(start, start + length, closed)
-
-
-def behind_thinking(
-    template: Template, text: str, messages: Sequence[Message], index: int, start: int
-) -> int:
-    """Where the reasoning in front of a call ends: there its text would begin."""
-    other = template.render(with_content(messages, index, STAND_IN))
-    begin = other.find(STAND_IN)
-    if begin < start or other[:begin] != text[:begin]:
+    # scaffolding that stands in front of any answer here (an empty thinking block) is given
+    given = before[start:]
+    given = given if given.strip() and cut.startswith(given, start) else ""
+    thought = messages[index].get("reasoning_content", "").strip()
+    if not thought:
+        return Span(start + len(given), end, closed, given)
+    unthought = thought not in cut[start:end]
+    if thinking or unthought:
+        return Span(start, end, closed, unthought=unthought)
+    if thought not in given:
         raise DataError(
             f"{template.name} does not tell where the reasoning of turn {index + 1} ends",
             hint="learn it: loss.train_on_thinking: true",
         )
-    return begin
+    return Span(start + len(given), end, closed)
 
 
-def _end(template: Template, messages: Sequence[Message], tail: str) -> tuple[int, bool]:
-    """The end of a turn's text: the mark that ends other answers, if this one ends so, too."""
-    plain = {"role": "assistant", "content": STAND_IN}
-    after = template.render([*messages[:-1], plain]).rpartition(STAND_IN)[2]
-    length, closed = template.end_of_turn(after)
-    if closed and tail.endswith(after):
-        return len(tail) - len(after) + length, True
-    return template.last_mark(tail)
+def last_call(template: Template, text: str, messages: Sequence[Message]) -> tuple[int, int, bool]:
+    """Where the calls of the last turn begin and end, and whether on a special token."""
+    before, after = _around_an_answer(template, messages)
+    begin = len(before)
+    if not text.startswith(before):
+        raise DataError(f"{template.name} writes answers with and without calls differently")
+    end, closed = _end(template, text, begin, after)
+    _check_names(template, text[begin:end], messages)
+    return begin, end, closed
+
+
+def _around_an_answer(template: Template, messages: Sequence[Message]) -> tuple[str, str]:
+    """What would stand before and behind an answer in place of the last turn's calls."""
+    plain = {key: value for key, value in messages[-1].items() if key != "tool_calls"}
+    text = template.render([*messages[:-1], {**plain, "content": STAND_IN}])
+    before, found, after = text.partition(STAND_IN)
+    if not found:
+        raise DataError(f"{template.name} leaves out the text of turn {len(messages)}")
+    return before, after
+
+
+def _end(template: Template, text: str, start: int, after: str) -> tuple[int, bool]:
+    """Where a turn ends: at its first mark among what ends an answer without calls, too."""
+    tail = text[start:]
+    shared = common(tail[::-1], after[::-1])
+    length, closed = template.end_of_turn(after[len(after) - len(shared) :])
+    if closed:
+        return len(text) - len(shared) + length, True
+    length, closed = template.last_mark(tail)
+    return start + length, closed
+
+
+def _check_names(template: Template, written: str, messages: Sequence[Message]) -> None:
+    for call in messages[-1]["tool_calls"]:
+        name = call["function"]["name"]
+        if name not in written:
+            raise _left_out(template, f"the call of {name}", len(messages) - 1)
 
 
 def _left_out(template: Template, what: str, index: int) -> DataError:

@@ -11,8 +11,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qtune.data.encode.calls import behind_thinking, call_span, check_tools
-from qtune.data.encode.messages import messages_of
+from qtune.data.encode.calls import call_span, check_tools, last_call
+from qtune.data.encode.messages import Calls, messages_of
 from qtune.data.encode.segment import Segment, Span, WrittenRow
 from qtune.data.encode.settings import ChatSettings
 from qtune.data.encode.template import Template, starts_with_content
@@ -38,7 +38,7 @@ class ChatLayout:
         self._settings = settings or ChatSettings()
         self._template = Template(tokens, self._settings)
         self._middle: tuple[str, int, bool] | None = None
-        self._numbered = False
+        self._calls = Calls.PLAIN
         self.description = self._settings.name
 
     def write(self, example: Example) -> tuple[WrittenRow, ...]:
@@ -49,10 +49,10 @@ class ChatLayout:
         """
         try:
             return self._rows(example)
-        except DataError:
-            if self._numbered or not any(turn.tool_calls for turn in example.turns):
+        except DataError as error:
+            if not any(turn.tool_calls for turn in example.turns):
                 raise
-            return self._rows_with_numbers(example)
+            return self._with_other_calls(example, error)
 
     def _rows(self, example: Example) -> tuple[WrittenRow, ...]:
         learnt = [number for number, turn in enumerate(example.turns) if turn.train]
@@ -66,14 +66,16 @@ class ChatLayout:
         upto = (replace(example, turns=example.turns[: number + 1]) for number in learnt)
         return tuple(self._alone(one) for one in upto)
 
-    def _rows_with_numbers(self, example: Example) -> tuple[WrittenRow, ...]:
-        """The rows with ids for tool calls, for templates that refuse to go without."""
-        self._numbered = True
-        try:
-            return self._rows(example)
-        except DataError:
-            self._numbered = False
-            raise
+    def _with_other_calls(self, example: Example, error: DataError) -> tuple[WrittenRow, ...]:
+        """The rows with the calls in another shape, which stays; or the last error."""
+        usual = self._calls
+        for calls in (one for one in Calls if one > usual):
+            self._calls = calls
+            try:
+                return self._rows(example)
+            except DataError as refusal:
+                self._calls, error = usual, refusal
+        raise error
 
     def _alone(self, example: Example) -> WrittenRow:
         """The last turn as the only answer that is learnt."""
@@ -87,8 +89,7 @@ class ChatLayout:
         """The finished conversation as one row; `DataError` unless every span is proven."""
         messages, typed = self._messages(example)
         text = self._template.render(messages)
-        if self._template.tools or any(one["role"] == "tool" for one in messages):
-            check_tools(self._template, text, messages)
+        check_tools(self._template, text, messages)
         return self._written(text, [self._span(text, messages, n) for n in learnt], typed)
 
     def _after_prompt(self, example: Example, error: DataError) -> WrittenRow:
@@ -98,29 +99,47 @@ class ChatLayout:
         another prompt in a finished conversation. Raises `error` where it cannot be had.
         """
         last = len(example.turns) - 1
-        if not last or example.turns[last].tool_calls or example.turns[last].thinking:
+        if not last:
             raise error
         messages, typed = self._messages(example)
         prompt = self._template.render(messages[:last], prompt=True)
         finished = self._template.render(messages)
-        begin, end = self._template.content(finished, messages, last)
+        check_tools(self._template, finished, messages)
+        begin, end, closed = self._last_answer(finished, messages)
+        thought = messages[last].get("reasoning_content", "").strip()
+        if thought and thought in finished:
+            at = self._template.thought(finished, messages)
+            if at is None or finished[:at].rstrip() != prompt.rstrip():
+                raise error
+            text = prompt + finished[at:end]
+            start = len(prompt) + (0 if self._settings.thinking else begin - at)
+            return self._written(text, [Span(start, len(text), closed)], typed)
         head = finished[:begin].rstrip()
         asks = prompt != self._template.render(messages[:last])
         if _OPEN_THOUGHT.search(prompt) or not (
             asks or _closed_alike(head, prompt, messages[last - 1])
         ):
             raise error
-        length, closed = self._template.end_of_turn(finished[end:])
         # a blank that the template writes in front of answers only is the model's to write
-        begin = begin if prompt[-1:].isspace() else len(head)
-        text = prompt + finished[begin : end + length]
-        return self._written(text, [Span(len(prompt), len(text), closed)], typed)
+        if not prompt[-1:].isspace() and not prompt.startswith(finished[:begin]):
+            begin = len(head)
+        text = prompt + finished[begin:end]
+        span = Span(len(prompt), len(text), closed, unthought=bool(thought))
+        return self._written(text, [span], typed)
+
+    def _last_answer(self, text: str, messages: Sequence[Message]) -> tuple[int, int, bool]:
+        """Where the last turn begins and ends, and whether on a special token."""
+        if messages[-1].get("tool_calls"):
+            return last_call(self._template, text, messages)
+        begin, end = self._template.content(text, messages, len(messages) - 1)
+        length, closed = self._template.end_of_turn(text[end:])
+        return begin, end + length, closed
 
     def _messages(self, example: Example) -> tuple[list[Message], Typed]:
         """The turns as messages and the tools for the template, with stand-ins for typed tokens."""
         typed = Typed(self._tokens.special)
         self._template.tools = typed.hide(example.tools) or None
-        return messages_of(example.turns, typed, numbered=self._numbered), typed
+        return messages_of(example.turns, typed, self._calls), typed
 
     def _written(self, text: str, spans: list[Span], typed: Typed) -> WrittenRow:
         return WrittenRow(
@@ -154,13 +173,10 @@ class ChatLayout:
 
     def _call(self, text: str, messages: Sequence[Message], index: int, start: int) -> Span:
         """The span of an answer that calls tools, with its reasoning or behind it."""
-        span = call_span(self._template, text, messages, index, start)
-        thought = messages[index].get("reasoning_content", "").strip()
-        unthought = bool(thought) and thought not in text[span.start : span.end]
-        self._refuse_forgetful(unthought, messages, index)
-        if thought and not unthought and not self._settings.thinking:
-            start = behind_thinking(self._template, text, messages, index, start)
-        return span._replace(start=start, unthought=unthought)
+        thinking = self._settings.thinking
+        span = call_span(self._template, text, messages, index, start, thinking=thinking)
+        self._refuse_forgetful(span.unthought, messages, index)
+        return span
 
     def _refuse_forgetful(self, unthought: bool, messages: Sequence[Message], index: int) -> None:
         """Reasoning that stands in last answers only needs a row of each answer."""

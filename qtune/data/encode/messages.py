@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,14 +15,25 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
-def messages_of(turns: Sequence[Turn], typed: Typed, *, numbered: bool = False) -> list[Message]:
-    """The messages of some turns; with `numbered` every tool call has an id that its result names.
+class Calls(IntEnum):
+    """How tool calls are handed to the template; each is tried where the one before is refused.
 
-    Few data sets hold such ids and few templates write them, but Mistral's refuse to go without.
+    Few data sets hold ids for calls and few templates write them, but Mistral's refuse to go
+    without; DeepSeek's want the arguments as JSON text, as OpenAI sends them.
     """
+
+    PLAIN = 0
+    NUMBERED = 1
+    AS_TEXT = 2
+
+
+def messages_of(turns: Sequence[Turn], typed: Typed, calls: Calls) -> list[Message]:
+    """The messages of some turns."""
     messages = [_message(turn, typed) for turn in turns]
-    if numbered:
+    if calls >= Calls.NUMBERED:
         _number(messages)
+    if calls >= Calls.AS_TEXT:
+        _as_text(messages)
     return messages
 
 
@@ -46,3 +59,10 @@ def _number(messages: list[Message]) -> None:
             waiting.append(call["id"])
         if message["role"] == "tool" and waiting:
             message["tool_call_id"] = waiting.pop(0)
+
+
+def _as_text(messages: list[Message]) -> None:
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)

@@ -109,6 +109,13 @@ class Template:
             "would teach is not the answer"
         )
 
+    def thought(self, text: str, messages: Sequence[Message]) -> int | None:
+        """Where the reasoning of the last message begins in `text`; None if it is not there."""
+        last = {**messages[-1], "reasoning_content": STAND_IN}
+        other = self.render([*messages[:-1], last])
+        begin = other.find(STAND_IN)
+        return begin if begin >= 0 and other[:begin] == text[:begin] else None
+
     def end_of_turn(self, after: str) -> tuple[int, bool]:
         """Length of the end mark that follows an answer, and whether it is a special token.
 
@@ -139,7 +146,7 @@ class Template:
         alone = messages[: index + 1]
         cut = self.render(alone)
         _, cut_end = self.content(cut, alone, index)
-        alike = _common(text[end:], cut[cut_end:])
+        alike = common(text[end:], cut[cut_end:])
         # Where the two part before any mark, this template ends turns in the middle with nothing.
         whole = alike.rstrip() == cut[cut_end:].rstrip()
         return alike if whole or self.end_of_turn(alike)[1] else ""
@@ -172,7 +179,7 @@ def starts_with_content(text: str, at: int, content: str) -> int | None:
     return None
 
 
-def _common(one: str, other: str) -> str:
+def common(one: str, other: str) -> str:
     """What two texts begin with together."""
     pairs = enumerate(zip(one, other, strict=False))
     return one[: next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))]

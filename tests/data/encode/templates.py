@@ -59,3 +59,20 @@ MOVING = (
 TWO_BEGINNINGS = "{{ bos_token }}" + INST
 REFUSING = "{{ raise_exception('System role not supported') }}"
 SPECIALS = ["<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "[INST]"]
+# Reasoning is kept in the last answer only, and the prompt opens the thought (Qwen 3, DeepSeek R1).
+REASONING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last and m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n"
+    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+# Tools in front, the calls of an answer behind its text, ids that Mistral's templates insist on.
+TOOLED = (
+    "{% if tools %}[TOOLS]{{ tools | tojson }}[/TOOLS]{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{% if not c.id or c.id | length != 9 %}"
+    "{{ raise_exception('ids have nine characters') }}{% endif %}"
+    "[CALL]{{ c.function.name }}{{ c.function.arguments | tojson }}#{{ c.id }}{% endfor %}"
+    "{% if m.role == 'tool' %}#{{ m.tool_call_id }}{% endif %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)

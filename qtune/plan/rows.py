@@ -97,6 +97,8 @@ def _unpacked(path: Path) -> int:
 def _count_file(path: Path, kind: str, source: SourceSection) -> int:
     if source.format == "text":
         raise _Unknown(f"{path.name} is plain text, cut into pieces")
+    if source.format == "self-instruct":
+        raise _Unknown(f"{path.name} holds several examples a row")
     if kind in _FOOTERS:
         rows = stored_rows(path, kind)
         if rows is None:

@@ -76,6 +76,7 @@ def test_rows_are_counted(
     [
         ("a.txt", "one long text", {}, "plain text"),
         ("a.jsonl", "{}\n", {"format": "text"}, "plain text"),
+        ("a.jsonl", "{}\n", {"format": "self-instruct"}, "several examples a row"),
         ("a.parquet", "PAR1", {}, "a.parquet is no whole parquet file"),
         ("a.arrow", "", {}, "a.arrow is no whole arrow file"),
         ("a.json", '{"a": [], "b": []}', {}, "UsageError"),

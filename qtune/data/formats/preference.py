@@ -1,7 +1,8 @@
 """Preference pairs: two answers to one prompt, the first of them preferred.
 
 The prompt is a text, an instruction with perhaps an input, a list of turns, or part of both
-answers, where these are conversations. Learnt is what the two do not have in common.
+answers, where these are conversations: lists, or one text with `Human:` and `Assistant:` in it.
+Learnt is what the two do not have in common.
 """
 
 from __future__ import annotations
@@ -54,9 +55,12 @@ def _turns(fields: Fields, part: str) -> tuple[Turn, ...]:
 def _conversation(fields: Fields, part: str) -> tuple[Turn, ...]:
     """The turns of the prompt, unless the answer repeats them, and those of the answer."""
     said = fields.value(part)
-    if isinstance(said, str):
+    answer: tuple[Turn, ...]
+    if dialogue.is_transcript(said):
+        answer = dialogue.transcript(fields, part)
+    elif isinstance(said, str):
         text = fields.checked(part, said, may_be_empty=False)
-        answer: tuple[Turn, ...] = (Turn("assistant", text, train=True),)
+        answer = (Turn("assistant", text, train=True),)
     else:
         answer = dialogue.spoken(fields, part)
     if answer[-1].role != "assistant":

@@ -55,13 +55,14 @@ def test_instructions_with_an_input() -> None:
         {"chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG]},
         {"messages": [ASKED], "chosen": RIGHT, "rejected": WRONG},
         {"messages": [ASKED], "chosen": "4", "rejected": "5"},
+        {"chosen": "\n\nHuman: 2+2?\n\nAssistant: 4", "rejected": "Human: 2+2?\n\nAssistant: 5"},
         {
             "conversations": [{"from": "human", "value": "2+2?"}],
             "chosen": {"from": "gpt", "value": "4"},
             "rejected": {"from": "gpt", "value": "5"},
         },
     ],
-    ids=["lists", "text", "repeated", "implicit", "objects", "mixed", "sharegpt"],
+    ids=["lists", "text", "repeated", "implicit", "objects", "mixed", "transcript", "sharegpt"],
 )
 def test_conversations_in_every_shape_are_the_same(row: dict[str, Any]) -> None:
     chosen, rejected = pair(row)
@@ -90,6 +91,14 @@ def test_tools_of_a_conversation_come_along() -> None:
         ),
         ({"prompt": [ASKED], "chosen": [RIGHT], "rejected": [RIGHT]}, "chosen: is the same as"),
         ({"prompt": "a", "chosen": "b"}, "rejected: missing"),
+        (
+            {"chosen": "Human: a\n\nAssistant: ", "rejected": "Human: a\n\nAssistant: b"},
+            "chosen: turn 2 is empty",
+        ),
+        (
+            {"chosen": "Human: a\n\nHuman: b", "rejected": "Human: a\n\nAssistant: b"},
+            "chosen: ends on a turn of the user, not the assistant's",
+        ),
         ({"prompt": "a", "chosen": "b", "rejected": None}, "rejected: is null, text is needed"),
         ({"prompt": "a", "chosen": "", "rejected": "b"}, "chosen: is empty"),
         ({"prompt": 3, "chosen": "b", "rejected": "c"}, "prompt: is a number, text is needed"),
@@ -126,3 +135,14 @@ def test_both_answers_are_rows_that_say_which_they_are(tmp_path: Path) -> None:
     assert (source.read, source.used, source.unit) == (2, 4, "examples")
     assert source.lines()[0] == "train.jsonl: 2 rows read, 4 examples used"
     assert source.to_dict()["purpose"] == "preference"
+
+
+def test_a_transcript_of_several_turns() -> None:
+    said = "\n\nHuman: Hi\n\nAssistant: Hello: you\n\nare?\n\nHuman: Human: x\n\nAssistant: "
+    chosen, _ = pair({"chosen": f"{said}yes", "rejected": f"{said}no"})
+    assert chosen.turns == (
+        Turn("user", "Hi"),
+        Turn("assistant", "Hello: you\n\nare?"),
+        Turn("user", "Human: x"),
+        Turn("assistant", "yes", train=True),
+    )

@@ -61,8 +61,8 @@ def prepare(
     elif data.val_size:
         grouped = data.split_by is not None
         train, held = hold_out(train, data.val_size, seed=recipe.train.seed, grouped=grouped)
-    shared = [] if held is None else duplicates.shared(train, held)
-    if data.deduplicate and shared:
+    shared = duplicates.shared(train, train[:0] if held is None else held)
+    if data.deduplicate and len(shared):
         train = duplicates.without(train, shared)
         _refuse_empty(train, data.train)
     report = DataReport(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from qtune.data.store import DIGEST, Columns, digest_of
+from qtune.data.store import Columns, digest_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class Block:
 
     ids: array[int]
     learnt: array[int]
+    supervised: array[int]
     lengths: list[int]
     files: list[str]
     file_numbers: list[int]
@@ -88,6 +89,7 @@ class Block:
         return cls(
             ids=array("i", b"".join(ids)),
             learnt=array("B", b"".join(learnt)),
+            supervised=array("i", [mask.count(1) for mask in learnt]),
             lengths=[len(own) for own in ids],
             files=list(files),
             file_numbers=[files[row.origin] for row in rows],
@@ -127,6 +129,7 @@ class RowStore:
             ends=_ends(columns.length("ids"), block.lengths),
             ids=block.ids,
             learnt=block.learnt,
+            supervised=block.supervised,
             origins=chain.from_iterable(origins),
             sources=repeat(source, len(block.lengths)),
             groups=block.groups,
@@ -203,12 +206,8 @@ class Rows(Sequence[EncodedRow]):
     @property
     def supervised(self) -> NDArray[np.int64]:
         """Learnt tokens of each row."""
-        learnt, ends = self._store.columns["learnt"], self._store.columns["ends"]
-        if not len(ends):
-            return np.zeros(0, dtype=np.int64)
-        counts = np.add.reduceat(learnt, self._store.starts[:-1], dtype=np.int64)
-        chosen: NDArray[np.int64] = counts[self._index]
-        return chosen
+        counts: NDArray[np.int32] = self._store.columns["supervised"]
+        return counts[self._index].astype(np.int64)
 
     @property
     def sources(self) -> NDArray[np.int32]:
@@ -227,16 +226,19 @@ class Rows(Sequence[EncodedRow]):
         """The ids that end an answer in these data: what generation should stop at."""
         return tuple(sorted(self._store.stop_ids))
 
-    def digest(self, number: int) -> bytes:
-        """A hash of one row's tokens and mask: equal rows have equal digests."""
-        at = int(self._index[number])
-        return self._store.columns["digests"][at * DIGEST : (at + 1) * DIGEST].tobytes()
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        """A hash of each row's tokens and mask as two numbers [N, 2]: equal rows have equal ones.
+
+        Big-endian, so that they are ordered as the bytes of the hash are.
+        """
+        words: NDArray[np.uint64] = self._store.columns["digests"].view(">u8").reshape(-1, 2)
+        return words[self._index]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all rows in order: equal for equal rows, wherever they were read from."""
-        digests = self._store.columns["digests"].reshape(-1, DIGEST)
-        return hashlib.sha256(digests[self._index].tobytes()).hexdigest()
+        return hashlib.sha256(self.digests.tobytes()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Counts of the rows."""

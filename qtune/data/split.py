@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from qtune.data.duplicates import identities
 from qtune.errors import DataError, UsageError
 from qtune.plan.rows import held_out_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from numpy.typing import NDArray
 
     from qtune.data.rows import Rows
+
+    Numbers = NDArray[np.int64]
 
 
 def hold_out(rows: Rows, val_size: float, *, seed: int, grouped: bool = False) -> tuple[Rows, Rows]:
@@ -21,54 +25,55 @@ def hold_out(rows: Rows, val_size: float, *, seed: int, grouped: bool = False) -
     `grouped`: rows with an equal value of data.split_by stay together too.
     """
     wanted = _count(val_size, len(rows))
-    parts = _together(rows, grouped=grouped)
-    salt = seed.to_bytes(8, "big")
-    order = sorted(parts, key=lambda name: hashlib.blake2b(salt + name).digest())
-    held: set[int] = set()
-    for name in order:
-        if len(held) + len(parts[name]) <= wanted:
-            held.update(parts[name])
-        if len(held) == wanted:
+    digests = rows.digests
+    equal = identities(digests)
+    sets = _joined(equal, rows.groups) if grouped else equal
+    sizes = np.bincount(sets)
+    held: list[int] = []
+    room = wanted
+    for one in _drawn(sets, digests, seed).tolist():
+        if sizes[one] <= room:
+            held.append(one)
+            room -= int(sizes[one])
+        if not room:
             break
     if not held:
-        smallest = min(len(part) for part in parts.values())
         raise DataError(
             f"data.val_size {val_size:g} asks for {wanted} rows, but the smallest set of rows that "
-            f"belong together has {smallest}",
+            f"belong together has {sizes.min()}",
             hint="hold out more, or split by another column" if grouped else "remove equal rows",
         )
-    kept = [number for number in range(len(rows)) if number not in held]
-    return rows.take(kept), rows.take(sorted(held))
+    chosen = np.isin(sets, held)
+    return rows.take(np.flatnonzero(~chosen)), rows.take(np.flatnonzero(chosen))
 
 
-def _together(rows: Rows, *, grouped: bool) -> dict[bytes, list[int]]:
-    """Row numbers that must not be parted, under a name that depends on their content alone."""
-    digests = [rows.digest(number) for number in range(len(rows))]
-    names: Iterable[Hashable] = digests
-    if grouped:
-        names = _joined(digests, rows.groups.tolist())
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for number, name in enumerate(names):
-        members[name].append(number)
-    return {min(digests[number] for number in part): part for part in members.values()}
+def _drawn(sets: Numbers, digests: NDArray[np.uint64], seed: int) -> Numbers:
+    """The sets in an order that depends on the seed and the content of their rows alone."""
+    by_content = np.lexsort((digests[:, 1], digests[:, 0], sets))
+    firsts = by_content[np.unique(sets[by_content], return_index=True)[1]]
+    salt = seed.to_bytes(8, "big")
+    hashes = (hashlib.blake2b(salt + digests[first].tobytes()).digest() for first in firsts)
+    words = np.frombuffer(b"".join(one[:16] for one in hashes), ">u8").reshape(-1, 2)
+    return np.lexsort((words[:, 1], words[:, 0]))
 
 
-def _joined(digests: list[bytes], groups: list[int]) -> list[int]:
-    """For each row the number of its set, when equal rows and equal groups belong together."""
-    parent = list(range(len(digests)))
+def _joined(equal: Numbers, groups: NDArray[np.uint64]) -> Numbers:
+    """For each row the number of its set, when equal rows and equal groups belong together.
 
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
-    for values in (digests, groups):
-        first: dict[Hashable, int] = {}
-        for number, value in enumerate(values):
-            other = first.setdefault(value, number)
-            parent[root(number)] = root(other)
-    return [root(number) for number in range(len(parent))]
+    Each row takes the smallest row number among its equals, then in its group, then that row's
+    own, until nothing changes.
+    """
+    by_group = np.unique(groups, return_inverse=True)[1]
+    least = np.arange(len(equal))
+    while True:
+        before = least
+        for parts in (equal, by_group):
+            smallest = np.full(int(parts.max()) + 1, len(least))
+            np.minimum.at(smallest, parts, least)
+            least = smallest[parts]
+        least = least[least]
+        if np.array_equal(least, before):
+            return np.unique(least, return_inverse=True)[1]
 
 
 def _count(val_size: float, rows: int) -> int:

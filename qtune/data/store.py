@@ -26,6 +26,7 @@ _BLOCK = 1 << 16
 _DTYPES = {
     "ids": "i",
     "learnt": "B",
+    "supervised": "i",
     "ends": "q",
     "origins": "q",
     "sources": "i",
@@ -78,7 +79,9 @@ class Column:
         if self._mapped is None:
             self.flush()
             empty = np.zeros(0, dtype=self._dtype)
-            self._mapped = np.memmap(self._path, self._dtype, "r") if self.length else empty
+            # a plain view: slices of a memmap object cost ten times as much
+            mapped = np.memmap(self._path, self._dtype, "r") if self.length else empty
+            self._mapped = mapped.view(np.ndarray)
         return self._mapped
 
 

@@ -80,18 +80,18 @@ def train(
         _open(settled)
         journal.write_to(folder.log)
         settled.tracker.init_trackers("qtune", config=flat(settled.asked))
-        told = gates.telling_failure(folder.path, loaded.name, journal)
-        with told, folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
-            pins.write_lock(
-                folder.path,
-                settled.asked,
-                settled.plan,
-                settled.prepared,
-                pupil.base.fingerprint,
-            )
-            progress, code = learn(settled, pupil, journal, stop, started=started)
-        settled.tracker.end_training()
-        return conclude(settled, pupil, progress, code, journal, started=started)
+        with gates.telling_failure(folder.path, loaded.name, journal):
+            with folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
+                pins.write_lock(
+                    folder.path,
+                    settled.asked,
+                    settled.plan,
+                    settled.prepared,
+                    pupil.base.fingerprint,
+                )
+                progress, code = learn(settled, pupil, journal, stop, started=started)
+            settled.tracker.end_training()
+            return conclude(settled, pupil, progress, code, journal, started=started)
 
 
 def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) -> Settled:

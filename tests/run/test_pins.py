@@ -112,9 +112,9 @@ def _other_base(folder: Path) -> None:
     save_tiny(folder / "base", tiny_llama(seed=9))
 
 
-def _other_template(folder: Path) -> None:
+def _other_length(folder: Path) -> None:
     lock = folder / "first" / "recipe.lock.yaml"
-    lock.write_text(lock.read_text().replace("train_on: assistant", "train_on: all"))
+    lock.write_text(lock.read_text().replace("max_length: 2048", "max_length: 24"))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def _other_template(folder: Path) -> None:
         (_another_file, DataError, "pins.data.train.0/c.jsonl: was not there"),
         (_no_file, DataError, "pins.data.train.0/a.jsonl: is not there any more"),
         (_other_base, ModelError, "pins.base: has changed"),
-        (_other_template, DataError, "pins.rows.train: the encoded rows are others"),
+        (_other_length, DataError, "pins.rows.train: the encoded rows are others"),
     ],
 )
 def test_what_has_changed_is_refused(

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import venv
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +99,20 @@ def run(job: Job, checkout: Path, environment: dict[str, str], *, cut: bool) -> 
         )
         if cut and "checkpoint.resume" in step.script:
             _cut_off(process, checkout / environment["RUN"] / "checkpoints")
-        ended = process.wait()
+        ended = _wait(process)
         code = code or ended
     print(f"=== {job.name}: exit {code}", flush=True)
     return code
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code as a shell tells it, once nothing of the step runs any more."""
+    code = process.wait()
+    with suppress(ProcessLookupError):
+        while True:
+            os.killpg(process.pid, 0)
+            time.sleep(0.2)
+    return code if code >= 0 else 128 - code
 
 
 def _cut_off(process: subprocess.Popen[bytes], checkpoints: Path) -> None:

@@ -26,13 +26,14 @@ class Ceiling:
 
     def __init__(self, headroom: int = HEADROOM) -> None:
         self._headroom = headroom
-        self._at: int | None = None
+        self._at = 0
+        self._told = _SIZES.exists()
 
     def call(self, function: Callable[[], T]) -> T:
         """The function's value."""
-        if threading.current_thread() is not threading.main_thread() or not _SIZES.exists():
+        if not self._told or threading.current_thread() is not threading.main_thread():
             return function()
-        if self._at is not None:
+        if self._at:
             try:
                 return self._below(self._at, function)
             except MemoryError:  # perhaps the process itself has grown since

@@ -64,8 +64,9 @@ def test_endless_loops_end(template: str, monkeypatch: pytest.MonkeyPatch) -> No
     ],
     ids=["late", "folded", "method", "format", "doubling", "pieces", "list"],
 )
-def test_floods_of_memory_meet_a_ceiling(template: str) -> None:
-    assert "takes more than 1,024 MiB" in str(refused(template))
+def test_floods_of_memory_meet_a_ceiling(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limits.__init__, "__defaults__", (60.0, 128 << 20))
+    assert "takes more than 128 MiB" in str(refused(template))
 
 
 def test_a_large_output_is_refused_but_a_large_row_is_not() -> None:

@@ -79,7 +79,7 @@ class Files:
                 record = _clean(json.loads(line))
                 if record["kind"] == kind:
                     found.append(record)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 if number < len(lines):
                     self.faults.append(f"{METRICS}:{number}: not a record")
         return found
@@ -117,21 +117,22 @@ def look(folder: Path) -> Past:
     report, plan = files.read(REPORT), files.read(PLAN)
     trained = files.metrics("train")
     first, last = (trained[0], trained[-1]) if trained else ({}, {})
-    done = bool(report)
+    saved = max(checkpoints(folder / "checkpoints"), default=0)
+    # a finished run that was made longer is not finished again before it has written its report
+    done = bool(report) and saved <= (_count(report, "steps") or saved)
+    report = report if done else {}
     if done and not (folder / ADAPTER / "adapter_config.json").is_file():
         files.faults.append(f"{ADAPTER}: is not there")
     if not (folder / RECIPE).is_file():
         files.faults.append(f"{RECIPE}: is not there")
     state, reason = _state(files, done=done)
-    saved = [*checkpoints(folder / "checkpoints")]
-    reached = [number for number in (_count(last, "step"), *saved) if number is not None]
     steps = _inside(plan, "steps")
     return Past(
         name=folder.resolve().name,
         path=str(folder),
         state=state,
         reason=reason,
-        step=_count(report, "steps") if done else max(reached, default=0),
+        step=_count(report, "steps") if done else max(_count(last, "step") or 0, saved),
         total_steps=_count(report, "steps") if done else _count(steps, "total"),
         loss_first=_number(report if done else first, "loss_first" if done else "loss"),
         loss_last=_number(report if done else last, "loss_last" if done else "loss"),

@@ -80,6 +80,15 @@ def test_a_run_without_a_report(tmp_path: Path, log: str, state: str, reason: st
     assert found["adapter_bytes"] is None
 
 
+def test_a_finished_run_that_was_made_longer_and_broke_off(tmp_path: Path) -> None:
+    run = _run(tmp_path / "a", log="step 25/40  loss 1\n")
+    (run / "plan.json").write_text(json.dumps({"steps": {"total": 40}}))
+    assert _one(run)["state"] == "finished"
+    (run / "checkpoints" / "step-000025").mkdir(parents=True)
+    found = _one(run)
+    assert (found["state"], found["step"], found["total_steps"]) == ("unfinished", 25, 40)
+
+
 def test_a_run_that_is_running(tmp_path: Path) -> None:
     run = _run(tmp_path / "a", finished=False)
     with lock.hold(run):

@@ -46,20 +46,27 @@ def detect(row: Row, source: SourceSection) -> Detected:
     """The format of a source; `DataError` when the columns fit none, or more than one."""
     if source.labels and source.format in ("auto", "classification"):
         labels_of(source)  # what is wrong with a file of them is told once, not for each row
-    if source.labels and source.format == "auto":
-        return _named(row, _with_columns(row, source), "classification", "auto: there are labels")
     if source.format != "auto":
         return _named(row, source, source.format, "named in the recipe")
-    if source.prompt_template is not None:
-        return _named(row, source, "prompt-completion", "auto: there is a prompt_template")
-    return _from_columns(row, source)
+    if source.labels:
+        return _classification(row, source, "there are labels")
+    if source.prompt_template is None:
+        return _from_columns(row, source)
+    found = readings(row.values, source.columns)
+    completes = "completion" in row.values or "completion" in source.columns
+    if not completes and [one.name for one in found] == ["classification"]:
+        return _classification(row, source, f"there is a prompt_template, and {found[0].why}")
+    return _named(row, source, "prompt-completion", "auto: there is a prompt_template")
 
 
-def _with_columns(row: Row, source: SourceSection) -> SourceSection:
-    """The source with the columns that a classification is found in, unless it maps them."""
-    found = (one for one in readings(row.values, source.columns) if one.name == "classification")
-    columns = next((one.columns for one in found), {})
-    return source.model_copy(update={"columns": {**columns, **source.columns}})
+def _classification(row: Row, source: SourceSection, why: str) -> Detected:
+    """The columns that a classification is found in, unless the source maps them."""
+    found = readings(row.values, source.columns)
+    columns = next((dict(one.columns) for one in found if one.name == "classification"), {})
+    if source.prompt_template is not None and "text" not in places(source.prompt_template):
+        columns.pop("text", None)
+    mapped = source.model_copy(update={"columns": {**columns, **source.columns}})
+    return _named(row, mapped, "classification", f"auto: {why}")
 
 
 def _named(row: Row, source: SourceSection, name: str, why: str) -> Detected:

@@ -167,6 +167,16 @@ def test_labels_make_a_classification() -> None:
     assert (name, columns, why) == ("classification", mapped, "auto: there are labels")
 
 
+@pytest.mark.parametrize("template", ["{text} ->", "{n}: {text}", "{n}"])
+def test_a_template_over_texts_and_labels_is_a_classification(template: str) -> None:
+    values = {"text": "a", "label": "b", "n": 3}
+    assert found(values, prompt_template=template)[0] == "classification"
+    assert found({**values, "completion": "c"}, prompt_template=template)[0] == "prompt-completion"
+    assert found(values, prompt_template=template, labels=("b",))[0] == "classification"
+    columns = {"completion": "label"}
+    assert found(values, prompt_template=template, columns=columns)[0] == "prompt-completion"
+
+
 @pytest.mark.parametrize(("path", "hinted"), [("f.csv", True), ("f.tsv", True), ("f.jsonl", False)])
 def test_a_table_whose_first_line_is_a_row_is_told_what_to_do(path: str, hinted: bool) -> None:
     values = {"3": "4", "Wall St. Bears claw back into the black": "Oil"}

@@ -84,6 +84,19 @@ def test_hub_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_numbers_of_a_hub_data_set_that_stand_for_labels_are_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    label = datasets.ClassLabel(names=["negative", "positive"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    rows = {"text": ["a", "b", "c", "d"], "label": [1, 0, -1, None]}
+    made = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: made)
+    read, _ = read_rows(Path("someone/something"))
+    assert [row.values["label"] for row in read] == ["positive", "negative", -1, None]
+    assert [row.values["text"] for row in read] == ["a", "b", "c", "d"]
+
+
 def test_a_hub_id_that_does_not_open_is_one_line() -> None:
     with pytest.raises(DataError) as caught:
         read_rows(Path("nobody/nothing"))

@@ -17,8 +17,22 @@ if TYPE_CHECKING:
 def read(source: SourceSection) -> Iterator[Row]:
     """The rows of a hub data set, numbered from 1; its place is `id[split]`."""
     label = f"{source.path}[{source.split}]"
-    for number, values in enumerate(_load(source), 1):
-        yield Row(label, number, values)
+    loaded = _load(source)
+    names = _label_names(loaded)
+    for number, values in enumerate(loaded, 1):
+        named = {
+            column: own[values[column]]
+            for column, own in names.items()
+            if values[column] in range(len(own))
+        }
+        yield Row(label, number, {**values, **named})
+
+
+def _label_names(loaded: Any) -> dict[str, list[str]]:
+    """The columns whose numbers stand for labels, and the names that the data set gives them."""
+    features = getattr(loaded, "features", None) or {}
+    found = {column: getattr(feature, "names", None) for column, feature in features.items()}
+    return {column: names for column, names in found.items() if isinstance(names, list)}
 
 
 def _load(source: SourceSection) -> Any:

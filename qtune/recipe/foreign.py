@@ -179,7 +179,29 @@ BY_KEY: dict[str, Values] = {
     "train.max_steps": {-1: None},
 }
 
-SOURCE_NAMES = {"type": "format", "name": "config"}
+SOURCE_NAMES = {
+    "type": "format",
+    "formatting": "format",
+    "name": "config",
+    "subset": "config",
+    "num_samples": "max_rows",
+}
+_DIALECT = "format: messages reads role and content, format: sharegpt from and value"
+SOURCE_NOT_HERE = {
+    "chat_template": "write model: {chat_template: ...}",
+    "data_files": "write path: the file, or a glob of files",
+    "ds_type": "read off the name of the file: remove it",
+    "field": "write columns: {text: ...}",
+    "field_messages": "write columns: {messages: ...}, for sharegpt {conversations: ...}",
+    **{f"field_{name}": f"write columns: {{{name}: ...}}" for name in ("instruction", "input")},
+    **dict.fromkeys(
+        ("message_field_role", "message_field_content", "message_property_mappings"), _DIALECT
+    ),
+    **dict.fromkeys(("roles", "tags", "conversation", "train_on_eos"), "remove it: " + _DIALECT),
+    **dict.fromkeys(("roles_to_train", "message_field_training"), "write loss: {train_on: ...}"),
+    "ranking": "format: preference reads chosen and rejected",
+    "trust_remote_code": "never from a recipe: code of a data set is not run",
+}
 # axolotl's shapes of pairs and of judged answers, which are told apart by their columns here.
 _JUDGED = "argilla argilla_chat icr intel prompt_pairs ultra load_nectar"
 SOURCE_FORMATS = {

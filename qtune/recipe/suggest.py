@@ -32,7 +32,8 @@ def unknown(name: str, node: Node, *, section: str | None, method: str = "") -> 
 
 def unknown_item(path: str, name: str, node: Node, known: list[str]) -> Fault:
     """The fault of an unknown key below a section's key, such as in a data source."""
-    hint = close(name, known) or f"known here: {', '.join(known)}"
+    hint = foreign.SOURCE_NOT_HERE.get(name, "")
+    hint = hint or close(name, known) or f"known here: {', '.join(known)}"
     return Fault(message=f"{path}: unknown key", place=node.place, hint=hint)
 
 

@@ -10,6 +10,7 @@ import pytest
 from qtune.errors import UsageError
 from qtune.recipe import foreign, load
 from qtune.recipe.keys import SECTIONS, is_key
+from qtune.recipe.sections import SourceSection
 from tests.recipe.conftest import Faults, Read, Write
 
 
@@ -143,6 +144,17 @@ def test_kinds_of_rows_of_other_tools(write: Write, kind: str, ours: str) -> Non
     write(text, "other.yaml")
     [source] = load("other.yaml").recipe.data.train
     assert source.format == ours
+
+
+def test_keys_of_other_tools_sources(faults: Faults, write: Write) -> None:
+    text = "model: {name_or_path: m}\ndatasets:\n  - {path: a/b, formatting: sharegpt, subset: c}\n"
+    write(text, "other.yaml")
+    [source] = load("other.yaml").recipe.data.train
+    assert (source.format, source.config) == ("sharegpt", "c")
+    [fault] = faults("model: m\ndata: {train: [{path: x, field_messages: chat}]}\n", whole=True)
+    assert fault.endswith("(write columns: {messages: ...}, for sharegpt {conversations: ...})")
+    known = {*SourceSection.model_fields, *foreign.SOURCE_NAMES}
+    assert not known & foreign.SOURCE_NOT_HERE.keys()
 
 
 def test_of_many_words_the_nearest_is_enough(faults: Faults) -> None:

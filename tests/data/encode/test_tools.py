@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from qtune.data import prepare
 from qtune.data.encode.chat import ChatLayout
 from qtune.data.encode.settings import ChatSettings
 from qtune.data.encode.tokens import Tokens
 from qtune.data.row import Example, Turn
 from qtune.errors import DataError
+from tests.data.building import recipe, spans
 from tests.data.encode import templates
 from tests.data.encode.builtins import built_in
-from tests.data.test_real import needs_real, real_templates, with_template
+from tests.data.test_real import REAL, needs_real, real_templates, with_template
 from tests.tiny import tiny_tokenizer
 
 TOOL = {
@@ -191,3 +194,26 @@ def test_real_templates_write_tools_or_are_refused(path: Any) -> None:
     assert "Zürich" in learnt[0]
     assert "21 C" in rows[-1]
     assert "21 C" not in "".join(learnt)
+
+
+@needs_real
+def test_a_real_file_of_tool_calls_is_learnt_answer_by_answer() -> None:
+    path = REAL / "data" / "glaive_toolcall_en_demo.json"
+    made = built_in("qwen")
+    rows = prepare(recipe(path, max_length=100_000), made).train
+    values = json.loads(path.read_text())
+    assert len(rows) == len(values) == 300
+    calls = 0
+    for row, value in zip(rows, values, strict=True):
+        expected = []
+        for turn in value["conversations"]:
+            if turn["from"] == "gpt":
+                expected.append(f"{turn['value']}<|im_end|>")
+            if turn["from"] == "function_call":
+                calls += 1
+                one = json.loads(turn["value"])
+                arguments = json.dumps(one["arguments"], ensure_ascii=False)
+                body = f'{{"name": "{one["name"]}", "arguments": {arguments}}}'
+                expected.append(f"<tool_call>\n{body}\n</tool_call><|im_end|>")
+        assert spans(row, made) == expected
+    assert calls > 100

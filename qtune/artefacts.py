@@ -32,6 +32,8 @@ def read_object(path: Path) -> dict[str, Any]:
         line = getattr(error, "lineno", None)
         place = f"{path}:{line}" if line else str(path)
         raise ModelError(f"not valid JSON: {error}", place=place) from error
+    except RecursionError as error:
+        raise ModelError("not valid JSON: nested too deeply", place=str(path)) from error
     if not isinstance(content, dict):
         raise ModelError("not a JSON object", place=str(path))
     return content

@@ -21,7 +21,7 @@ from qtune.cli.plan_command import plan
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.runs_command import runs
 from qtune.cli.train_command import train
-from qtune.errors import STOP_SIGNALS, ExitCode, Fault, QtuneError, ResourceError
+from qtune.errors import STOP_SIGNALS, ExitCode, Fault, QtuneError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,7 @@ def root(
     """QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge."""
 
 
+_SHOWN = 40  # of a path that is too long
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -83,9 +84,7 @@ def run_app(arguments: list[str] | None = None) -> int:
     _listen()
     as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
-        _run_and_flush(arguments)
-    except SystemExit as exit_:
-        return _left(exit_, as_json=as_json)
+        return _run_and_flush(arguments)
     except QtuneError as error:
         return _refused(error, as_json=as_json)
     except _Signalled as signalled:
@@ -95,8 +94,8 @@ def run_app(arguments: list[str] | None = None) -> int:
         drop_rest(sys.stdout)  # `qtune show --json | head`: the reader has seen enough
         return int(ExitCode.DONE)
     except Exception as error:
-        return _bug(error, as_json=as_json)
-    return int(ExitCode.DONE)
+        known = _command_line_error(error) or _path_error(error) or _resource_error(error)
+        return _refused(known, as_json=as_json) if known else _bug(error, as_json=as_json)
 
 
 def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
@@ -106,23 +105,16 @@ def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
     return int(code)
 
 
-def _left(exit_: SystemExit, *, as_json: bool) -> int:
-    """A command that chose its exit code, or a command line that Typer refused and told of."""
-    code = exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
-    refusal = getattr(exit_.__context__, "format_message", None)
-    if refusal is not None:
-        _answer(ExitCode.USAGE, [Fault(message=str(refusal()))], as_json=as_json)
-    return code
-
-
 def _refused(error: QtuneError, *, as_json: bool) -> int:
     print_error(error)
     return _answer(error.code, error.faults, as_json=as_json)
 
 
-def _run_and_flush(arguments: list[str] | None) -> None:
+def _run_and_flush(arguments: list[str] | None) -> int:
+    """The code that the command chose, 0 when it chose none."""
     try:
-        app(args=arguments, prog_name="qtune")
+        chosen = app(args=arguments, prog_name="qtune", standalone_mode=False)
+        return chosen if isinstance(chosen, int) else int(ExitCode.DONE)
     finally:
         sys.stdout.flush()  # here, where a reader who left or a full disk has its exit code
 
@@ -136,13 +128,34 @@ def _listen() -> None:
 
 
 def _bug(error: Exception, *, as_json: bool) -> int:
-    known = _resource_error(error)
-    if known is not None:
-        return _refused(known, as_json=as_json)
     traceback.print_exception(error)
     news().print("this is a bug in qtune; please report the lines above", style="bold red")
     fault = Fault(message=f"{type(error).__name__}: {error}")
     return _answer(ExitCode.BUG, [fault], as_json=as_json)
+
+
+def _command_line_error(error: Exception) -> UsageError | None:
+    """A command line that Typer refuses, as a fault like any other; None for anything else."""
+    told = getattr(error, "format_message", None)
+    if told is None:
+        return None
+    context = getattr(error, "ctx", None)
+    # no command at all: Typer has printed the help
+    message = str(told()).strip().rstrip(".") or "no command is given"
+    return UsageError(message, hint=f"see {context.command_path} --help" if context else "")
+
+
+def _path_error(error: Exception) -> QtuneError | None:
+    """A path that the system takes from nobody, or not from this person; None otherwise."""
+    if not isinstance(error, OSError):
+        return None
+    place = str(error.filename or "")
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError("the name is too long", place=f"{place[:_SHOWN]}...", hint="shorten it")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = "see who may read and write it"
+        return ResourceError(os.strerror(error.errno).lower(), place=place, hint=hint)
+    return None
 
 
 def _resource_error(error: Exception) -> ResourceError | None:

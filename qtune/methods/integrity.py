@@ -54,7 +54,7 @@ def check_facts(
     try:
         facts: dict[str, Any] = json.loads(metadata[METADATA_KEY])
         written, sum_of_tensors = facts["config"], facts["tensors"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError("the file's qtune metadata is damaged", place=place) from error
     changed = [
         f"{key} is {config.get(key)!r}, trained with {written.get(key)!r}"

@@ -94,7 +94,7 @@ def read_state(name: str, index: Mapping[str, Path]) -> dict[str, Any]:
     ((_, tensor),) = read_tensors(index[name], [name])
     try:
         return json.loads(bytes(tensor.tolist()))  # type: ignore[no-any-return]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{name} is not readable", place=str(index[name])) from error
 
 

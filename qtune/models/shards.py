@@ -63,7 +63,7 @@ def _parse(path: Path, size: int, header: bytes) -> dict[str, dict[str, Any]]:
         table.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
         fits = all(_size(entry) == _span(entry) for entry in table.values())
-    except (UnicodeDecodeError, ValueError, AttributeError, TypeError, LookupError) as error:
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise _broken(path, "broken header", size) from error
     if not fits:
         raise _broken(path, "a tensor's shape and bytes disagree", size)

@@ -83,7 +83,15 @@ def _count(source: SourceSection) -> int:
     own = source.model_copy(update={"split": "train" if found.picked else found.split.name})
     try:
         rows = sum(_count_file(path, found.kind, own) for path in found.paths)
-    except (OSError, EOFError, ValueError, zlib.error, csv.Error, QtuneError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        zlib.error,
+        csv.Error,
+        QtuneError,
+    ) as error:
         raise _Unknown(f"{name} cannot be counted ({type(error).__name__})") from None
     start, stop = found.split.bounds(rows)
     return min(stop - start, source.max_rows or rows)

@@ -176,7 +176,7 @@ def _object(path: Path) -> dict[str, Any]:
     """A JSON object that `datasets` wrote."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot be read: {error}", place=str(path)) from None
     if not isinstance(found, dict):
         raise DataError("not a JSON object", place=str(path))

@@ -56,7 +56,9 @@ class Scanner:
                 if _may_go_on(error, self._text) and self._more():
                     continue
                 raise self._malformed(error) from None
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                raise DataError("not valid JSON: nested too deeply", place=self.place()) from None
+            except ValueError as error:
                 raise DataError(f"not valid JSON: {error}", place=self.place()) from None
             if end == len(self._text) and isinstance(value, int | float) and self._more():
                 continue  # a number may have more digits

@@ -6,6 +6,8 @@ runs/<name>/
   checkpoints/step-000250/           adapter and training state after one step
   adapter/                           the result, in PEFT's file format
   eval.json report.json              measures; what the run did
+  recipe.lock.yaml                   the recipe with what it was made of, to repeat the run
+  gates.json junit.xml summary.md    the gates judged, for CI systems and people
 """
 
 from __future__ import annotations

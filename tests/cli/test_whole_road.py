@@ -60,6 +60,10 @@ def test_training_leaves_the_folder_it_promises(run: Path) -> None:
         "checkpoints",
         "adapter",
         "report.json",
+        "recipe.lock.yaml",
+        "gates.json",
+        "junit.xml",
+        "summary.md",
     }
     assert list(run.rglob("events.out.tfevents.*"))
     report = json.loads((run / "report.json").read_text())

@@ -115,6 +115,13 @@ def test_data_settings_that_cannot_be(faults: Faults, keys: str, more: str, key:
     assert f" {key}: " in fault
 
 
+def test_offline_and_a_tracker_that_sends(faults: Faults, read: Read) -> None:
+    [fault] = faults("offline: true\nlogging: {report_to: [tensorboard, wandb]}\n")
+    assert "logging.report_to: " in fault
+    assert "model.offline forbids it" in fault
+    assert read("offline: true\nlogging: {report_to: [tensorboard]}\n").recipe.model.offline
+
+
 def test_a_weight_needs_the_mix_that_looks_at_it(faults: Faults) -> None:
     text = "model: m\ndata: {mix: concat, train: [{path: x, weight: 2}, {path: y}]}\n"
     [fault] = faults(text, whole=True)

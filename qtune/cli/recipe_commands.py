@@ -104,7 +104,7 @@ def summary(recipe: Recipe) -> str:
         else f"epochs {recipe.train.num_train_epochs:g}"
     )
     parts = (
-        _shown_path(recipe.model.name_or_path),
+        shown_path(recipe.model.name_or_path),
         f"{recipe.quantization.bits} bits",
         method,
         f"learning rate {recipe.optim.learning_rate:g}",
@@ -153,11 +153,11 @@ def _shown(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return _shown_path(value) if value.isprintable() else json.dumps(value)
+        return shown_path(value) if value.isprintable() else json.dumps(value)
     return flow(value)
 
 
-def _shown_path(text: str) -> str:
+def shown_path(text: str) -> str:
     """A local path relative to the working directory where that is shorter."""
     if not Path(text).is_absolute():
         return text

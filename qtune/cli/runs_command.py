@@ -10,6 +10,7 @@ import typer
 
 from qtune.cli.options import AsJson
 from qtune.cli.output import print_json, results
+from qtune.cli.recipe_commands import shown_path
 from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _value(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value if isinstance(value, str) else flow(value)
+    return shown_path(value) if isinstance(value, str) else flow(value)
 
 
 def _number(value: float | None) -> str:

@@ -40,6 +40,9 @@ def train(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Fine-tune a base model by a recipe.
 
+    Exit codes: 0 done; 9 a gate failed, the adapter stays; 75 train.max_time;
+    130 or 143 a signal. After the last three, --resume goes on; 8: it may not.
+
     Examples:
       qtune train quickstart
       qtune train recipe.yaml -o runs/first --set optim.learning_rate=1e-4

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune.data.source import label, local_files
+from qtune.data import content
 from qtune.data.store import Columns
 from qtune.durable import new_folder
 
@@ -38,36 +38,22 @@ def key_of(
     *,
     split_by: str | None,
 ) -> str | None:
-    """A hash of the bytes of all files and of every setting that shapes the rows; None when the
-    bytes cannot be told: rows of the hub, or a tokenizer that is not one file."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    files = [local_files(source) for source in sources]
-    if backend is None or None in files:
+    """A hash of the bytes of all files, of what `datasets` calls the content of hub data sets, and
+    of every setting that shapes the rows; None when one of them cannot be told."""
+    settings = content.settings_of(recipe, tokenizer)
+    on_hub = content.hub_contents(sources)
+    if settings[0] is None or on_hub is None:
         return None
-    hashed = hashlib.sha256()
-    parts: list[Any] = [
+    parts = [
         _FORMAT,
         [version(name) for name in _LIBRARIES],
-        backend.to_str(),
-        tokenizer.special_tokens_map,
-        tokenizer.chat_template,
-        [getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token")],
-        [source.model_dump(mode="json", exclude={"path", "weight"}) for source in sources],
-        [label(source) for source in sources],
-        [list(named or ()) for named in files],
+        settings,
+        content.sources_of(sources),
+        on_hub,
         split_by,
-        recipe.data.model_dump(include={"max_length", "overlong", "on_bad_row"}),
-        recipe.loss.train_on,
-        recipe.loss.train_on_thinking,
-        recipe.model.chat_template_kwargs,
+        [content.digest(path) for path in _own_files()],
     ]
-    hashed.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    named = [path for paths in files for path in (paths or {}).values()]
-    named += [Path(one.labels).expanduser() for one in sources if isinstance(one.labels, str)]
-    for path in [*named, *_own_files()]:
-        with path.open("rb") as stream:
-            hashed.update(hashlib.file_digest(stream, "sha256").digest())
-    return hashed.hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def home(cache_dir: str | None) -> Path:

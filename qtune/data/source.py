@@ -35,11 +35,14 @@ READERS = Registry(
 )
 
 
-def read(source: SourceSection, faults: Faults) -> Iterator[Row]:
-    """Stream the rows of a source; faults of single rows are recorded, others are `DataError`."""
+def read(source: SourceSection, faults: Faults, *, streaming: bool = False) -> Iterator[Row]:
+    """The rows of a source one by one; faults of single rows are recorded, others are `DataError`.
+
+    `streaming`: a hub data set is read over the network instead of being stored first.
+    """
     found = find(source)
     _refuse_unused(source, found)
-    rows = hub.read(source) if found is None else _part(found, source, faults)
+    rows = hub.read(source, streaming=streaming) if found is None else _part(found, source, faults)
     return itertools.islice(rows, source.max_rows)
 
 

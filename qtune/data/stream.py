@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from qtune.data import content
 from qtune.data.account import heading, refuse_unlearnable
 from qtune.data.checking import Checked, examples_of
 from qtune.data.encoding import Encoding, Setting, Task
@@ -22,7 +23,7 @@ from qtune.data.faults import Faults
 from qtune.data.formats.detect import detect
 from qtune.data.order import permuted
 from qtune.data.rows import IGNORED, EncodedRow
-from qtune.data.source import label, local_files, read
+from qtune.data.source import label, read
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,20 +77,15 @@ class Stream:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the bytes of the files, for a hub data set over what names it, and over
-        all settings that shape and order the rows."""
-        hashed = hashlib.sha256()
-        data, seed = self.recipe.data, self.recipe.train.seed
-        keys = {"max_length", "overlong", "shuffle", "shuffle_buffer", "mix"}
-        parts = [data.model_dump(include=keys), self.recipe.loss.train_on, seed]
-        for one in data.train:
-            files = local_files(one)
-            left_out = {"weight"} if files is None else {"weight", "path"}
-            parts.append(one.model_dump(mode="json", exclude=left_out))
-            for path in (files or {}).values():
-                with path.open("rb") as stream:
-                    hashed.update(hashlib.file_digest(stream, "sha256").digest())
-        hashed.update(json.dumps(parts, sort_keys=True).encode())
-        return hashed.hexdigest()
+        all that shapes and orders the rows."""
+        data = self.recipe.data
+        parts = [
+            content.sources_of(data.train),
+            content.settings_of(self.recipe, self.encoding.setting.tokenizer),
+            data.model_dump(include={"shuffle", "shuffle_buffer", "mix"}),
+            self.recipe.train.seed,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def windows(self) -> Iterator[list[Held]]:
         """All rows, again and again, in windows; an empty one ends each pass over the sources."""
@@ -157,7 +153,7 @@ def open_stream(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Stream:
 
 def _opened(source: SourceSection) -> Checked:
     faults = Faults()
-    row = next(iter(read(source, faults)), None)
+    row = next(iter(read(source, faults, streaming=True)), None)
     faults.raise_if_any()
     if row is None:
         raise DataError("no rows", place=label(source), hint="the file is empty")
@@ -167,7 +163,7 @@ def _opened(source: SourceSection) -> Checked:
 def _examples(checked: Checked) -> Iterator[tuple[Example, ...]]:
     """The examples of each row; the first faulty row ends them."""
     faults = Faults()
-    for row in read(checked.source, faults):
+    for row in read(checked.source, faults, streaming=True):
         faults.raise_if_any()
         yield examples_of(row, checked.detected, checked.source, None)
     faults.raise_if_any()

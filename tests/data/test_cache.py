@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from qtune.data import Prepared, prepare
@@ -134,3 +135,24 @@ def test_drafts_of_killed_processes_are_swept(tmp_path: Path) -> None:
     os.utime(left, (0, 0))
     prepared(tmp_path, ROWS)
     assert (left.exists(), fresh.exists()) == (False, True)
+
+
+def test_rows_of_the_hub_are_kept_by_what_datasets_calls_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = [datasets.Dataset.from_list(ROWS)]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: hub[0])
+
+    def from_hub() -> Prepared:
+        asked = recipe(Path("someone/something"), cache_dir=str(tmp_path / "cache"))
+        return prepare(asked, tiny_tokenizer())
+
+    first, second = from_hub(), from_hub()
+    assert (said(first), said(second)) == (False, True)
+    assert second.train.fingerprint == first.train.fingerprint
+    assert second.train[3].place == "someone/something[train]:4"
+    hub[0] = datasets.Dataset.from_list(ROWS[:7])
+    assert (len(from_hub().train), said(from_hub())) == (7, True)
+    hub[0] = datasets.Dataset.from_list(ROWS[:5])
+    hub[0]._fingerprint = None
+    assert [said(from_hub()), said(from_hub()), len(from_hub().train)] == [False, False, 5]

@@ -81,6 +81,7 @@ def test_hub_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         "name": "en",
         "split": "test",
         "revision": "v1",
+        "streaming": False,
     }
 
 

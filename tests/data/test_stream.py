@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 
@@ -176,3 +177,40 @@ def test_the_report_and_the_length_of_a_stream(tmp_path: Path) -> None:
     assert (len(rows.train), len(rows.eval)) == (40, 5)
     steps(made, rows.train)
     assert json.loads(json.dumps(rows.report.to_dict()))["train"]["sources"][0]["rows_read"] >= 40
+
+
+def test_a_hub_data_set_is_streamed_alike_and_an_end_of_the_network_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", pairs(18))
+    made, rows = streamed(path)
+    local = steps(made, rows.train)
+    asked_for: list[Any] = []
+
+    def load(*_: Any, **keys: Any) -> Any:
+        asked_for.append(keys["streaming"])
+        return datasets.Dataset.from_list(pairs(18)).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = made.data.train[0].model_copy(update={"path": "someone/something"})
+    data = made.data.model_copy(update={"train": (source,)})
+    on_hub = made.model_copy(update={"data": data})
+    theirs = prepare_stream(on_hub, tiny_tokenizer()).train
+    for mine, other in zip(local, steps(on_hub, theirs), strict=True):
+        for one, two in zip(mine, other, strict=True):
+            assert torch.equal(one.input_ids, two.input_ids)
+            assert [p.replace("a.jsonl", "someone/something[train]") for p in one.places] == (
+                two.places
+            )
+    assert all(asked_for)
+    assert len(theirs.fingerprint) == 64
+
+    def broken() -> Any:
+        yield from pairs(3)
+        raise OSError("the connection was reset")
+
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, **__: datasets.IterableDataset.from_generator(broken)
+    )
+    with pytest.raises(DataError, match=r"something\[train\]:4: cannot be read on"):
+        prepare_stream(on_hub, tiny_tokenizer())

@@ -1,0 +1,65 @@
+"""What encoded rows are made of: a change of any of it makes other rows."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtune.data.readers import hub
+from qtune.data.source import label, local_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from qtune.recipe.sections import Recipe, SourceSection
+
+
+def settings_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """The tokenizer, its template and all settings that shape rows, as JSON values."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return [
+        None if backend is None else backend.to_str(),
+        tokenizer.special_tokens_map,
+        tokenizer.chat_template,
+        [getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token")],
+        recipe.data.model_dump(include={"max_length", "overlong", "on_bad_row"}),
+        recipe.loss.train_on,
+        recipe.loss.train_on_thinking,
+        recipe.model.chat_template_kwargs,
+    ]
+
+
+def sources_of(sources: Sequence[SourceSection]) -> list[Any]:
+    """The sources and the bytes of their files as JSON values; the rows of hub data sets are not
+    looked at."""
+    found = []
+    for source in sources:
+        files = local_files(source)
+        named = [] if files is None else [[name, digest(path)] for name, path in files.items()]
+        labels = source.labels
+        left_out = {"weight"} if files is None else {"weight", "path"}
+        found.append(
+            [
+                source.model_dump(mode="json", exclude=left_out),
+                label(source),
+                named,
+                digest(Path(labels).expanduser()) if isinstance(labels, str) else None,
+            ]
+        )
+    return found
+
+
+def hub_contents(sources: Iterable[SourceSection]) -> list[str] | None:
+    """What `datasets` calls the content of each hub data set; None where it does not say."""
+    found = [hub.fingerprint(source) for source in sources if local_files(source) is None]
+    known = [one for one in found if one]
+    return known if len(known) == len(found) else None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -83,14 +83,15 @@ class ChatLayout:
             row = self._row(example, [len(example.turns) - 1])
         except DataError as error:
             row = self._after_prompt(example, error)
-        return replace(row, unrolled=True, answer=example.turns[-1].text)
+        return replace(row, unrolled=True, answer=row.answer or example.turns[-1].text)
 
     def _row(self, example: Example, learnt: Sequence[int]) -> WrittenRow:
         """The finished conversation as one row; `DataError` unless every span is proven."""
         messages, typed = self._messages(example)
         text = self._template.render(messages)
         check_tools(self._template, text, messages)
-        return self._written(text, [self._span(text, messages, n) for n in learnt], typed)
+        spans = [self._span(text, messages, n) for n in learnt]
+        return self._written(text, spans, typed, messages[learnt[-1]] if learnt else {})
 
     def _after_prompt(self, example: Example, error: DataError) -> WrittenRow:
         """The prompt for generating the last answer, then the answer and its end mark.
@@ -113,7 +114,8 @@ class ChatLayout:
                 raise error
             text = prompt + finished[at:end]
             start = len(prompt) + (0 if self._settings.thinking else begin - at)
-            return self._written(text, [Span(start, len(text), closed)], typed)
+            span = Span(start, len(text), closed)
+            return self._written(text, [span], typed, messages[last])
         head = finished[:begin].rstrip()
         asks = prompt != self._template.render(messages[:last])
         if _OPEN_THOUGHT.search(prompt) or not (
@@ -125,7 +127,7 @@ class ChatLayout:
             begin = len(head)
         text = prompt + finished[begin:end]
         span = Span(len(prompt), len(text), closed, unthought=bool(thought))
-        return self._written(text, [span], typed)
+        return self._written(text, [span], typed, messages[last])
 
     def _last_answer(self, text: str, messages: Sequence[Message]) -> tuple[int, int, bool]:
         """Where the last turn begins and ends, and whether on a special token."""
@@ -141,14 +143,27 @@ class ChatLayout:
         self._template.tools = typed.hide(example.tools) or None
         return messages_of(example.turns, typed, self._calls), typed
 
-    def _written(self, text: str, spans: list[Span], typed: Typed) -> WrittenRow:
+    def _written(self, text: str, spans: list[Span], typed: Typed, last: Message) -> WrittenRow:
+        """The row of a text; `last` is the last message that is learnt."""
         return WrittenRow(
             tuple(self._segments(text, spans, typed)),
+            answer=self._reference(text, spans, typed, last),
             typed=len(typed),
             ended=any(not span.closed for span in spans),
             scaffold=next((span.scaffold for span in spans if span.scaffold), ""),
             unthought=any(span.unthought for span in spans),
         )
+
+    def _reference(self, text: str, spans: list[Span], typed: Typed, last: Message) -> str:
+        """What a generated answer is held against, where that is more than the turn's text: its
+        calls and its reasoning, as they are learnt."""
+        thought = last.get("reasoning_content") and self._settings.thinking
+        if not thought and not last.get("tool_calls"):
+            return ""
+        pieces = typed.pieces(text[spans[-1].start : spans[-1].end], trained=True)
+        special = self._tokens.special
+        texts = (p.text if p.plain or not special else special.sub("", p.text) for p in pieces)
+        return "".join(texts).strip()
 
     def _span(self, text: str, messages: Sequence[Message], index: int) -> Span:
         one = messages[index]

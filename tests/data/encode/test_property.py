@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
-from transformers import PreTrainedTokenizerFast
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qtune.data.encode.encoder import Encoder
 from qtune.data.encode.layouts import layout_for
@@ -17,8 +19,9 @@ from qtune.data.report import SourceReport
 from qtune.data.row import Example, Turn
 from qtune.data.rows import Encoded
 from qtune.recipe.sections import DataSection, SourceSection
-from qtune.templates import ENDS
+from qtune.templates import ENDS, text_of
 from tests.data.encode.builtins import SPECIALS, built_in
+from tests.data.test_real import REAL, needs_real
 
 MARKS = sorted({"<s>", "</s>", "<pad>", *(mark for marks in SPECIALS.values() for mark in marks)})
 TYPED = [*MARKS, "ASSISTANT:", "### Response:\n", "\n\n", " ", "\r\n", "{{ 1 }}", "<think>", "a"]
@@ -45,12 +48,20 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
     return built_in(name)
 
 
-def encode(name: str, turns: tuple[Turn, ...]) -> Encoded:
-    tokens = Tokens(tokenizer(name))
+def encode(name: str, turns: tuple[Turn, ...], tools: tuple[dict[str, Any], ...] = ()) -> Encoded:
+    return encode_with(tokenizer(name), turns, tools)
+
+
+def encode_with(
+    made: PreTrainedTokenizerFast, turns: tuple[Turn, ...], tools: tuple[dict[str, Any], ...] = ()
+) -> Encoded:
+    tokens = Tokens(made)
     data = DataSection(train=(SourceSection(path="x"),), max_length=100_000)
     encoder = Encoder(tokens, layout_for("chat", tokens), data, train_on="assistant", cut=False)
     faults = Faults()
-    rows = list(encoder.encode([Example("x", 1, turns)], SourceReport("", "", "", ""), faults))
+    rows = list(
+        encoder.encode([Example("x", 1, turns, tools=tools)], SourceReport("", "", "", ""), faults)
+    )
     faults.raise_if_any()
     (row,) = rows
     return row
@@ -101,3 +112,63 @@ def test_special_tokens_in_a_text_never_count_as_such(name: str, turns: tuple[Tu
     row, other = encode(name, turns), encode(name, tame)
     for token in made.all_special_ids:
         assert row.ids.count(token) == other.ids.count(token)
+
+
+ARGUMENTS = st.dictionaries(
+    st.text(LETTERS, min_size=1, max_size=4),
+    st.one_of(TEXTS, st.integers(), st.lists(TEXTS, max_size=2)),
+    max_size=2,
+)
+
+
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+@hypothesis.given(question=TEXTS, arguments=ARGUMENTS, result=TEXTS)
+def test_calls_are_learnt_and_results_are_not(
+    question: str, arguments: dict[str, Any], result: str
+) -> None:
+    call = {"type": "function", "function": {"name": "look", "arguments": arguments}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+    turns = (
+        Turn("user", question),
+        Turn("assistant", "", train=True, tool_calls=(call,)),
+        Turn("tool", result, name="look"),
+        Turn("assistant", "So.", train=True),
+    )
+    made = tokenizer("qwen")
+    row = encode("qwen", turns, tools=(tool,))
+    written = json.dumps(arguments, ensure_ascii=False)
+    wanted = f'<tool_call>\n{{"name": "look", "arguments": {written}}}\n</tool_call><|im_end|>'
+    found = [made.decode(row.ids[begin:end]) for begin, end in stretches(row)]
+    assert found == [wanted, "So.<|im_end|>"]
+    assert row.ids.count(made.convert_tokens_to_ids("<|im_end|>")) == 5
+
+
+REAL_TOKENIZERS = [
+    ("tokenizers/gpt2", "alpaca"),
+    ("tokenizers/gpt2", "zephyr"),
+    ("tokenizers/minimind", "chatml"),
+    ("tokenizers/minimind", "qwen"),
+    ("model", "mistral"),
+    ("model", "vicuna"),
+]
+
+
+@needs_real
+@pytest.mark.parametrize(("folder", "name"), REAL_TOKENIZERS)
+def test_real_tokenizers_are_prompted_as_a_server_prompts_them(folder: str, name: str) -> None:
+    made = AutoTokenizer.from_pretrained(REAL / folder)
+    if made.eos_token is None:  # the folder of gpt2 holds tokenizer.json alone
+        made.add_special_tokens({"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"})
+    made.chat_template = text_of(name)
+    turns = (
+        Turn("system", "Be  brief."),
+        Turn("user", "Once upon a time?\n"),
+        Turn("assistant", "Lily's  dog was né.", train=True),
+    )
+    row = encode_with(made, turns)
+    ((begin, stop),) = stretches(row)
+    served = made.apply_chat_template(messages(turns[:2]), add_generation_prompt=True)
+    assert row.ids[:begin] == served["input_ids"]
+    end = made.convert_tokens_to_ids(ENDS[name] or made.eos_token)
+    assert row.ids[stop - 1] == end
+    assert made.decode(row.ids[begin : stop - 1]).strip() == turns[-1].text

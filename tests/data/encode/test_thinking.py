@@ -71,3 +71,23 @@ def test_the_key_reaches_the_rows(tmp_path: Path, learns: bool, learnt: str) -> 
     loss = LossSection(train_on_thinking=learns)
     (found,) = prepare(asked_for.model_copy(update={"loss": loss}), made).train
     assert spans(found, made) == [f"{learnt}One.<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "learns", "reference"),
+    [
+        ("qwen", True, "<think>\nSo.\n</think>\n\nOne </s>."),
+        ("qwen", False, "One </s>."),
+        ("chatml", True, "One </s>."),
+    ],
+)
+def test_a_generated_answer_is_held_against_what_was_learnt(
+    tmp_path: Path, template: str, learns: bool, reference: str
+) -> None:
+    message = {"role": "assistant", "content": "One </s>.", "reasoning_content": "So."}
+    row = {"messages": [{"role": "user", "content": "A?"}, message]}
+    asked_for = recipe(write_jsonl(tmp_path / "train.jsonl", [row]))
+    loss = LossSection(train_on_thinking=learns)
+    made = built_in(template)
+    (found,) = prepare(asked_for.model_copy(update={"loss": loss}), made).train
+    assert found.answer == reference

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune.durable import write_json, write_text
@@ -15,11 +12,13 @@ from qtune.plan import parse_size
 from qtune.recipe.duration import seconds
 from qtune.recipe.rules import ANSWER_GATES, BASE_GATES, HELD_OUT_GATES
 from qtune.runs.junit import Case, gate_cases, junit
+from qtune.runs.page import append, portable_text
 from qtune.runs.summary import failure, summary
 from qtune.runs.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from qtune.recipe.sections import GatesSection
     from qtune.run.display import Journal
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     Measures = Mapping[str, float]
 
-STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _JUDGED = ("loss", "exact_match", "token_f1")
 
 
@@ -124,7 +122,10 @@ def conclude(
     write_json(folder / "gates.json", report["gates"])
     run = Case(name="run", seconds=report["seconds"])
     write_text(folder / "junit.xml", junit(_suite(report["recipe"]), [run, *gate_cases(verdicts)]))
-    _tell(folder, summary(report, verdicts), journal)
+    text = summary(report, verdicts)
+    write_text(folder / "summary.md", text)
+    if unwritten := append(text):
+        journal.line(unwritten)
     failed = sum(not verdict.passed for verdict in verdicts)
     if verdicts:
         journal.line(f"gates: {len(verdicts) - failed} of {len(verdicts)} held")
@@ -148,12 +149,16 @@ def stopped(folder: Path, name: str, reason: str, code: int, journal: Journal) -
     """Tell CI systems that a run ended before its end, and can go on."""
     case = Case(name="run", outcome="skipped", message=portable_text(reason))
     write_text(folder / "junit.xml", junit(_suite(name), [case]))
-    _tell(folder, failure(name, [portable_text(reason)], code), journal)
+    text = failure(name, [portable_text(reason)], code)
+    write_text(folder / "summary.md", text)
+    if unwritten := append(text):
+        journal.line(unwritten)
 
 
 @contextmanager
-def telling_failure(folder: Path, name: str, journal: Journal) -> Iterator[None]:
-    """An error that ends the block stands in junit.xml and summary.md of the run, too."""
+def telling_failure(folder: Path, name: str) -> Iterator[None]:
+    """An error that ends the block stands in junit.xml and summary.md of the run, too; the job's
+    page gets it from the command line, as it gets every other."""
     try:
         yield
     except QtuneError as error:
@@ -162,13 +167,8 @@ def telling_failure(folder: Path, name: str, journal: Journal) -> Iterator[None]
         case = Case(name="run", outcome="error", kind=kind, message="\n".join(lines))
         with suppress(OSError):  # the disk may be what failed: the error itself is told
             write_text(folder / "junit.xml", junit(_suite(name), [case]))
-            _tell(folder, failure(name, lines, int(error.code)), journal)
+            write_text(folder / "summary.md", failure(name, lines, int(error.code)))
         raise
-
-
-def portable_text(text: str) -> str:
-    """A message without this machine's folders: every absolute path is cut to its last part."""
-    return re.sub(r"(?<![\w.:/~])~?/(?:[^\s/:'\"]+/)+", "", text)
 
 
 def verdicts_of(report: Mapping[str, Any]) -> list[Verdict]:
@@ -179,16 +179,3 @@ def verdicts_of(report: Mapping[str, Any]) -> list[Verdict]:
 
 def _suite(name: str) -> str:
     return f"qtune.{name}"
-
-
-def _tell(folder: Path, text: str, journal: Journal) -> None:
-    """summary.md, and the page of the job where GitHub shows one."""
-    write_text(folder / "summary.md", text)
-    page = os.environ.get(STEP_SUMMARY)
-    if not page:
-        return
-    try:
-        with Path(page).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-    except OSError as error:
-        journal.line(f"{STEP_SUMMARY} cannot be written: {error.strerror}")

@@ -80,7 +80,7 @@ def train(
         _open(settled)
         journal.write_to(folder.log)
         settled.tracker.init_trackers("qtune", config=flat(settled.asked))
-        with gates.telling_failure(folder.path, loaded.name, journal):
+        with gates.telling_failure(folder.path, loaded.name):
             with folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
                 pins.write_lock(
                     folder.path,

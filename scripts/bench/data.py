@@ -7,7 +7,7 @@ the prompts: qtune checks every row first and keeps the encoded rows by content,
 `load_dataset("json")` and a batched `map`. Each runs in a process of its own; the clock starts when
 the libraries are loaded, and the parent samples the child's resident memory from then on. The
 tokens of both are counted and must be the same. Then what qtune alone does: the packing of an
-epoch, and a second start.
+epoch, a second start, and the first rows of a streamed run, whose memory knows no number of rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 RESULT = Path(__file__).with_name("data.json")
 BATCH_SIZE = 256
+STREAMED_STEPS = 300
 EVERY_SECONDS = 0.02
 IGNORED = -100
 
@@ -101,6 +102,28 @@ def run_qtune(folder: Path, rows: Path) -> dict[str, Any]:
         "packing_seconds": time.perf_counter() - started,
         "packing_fill": round(fill, 4),
     }
+
+
+def run_stream(folder: Path, rows: Path) -> dict[str, Any]:
+    """The first rows as a streamed run takes them: read, encoded, shuffled, packed, collated."""
+    from qtune.data import prepare_stream
+    from qtune.data.feed import make_feed
+
+    tokenizer = _tokenizer(folder)
+    asked = _recipe(folder, rows)
+    data = asked.data.model_copy(update={"streaming": True})
+    train = asked.train.model_copy(update={"max_steps": STREAMED_STEPS})
+    asked = asked.model_copy(update={"data": data, "train": train})
+    started = _ready()
+    stream = prepare_stream(asked, tokenizer).train
+    feed = make_feed(asked, stream, micro_batch_size=8, pad_id=2)
+    taken = 0
+    first = 0.0
+    for step in feed.steps(STREAMED_STEPS):
+        first = first or time.perf_counter() - started
+        taken += sum(len(batch.places) for batch in step)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "rows": taken, "first_step_seconds": first}
 
 
 def run_datasets(folder: Path, rows: Path) -> dict[str, Any]:
@@ -196,6 +219,7 @@ def compare(folder: Path, count: int) -> dict[str, Any]:
     own = measure("qtune", folder, rows)
     plain = measure("datasets", folder, rows)
     again = measure("qtune", folder, rows)
+    streamed = measure("stream", folder, rows)
     for name in ("tokens", "supervised"):
         if not own[name] == plain[name] == again[name]:
             raise SystemExit(f"{name} differ: {own[name]}, {plain[name]}, {again[name]}")
@@ -215,6 +239,11 @@ def compare(folder: Path, count: int) -> dict[str, Any]:
             "fill": own["packing_fill"],
         },
         "second_start_seconds": round(again["seconds"], 3),
+        "streamed": {
+            "rows": streamed["rows"],
+            "first_step_seconds": round(streamed["first_step_seconds"], 2),
+            **_side(streamed, streamed["rows"]),
+        },
     }
 
 
@@ -228,7 +257,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         what, folder, rows = arguments.child
-        side = {"qtune": run_qtune, "datasets": run_datasets}[what]
+        side = {"qtune": run_qtune, "datasets": run_datasets, "stream": run_stream}[what]
         print(json.dumps(side(Path(folder), Path(rows))))
         return
     os.environ["HF_HUB_OFFLINE"] = "1"

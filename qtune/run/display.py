@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from qtune.errors import QtuneError
+from qtune.runs.page import portable_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +104,7 @@ class Journal:
             raise
 
     def _keep(self, text: str) -> None:
+        text = portable_text(text)  # the log goes where the run goes
         if self._path is None:
             self._held.append(text)
             return

@@ -21,6 +21,7 @@ from qtune.artefacts import read_object
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import OutputError, ResourceError
 from qtune.runs import checkpoint, lock
+from qtune.runs.page import portable_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -216,7 +217,8 @@ class RunFolder:
 
     def write_diverged(self, message: str, *, rows: Collection[str]) -> None:
         """Write diverged.json: what was wrong, and the rows of the step that was not done."""
-        write_json(self.path / "diverged.json", {"message": message, "rows": list(rows)})
+        said = {"message": portable_text(message), "rows": [portable_text(row) for row in rows]}
+        write_json(self.path / "diverged.json", said)
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Write report.json, last."""

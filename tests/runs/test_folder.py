@@ -242,7 +242,7 @@ def test_rows_of_a_divergence_and_the_report_are_written(folder: RunFolder) -> N
     assert folder.read_report() is None
     folder.write_report({"steps": 3})
     assert folder.read_report() == {"steps": 3}
-    folder.write_diverged("the loss is nan", rows=("a.jsonl:3",))
+    folder.write_diverged("the loss is nan", rows=("/somewhere/else/a.jsonl:3",))
     assert json.loads((folder.path / "diverged.json").read_text()) == {
         "message": "the loss is nan",
         "rows": ["a.jsonl:3"],

@@ -14,7 +14,9 @@ LFS_MARK = b"version https://git-lfs"
 
 
 def refuse_pointer(path: Path) -> None:
-    """`ModelError` for a git-lfs pointer that stands where the file should be."""
+    """`ModelError` for a git-lfs pointer, a pipe or a device where the file should be."""
+    if path.exists() and not path.is_file():
+        raise ModelError("not a plain file", place=str(path))
     with path.open("rb") as file:
         if file.read(len(LFS_MARK)) == LFS_MARK:
             hint = "run git lfs pull in its folder"

@@ -15,9 +15,11 @@ from qtune import __version__
 from qtune.cli.data_commands import data
 from qtune.cli.eval_command import evaluate
 from qtune.cli.generate_command import chat, generate
+from qtune.cli.job_page import tell_job_page
 from qtune.cli.merge_command import merge
 from qtune.cli.output import drop_rest, news, print_error, print_json_error
 from qtune.cli.plan_command import plan
+from qtune.cli.quantize_command import quantize
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.runs_command import runs
 from qtune.cli.train_command import train
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, merge, generate, chat, plan, validate, show, schema):
+for verb in (train, merge, quantize, generate, chat, plan, validate, show, schema):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")
@@ -86,7 +88,7 @@ def run_app(arguments: list[str] | None = None) -> int:
     try:
         return _run_and_flush(arguments)
     except QtuneError as error:
-        return _refused(error, as_json=as_json)
+        return _refused(error, arguments, as_json=as_json)
     except _Signalled as signalled:
         news().print("stopped")
         return _answer(signalled.code, [Fault(message="stopped")], as_json=as_json)
@@ -95,7 +97,9 @@ def run_app(arguments: list[str] | None = None) -> int:
         return int(ExitCode.DONE)
     except Exception as error:
         known = _command_line_error(error) or _path_error(error) or _resource_error(error)
-        return _refused(known, as_json=as_json) if known else _bug(error, as_json=as_json)
+        if known is None:
+            return _bug(error, as_json=as_json)
+        return _refused(known, arguments, as_json=as_json)
 
 
 def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
@@ -105,8 +109,10 @@ def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
     return int(code)
 
 
-def _refused(error: QtuneError, *, as_json: bool) -> int:
+def _refused(error: QtuneError, arguments: list[str] | None, *, as_json: bool) -> int:
     print_error(error)
+    words = sys.argv[1:] if arguments is None else arguments
+    tell_job_page(error, verb=words[0] if words else "")
     return _answer(error.code, error.faults, as_json=as_json)
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.merging.shards import TensorSpec
 from qtune.methods.base import CannotMerge
 from qtune.models.loading import Checkpoint
 from qtune.models.names import check_shapes, match
 from qtune.models.prequantized import Packed, check_config
 from qtune.models.shards import DTYPES
 from qtune.models.skeleton import build, exchange, quantizable
+from qtune.models.writing import TensorSpec
 from qtune.plan import read_config
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from qtune.merging.blueprint import Blueprint
     from qtune.merging.layout import Layout
-    from qtune.merging.shards import TensorSpec
     from qtune.methods.base import Edit
+    from qtune.models.writing import TensorSpec
 
 _CHUNK = 2**22  # elements whose fp32 difference exists at a time
 

@@ -9,8 +9,8 @@ import torch
 
 from qtune.errors import ModelError
 from qtune.merging.blueprint import with_biases
-from qtune.merging.shards import TensorSpec
 from qtune.methods.base import CannotMerge
+from qtune.models.writing import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

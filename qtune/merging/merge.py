@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.durable import write_text
 from qtune.errors import UsageError
-from qtune.merging import companions, shards
+from qtune.merging import companions
 from qtune.merging.bases import OriginalBase, TrainedBase
 from qtune.merging.blueprint import blueprint
 from qtune.merging.folding import Folding
 from qtune.merging.layout import lay_out
 from qtune.merging.staging import check_space, check_target, staged
+from qtune.models import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,9 +121,9 @@ def write(
     Whatever is raised on the way (by `verify` too) leaves nothing behind.
     """
     folding = Folding(work.blueprint, work.layout, work.edits, base=_base(work))
-    files = shards.split(work.layout.specs, max_bytes=max_shard_bytes)
+    files = writing.split(work.layout.specs, max_bytes=max_shard_bytes)
     with staged(target) as staging:
-        shards.write(staging, files, folding.tensor, on_progress=on_progress)
+        writing.write(staging, files, folding.tensor, on_progress=on_progress)
         folding.check()
         companions.write(
             staging,

@@ -11,6 +11,7 @@ from qtune.ops.nf4 import bits_of, int8_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -66,6 +67,8 @@ class Base:
     quantization: QuantizationSection
     inventory: Inventory
     fingerprint: str
+    copy: Path | None = None
+    """The quantised copy that the weights were read from."""
 
 
 def inventory(model: nn.Module) -> Inventory:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune import templates
-from qtune.errors import UsageError
+from qtune.errors import ModelError, UsageError
 from qtune.templates.source import fault_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def set_chat_template(tokenizer: Any, section: ModelSection) -> None:
     """Give the tokenizer the template that the recipe names; a faulty one is refused here."""
     value = section.chat_template
     if value is None:
+        _check_own(tokenizer, section)
         return
     if value in templates.ENDS:
         _check_end(tokenizer, value)
@@ -30,6 +31,17 @@ def set_chat_template(tokenizer: Any, section: ModelSection) -> None:
         at = f"{place}:{fault.line}" if fault.line and place != KEY else place
         raise UsageError(f"the chat template {fault.message}", place=at)
     tokenizer.chat_template = text
+
+
+def _check_own(tokenizer: Any, section: ModelSection) -> None:
+    own = tokenizer.chat_template
+    fault = fault_of(own) if isinstance(own, str) else None
+    if fault is not None:
+        raise ModelError(
+            f"the tokenizer's own chat template {fault.message}",
+            place=section.tokenizer or section.name_or_path,
+            hint=f"set {KEY} to a built-in one, or to a file",
+        )
 
 
 def _text(value: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from qtune.artefacts import read_object
 from qtune.models.files import shard_index
 from qtune.models.shards import tensor_table
 from qtune.plan import read_config
@@ -17,9 +18,20 @@ SAMPLES = 8
 SAMPLE_BYTES = 256
 # Rewritten by every save, without a change of the model.
 VOLATILE = ("transformers_version", "_name_or_path")
+NOTE = "qtune_copy.json"  # in a quantised copy: what it was made of
 
 
 def fingerprint(folder: Path) -> str:
+    """What tells a base from another: that of its files, or, for a quantised copy that is as qtune
+    wrote it, that of its source: an adapter of one is an adapter of the other."""
+    own = of_files(folder)
+    if not (folder / NOTE).is_file():
+        return own
+    note = read_object(folder / NOTE)
+    return str(note["source"]) if note.get("content") == own and "source" in note else own
+
+
+def of_files(folder: Path) -> str:
     """sha256 of config.json, every tensor's name, dtype and shape, and 8 samples of its bytes.
 
     It does not depend on how the tensors are spread over files. 256 bytes at 8 even places are

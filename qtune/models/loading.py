@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune.errors import ModelError, UsageError
+from qtune.models import copies
 from qtune.models.base import Base, inventory
 from qtune.models.conversion import count_quantised, load_converted
 from qtune.models.files import resolve, shard_index
@@ -24,7 +25,7 @@ from qtune.models.preparation import freeze, use_checkpointing
 from qtune.models.prequantized import Packed, check_config, check_constants, find, read_state
 from qtune.models.shards import read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
-from qtune.plan import read_config
+from qtune.plan import read_config, stored_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,8 +46,10 @@ def load(
 ) -> Base:
     """The frozen base of a recipe, in train mode; `on_progress(done, total)` counts tensors."""
     folder = resolve(model)
-    packed_config = check_config(read_config(folder), quantization)
-    checkpoint = Checkpoint(folder)
+    source = fingerprint(folder)
+    copy = None if stored_quantization(read_config(folder)) else copies.find(source, quantization)
+    packed_config = check_config(read_config(copy or folder), quantization)
+    checkpoint = Checkpoint(copy or folder)
     packed = checkpoint.packed(expected=packed_config)
     network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
     names = quantizable(network, quantization)
@@ -73,7 +76,7 @@ def load(
     _adopt_generation_config(network, folder)
     if gradient_checkpointing:
         use_checkpointing(network)
-    return Base(network, model, quantization, inventory(network), fingerprint(folder))
+    return Base(network, model, quantization, inventory(network), source, copy=copy)
 
 
 class Checkpoint:

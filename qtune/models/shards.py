@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OWN_PAGES = 2**17
+LONGEST_HEADER = 100_000_000  # as the format has it
 # What a weight or a constant may be stored as; 8-bit floats need scales that no code here applies.
 DTYPES = {
     "F64": torch.float64,
@@ -49,6 +50,8 @@ def tensor_table(path: Path) -> dict[str, dict[str, Any]]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise _broken(path, "cut off, or no safetensors file", size)
+        if length > LONGEST_HEADER:
+            raise _broken(path, f"a header of {length} bytes", size)
         return _parse(path, size, file.read(length))
 
 

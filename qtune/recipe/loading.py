@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,12 +13,12 @@ from qtune.recipe import shipped
 from qtune.recipe.check import check
 from qtune.recipe.extends import read_file
 from qtune.recipe.keys import leaves
+from qtune.recipe.layers import Layer
 from qtune.recipe.paths import localise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qtune.recipe.layers import Layer
     from qtune.recipe.sections import Recipe
 
 
@@ -71,6 +72,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         path=file.resolve(),
         name=file.stem,
     )
+
+
+def for_model(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a model alone, without data: for what is done with a model and some keys."""
+    faults: list[Fault] = []
+    settings = [f"model.name_or_path={json.dumps(name_or_path)}", "data.train=[{path: '-'}]"]
+    layer = command_line.apply(Layer(), [*settings, *overrides], faults)
+    localise(layer.settings)
+    recipe = check(layer, faults, file=name_or_path)
+    if faults or recipe is None:
+        raise _error(faults)
+    return recipe
 
 
 def _error(faults: Sequence[Fault]) -> QtuneError:

@@ -70,7 +70,8 @@ def shown(path: Path, root: Path) -> str:
 
 def _file(path: Path, split: Split) -> Found:
     if not path.is_file():
-        raise DataError("neither a file nor a folder", place=str(path))
+        message = "neither a plain file nor a folder"
+        raise DataError(message, place=path.name, hint="write its rows to a file")
     kind = kind_of(path)
     if kind is None:
         what = path.suffix.lower() or path.name

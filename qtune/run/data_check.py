@@ -95,6 +95,9 @@ def _source_faults(source: SourceReport) -> Iterator[Fault]:
 def _source_warnings(source: SourceReport) -> Iterator[Fault]:
     for reason, count in source.dropped.items():
         yield Fault(message=f"{count:,} rows dropped: {reason}", place=source.path)
+    if source.skipped:
+        message = f"{source.skipped:,} faulty rows skipped; the first: {source.skipped_first}"
+        yield Fault(message=message, place=source.path)
     if source.typed_rows:
         message = f"{source.typed_rows:,} rows spell out special tokens; they stay text"
         yield Fault(message=message, place=source.path)

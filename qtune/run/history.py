@@ -99,7 +99,7 @@ def _recipe(files: Files) -> Recipe | None:
 def _values(files: Files) -> Iterator[tuple[str, Any]]:
     asked = _recipe(files)
     for key, value in leaves(asked) if asked else ():
-        if key != "train.output_dir":
+        if key != "train.output_dir" and not key.startswith("pins."):
             yield key, _plain(value)
 
 

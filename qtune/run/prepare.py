@@ -88,6 +88,8 @@ def learner(
         gradient_checkpointing=decided.gradient_checkpointing,
         on_progress=partial(journal.progress, "loading"),
     )
+    if base.copy is not None:
+        journal.line(f"the base was read from its quantised copy ({base.copy.name})")
     method = methods.create(asked.method, seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)

@@ -64,3 +64,15 @@ def test_a_garbled_row_is_a_warning_with_its_place(
     (warning,) = json.loads(capsys.readouterr().out)["warnings"]
     assert warning["place"] == "rows.jsonl:2"
     assert warning["message"].startswith("1 rows hold UTF-8 that was read as cp1252")
+
+
+def test_a_pair_that_prefers_nothing_may_be_left_out_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*PAIRS, {"prompt": "a", "chosen": "b", "rejected": "b"}]
+    assert run_app(["data", "check", str(make_recipe(tmp_path, rows)), "-q"]) == 3
+    assert "rows.jsonl:7: chosen: is the same as rejected" in capsys.readouterr().err
+    recipe = make_recipe(tmp_path, rows, on_bad_row="skip")
+    assert run_app(["data", "check", str(recipe), "--json", "-q"]) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning["message"].startswith("1 faulty rows skipped; the first: rows.jsonl:7: chosen")

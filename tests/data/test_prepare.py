@@ -102,12 +102,15 @@ def test_progress_counts_all_rows(tmp_path: Path) -> None:
     assert len(seen) > 2
 
 
-def test_faults_of_all_files_come_before_any_encoding(tmp_path: Path) -> None:
+def test_faults_of_all_files_come_before_any_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtune.data.encode.tokens.Tokens.encode", None)
     first = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "x", "completion": None}])
     second = write_jsonl(tmp_path / "b.jsonl", [{"prompt": "x", "completion": ""}])
     missing = SourceSection(path=str(tmp_path / "c.jsonl"))
     with pytest.raises(DataError) as caught:
-        prepare(recipe(first, second, eval=(missing,)), None)  # type: ignore[arg-type]
+        prepare(recipe(first, second, eval=(missing,)), tiny_tokenizer())
     places = [fault.place for fault in caught.value.faults]
     assert places == ["a.jsonl:1", "b.jsonl:1", str(tmp_path / "c.jsonl")]
 

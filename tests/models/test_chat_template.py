@@ -60,7 +60,7 @@ def test_a_file_and_a_text(whole: Path, tmp_path: Path) -> None:
         (b"\xff\xfe{{ a }}", "is not UTF-8"),
         (b" \n", "the chat template is empty"),
         (b"x" * 65_537, "has 65,537 bytes, at most 65,536 are read"),
-        (b"{{ " + b"(" * 20_000 + b" }}", "too deeply nested"),
+        (b"{{ " + b"(" * 20_000 + b" }}", "is nested too deeply"),
         (None, "No such file"),
     ],
     ids=["syntax", "bytes", "empty", "large", "deep", "missing"],

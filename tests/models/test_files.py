@@ -54,7 +54,7 @@ def test_an_unknown_hub_id_offline_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="hub cannot be reached") as caught:
+    with pytest.raises(ModelError, match="not in the local cache") as caught:
         resolve(ModelSection(name_or_path="owner/absent"))
     assert "hf download owner/absent" in caught.value.faults[0].hint
 

@@ -175,7 +175,8 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path, na
 def test_offline_and_not_cached_is_said_clearly() -> None:
     error = _read("some-owner/some-model-that-is-nowhere")
     assert "not in the local cache" in str(error)
-    assert "HF_HUB_OFFLINE" in error.faults[0].hint
+    assert "HF_HUB_OFFLINE" in str(error)
+    assert "hf download" in error.faults[0].hint
 
 
 def test_the_revision_is_named() -> None:

@@ -132,7 +132,7 @@ def test_a_saved_index_is_not_passed_over(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "f.jsonl")
-    with pytest.raises(DataError, match="neither a file nor a folder"):
+    with pytest.raises(DataError, match="neither a plain file nor a folder"):
         found(tmp_path / "f.jsonl")
 
 

@@ -177,7 +177,8 @@ def test_a_run_in_full(tmp_path: Path) -> None:
 
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
     one = _run(tmp_path / "a", optim={"learning_rate": 0.5})
-    other = _run(tmp_path / "b", finished=False, train={"output_dir": "x", "seed": 7})
+    pins = {"base": "0" * 64}
+    other = _run(tmp_path / "b", finished=False, train={"output_dir": "x", "seed": 7}, pins=pins)
     (other / "env.json").write_text(json.dumps({"qtune": "1", "packages": {"torch": "3"}}))
     found = diff_runs(one, other)
     assert found["recipe"] == {"optim.learning_rate": [0.5, 0.0002], "train.seed": [42, 7]}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qtune.merging import shards
-from qtune.merging.shards import TensorSpec
+from qtune.models import writing
+from qtune.models.writing import TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ def specs() -> list[TensorSpec]:
 
 
 def test_safetensors_reads_what_was_written(tmp_path: Path) -> None:
-    shards.write(tmp_path, [specs()], lambda spec: VALUES[spec.name])
+    writing.write(tmp_path, [specs()], lambda spec: VALUES[spec.name])
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     read = load_file(tmp_path / "model.safetensors")
     assert read.keys() == VALUES.keys()
@@ -40,7 +40,7 @@ def test_safetensors_reads_what_was_written(tmp_path: Path) -> None:
 
 
 def test_sizes_are_those_of_safetensors(tmp_path: Path) -> None:
-    shards.write(tmp_path, [specs()], lambda spec: VALUES[spec.name])
+    writing.write(tmp_path, [specs()], lambda spec: VALUES[spec.name])
     save_file(VALUES, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
     ours = (tmp_path / "model.safetensors").stat().st_size
     assert abs(ours - (tmp_path / "theirs.safetensors").stat().st_size) <= 64  # header order
@@ -48,13 +48,13 @@ def test_sizes_are_those_of_safetensors(tmp_path: Path) -> None:
 
 
 def test_shards_and_index(tmp_path: Path) -> None:
-    files = shards.split(specs(), max_bytes=50)
+    files = writing.split(specs(), max_bytes=50)
     assert [[spec.name for spec in file] for file in files] == [
         ["a.weight"],
         ["b.weight", "c", "d.half", "e.empty", "f.flag"],
     ]
-    shards.write(tmp_path, files, lambda spec: VALUES[spec.name])
-    index = json.loads((tmp_path / shards.INDEX).read_text())
+    writing.write(tmp_path, files, lambda spec: VALUES[spec.name])
+    index = json.loads((tmp_path / writing.INDEX).read_text())
     assert index["metadata"]["total_size"] == 85
     for name, file in index["weight_map"].items():
         assert torch.equal(load_file(tmp_path / file)[name], VALUES[name])
@@ -65,9 +65,9 @@ def test_shards_and_index(tmp_path: Path) -> None:
 
 
 def test_a_tensor_larger_than_a_file_gets_its_own(tmp_path: Path) -> None:
-    files = shards.split(specs(), max_bytes=1)
+    files = writing.split(specs(), max_bytes=1)
     assert [len(file) for file in files] == [1] * len(VALUES)
-    shards.write(tmp_path, files, lambda spec: VALUES[spec.name])
+    writing.write(tmp_path, files, lambda spec: VALUES[spec.name])
     assert len(list(tmp_path.glob("model-*"))) == len(files)
 
 
@@ -80,10 +80,10 @@ def test_one_tensor_at_a_time_and_progress_to_the_end(tmp_path: Path) -> None:
         assert len(seen) == len(asked) - 1, "the one before is on its way to the disk"
         return VALUES[spec.name]
 
-    shards.write(tmp_path, [specs()], produce, on_progress=lambda *now: seen.append(now))
+    writing.write(tmp_path, [specs()], produce, on_progress=lambda *now: seen.append(now))
     assert seen[-1] == (85, 85)
 
 
 def test_a_tensor_that_is_not_the_promised_one_is_our_bug(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"a\.weight"):
-        shards.write(tmp_path, [specs()], lambda _: torch.zeros(1))
+        writing.write(tmp_path, [specs()], lambda _: torch.zeros(1))

@@ -1,5 +1,35 @@
-"""`python -m qtune`."""
+"""`qtune`, and `python -m qtune`: the command line, from its very first moment.
 
-from qtune.cli.app import main
+Importing the command line takes a while, in which a signal would end in a traceback: until the
+command line listens itself there is nothing to lose, and the process just ends.
+"""
 
-main()
+import os
+import signal
+import sys
+from typing import NoReturn
+
+_NAMES = {signal.SIGHUP: "hangup", signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    for number in _NAMES:
+        signal.signal(number, _leave)
+    from qtune.cli.app import main as run
+
+    run()
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """End with a line, and under --json with the object of every failure."""
+    os.write(2, b"stopped\n")
+    if "--json" in sys.argv:
+        fault = '{"message": "stopped", "place": "", "hint": ""}'
+        error = f'{{"kind": "{_NAMES[signal.Signals(number)]}", "faults": [{fault}]}}'
+        os.write(1, f'{{"error": {error}, "exit_code": {128 + number}}}\n'.encode())
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

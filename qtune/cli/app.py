@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -22,12 +21,12 @@ from qtune.cli.plan_command import plan
 from qtune.cli.quantize_command import quantize
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.runs_command import runs
+from qtune.cli.stopping import Signalled, Stopping
 from qtune.cli.train_command import train
-from qtune.errors import STOP_SIGNALS, ExitCode, Fault, QtuneError, ResourceError, UsageError
+from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 app = typer.Typer(
     help="QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge.",
@@ -65,13 +64,6 @@ _SHOWN = 40  # of a path that is too long
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-class _Signalled(BaseException):
-    """INT, TERM or HUP outside training, where there is nothing to save."""
-
-    def __init__(self, code: ExitCode) -> None:
-        self.code = code
-
-
 def main() -> NoReturn:
     """Run the command line and exit with the code that the README lists."""
     # libgomp's threads spin at each barrier for so long that a second busy process on the same
@@ -83,20 +75,20 @@ def main() -> NoReturn:
 
 def run_app(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors become lines on stderr, not tracebacks."""
-    _listen()
+    stopping = Stopping()
+    stopping.listen()
     as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
         return _run_and_flush(arguments)
-    except QtuneError as error:
-        return _refused(error, arguments, as_json=as_json)
-    except _Signalled as signalled:
-        news().print("stopped")
-        return _answer(signalled.code, [Fault(message="stopped")], as_json=as_json)
+    except Signalled as signalled:
+        return _stopped(signalled.code, as_json=as_json)
     except BrokenPipeError:
         drop_rest(sys.stdout)  # `qtune show --json | head`: the reader has seen enough
         return int(ExitCode.DONE)
     except Exception as error:
-        known = _command_line_error(error) or _path_error(error) or _resource_error(error)
+        if stopping.code is not None:  # a library made another exception of the signal's
+            return _stopped(stopping.code, as_json=as_json)
+        known = _known(error)
         if known is None:
             return _bug(error, as_json=as_json)
         return _refused(known, arguments, as_json=as_json)
@@ -125,12 +117,9 @@ def _run_and_flush(arguments: list[str] | None) -> int:
         sys.stdout.flush()  # here, where a reader who left or a full disk has its exit code
 
 
-def _listen() -> None:
-    def receive(number: int, _: FrameType | None) -> NoReturn:
-        raise _Signalled(STOP_SIGNALS[signal.Signals(number)])
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, receive)
+def _stopped(code: ExitCode, *, as_json: bool) -> int:
+    news().print("stopped")
+    return _answer(code, [Fault(message="stopped")], as_json=as_json)
 
 
 def _bug(error: Exception, *, as_json: bool) -> int:
@@ -138,6 +127,13 @@ def _bug(error: Exception, *, as_json: bool) -> int:
     news().print("this is a bug in qtune; please report the lines above", style="bold red")
     fault = Fault(message=f"{type(error).__name__}: {error}")
     return _answer(ExitCode.BUG, [fault], as_json=as_json)
+
+
+def _known(error: Exception) -> QtuneError | None:
+    """The error as one that people see; None for a bug."""
+    if isinstance(error, QtuneError):
+        return error
+    return _command_line_error(error) or _path_error(error) or _resource_error(error)
 
 
 def _command_line_error(error: Exception) -> UsageError | None:
@@ -173,7 +169,7 @@ def _resource_error(error: Exception) -> ResourceError | None:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return ResourceError(
             f"out of memory: {str(error).split('. ')[0]}",
-            hint="halve memory.micro_batch_size, set memory.gradient_checkpointing: true, "
+            hint="halve memory.micro_batch_size, set memory.activations: layer, "
             "or see what `qtune plan` suggests",
         )
     return None

@@ -13,7 +13,7 @@ dropout and runs the same kernels.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.checkpoint import (
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Policy = Literal["none", "selective", "layer", "offload"]
-POLICIES: tuple[Policy, ...] = ("none", "selective", "layer", "offload")
+    from qtune.recipe.sections import ActivationPolicy
 
 # Operators whose results `selective` keeps, by name: not every build of torch has every one.
 _KEPT = frozenset(
@@ -53,7 +52,7 @@ _MATRIX_PRODUCTS = frozenset(("aten::mm", "aten::addmm"))
 _LOW_RANK = 8  # how many times wider than deep a product is that is made again
 
 
-def use(model: Any, policy: Policy) -> None:
+def use(model: Any, policy: ActivationPolicy) -> None:
     """Make a frozen transformers model follow a policy, from its next forward pass on."""
     if policy == "none":
         return

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune.errors import ModelError, UsageError
+from qtune.models import activations as activation_policies
 from qtune.models import copies
 from qtune.models.base import Base, inventory
 from qtune.models.conversion import count_quantised, load_converted
@@ -21,7 +22,7 @@ from qtune.models.files import resolve, shard_index
 from qtune.models.fingerprint import fingerprint
 from qtune.models.names import Match, check_shapes, match
 from qtune.models.placing import owner_of, place, place_packed
-from qtune.models.preparation import freeze, use_checkpointing
+from qtune.models.preparation import freeze
 from qtune.models.prequantized import Packed, check_config, check_constants, find, read_state
 from qtune.models.shards import read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def load(
     quantization: QuantizationSection,
     *,
     device: torch.device,
-    gradient_checkpointing: bool,
+    activations: ActivationPolicy,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Base:
     """The frozen base of a recipe, in train mode; `on_progress(done, total)` counts tensors."""
@@ -74,8 +75,7 @@ def load(
     _audit(network, expected=len(names), bits=quantization.bits)
     freeze(network)
     _adopt_generation_config(network, folder)
-    if gradient_checkpointing:
-        use_checkpointing(network)
+    activation_policies.use(network, activations)
     return Base(network, model, quantization, inventory(network), source, copy=copy)
 
 

@@ -10,8 +10,10 @@ A layer keeps, a token:
   MLP         gated: gate, its activation and up, 3 c f; else the steps of the activation
   adapters    each: its input in the adapter's dtype a m, a dropout mask, a r; without dropout in
               one dtype siblings share an input; DoRA keeps two products more, (c + a) n
-Checkpointing keeps the layer inputs, c h each, and one layer's set at a time. While a layer's
-backward runs, two of its widest tensors' gradients exist beside what it keeps.
+The policy `layer` keeps the layer inputs, c h each, and one layer's set at a time; `selective`
+keeps the products of matrices too: c n of each linear, the attention's output with its log-sums
+(eager: its scores), a r of each adapter. While a layer's backward runs, two of its widest tensors'
+gradients exist beside what it keeps.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ class Activations:
     """Bytes by where they come from, each for one token of a micro-batch."""
 
     layer_input: int
-    """Input of one layer, what checkpointing keeps."""
+    """Input of one layer."""
+    products: int
+    """Products of matrices that one layer has."""
     kept: int
-    """Everything that all layers keep without checkpointing."""
+    """Everything that all layers keep when nothing is recomputed."""
     largest_layer: int
     """The most that one layer keeps."""
     in_flight: int
@@ -51,15 +55,29 @@ def activations_of(
     eager = recipe.model.attn_implementation == "eager"
     attention = (_eager if eager else _fused)(shape, compute_bytes, length)
     own = _norms_and_mlp(shape, compute_bytes) + attention
+    scores = compute_bytes * length if eager else 4
+    attended = shape.heads * (compute_bytes * shape.head_dim + scores)
     adapters = _adapters_by_layer(recipe.method, shape, compute_bytes, dropout_mask_bytes)
     widest = max(shape.intermediate_size * (2 if shape.gated else 1), shape.heads * shape.head_dim)
     return Activations(
         layer_input=compute_bytes * shape.hidden_size,
+        products=_linear_outputs(recipe.method, shape, compute_bytes) + attended,
         kept=shape.layers * own + sum(adapters.values()),
         largest_layer=own + max(adapters.values(), default=0),
         in_flight=2 * compute_bytes * widest,
         ends=(4 + 2 * compute_bytes) * shape.hidden_size,
     )
+
+
+def _linear_outputs(method: MethodConfig, shape: ModelShape, compute_bytes: int) -> int:
+    """The outputs of one layer's linears and of its adapters' first matrices."""
+    number = max(1, shape.layers)
+    size = compute_bytes * sum(linear.out_features for linear in shape.linears)
+    if isinstance(method, LoraConfig):
+        size += DTYPE_BYTES[method.dtype] * sum(
+            each.rank for each in adapted_linears(method, shape)
+        )
+    return size // number
 
 
 def _norms_and_mlp(shape: ModelShape, compute_bytes: int) -> int:

@@ -10,19 +10,22 @@ if TYPE_CHECKING:
 
     from qtune.plan.memory import Costs
     from qtune.plan.plan import MemoryItem
+    from qtune.recipe.sections import ActivationPolicy
 
 # Above so many tokens a pass, a larger micro-batch gains nothing worth its memory.
 ENOUGH_TOKENS = {"cuda": 16_384, "cpu": 4_096}
 # Tokens at which unfolding the quantised weights costs as much time as multiplying with them.
 UNFOLDING_TOKENS = {"cuda": 340, "cpu": 64}
+# Work of a step in forward passes over the frozen base: its own, the gradient's, the recomputation.
+PASSES: dict[ActivationPolicy, float] = {"none": 2, "selective": 2.15, "layer": 3, "offload": 3.05}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run: rows a pass, recompute or keep, and what it takes on the device."""
+    """One way to run: rows a pass, what is kept of it, and what it takes on the device."""
 
     micro_batch_size: int
-    checkpointing: bool
+    policy: ActivationPolicy
     items: tuple[MemoryItem, ...]
     device_bytes: int
     """With all optimizer states on the device."""
@@ -32,13 +35,13 @@ class Choice:
 
 def choices_of(costs: Costs) -> Iterator[Choice]:
     """Every micro-batch size and policy the recipe leaves open, smaller sizes first."""
-    wish = costs.recipe.memory.gradient_checkpointing
-    policies = (False, True) if wish == "auto" else (wish,)
+    wish = costs.recipe.memory.activations
+    policies = [each for each in PASSES if each != "offload"]
     for size in micro_batch_sizes(costs):
-        for checkpointing in policies:
-            items = tuple(costs.items(size, checkpointing=checkpointing))
-            total = sum(item.bytes for item in items)
-            yield Choice(size, checkpointing, items, total, total - costs.pageable)
+        for policy in policies if wish == "auto" else [wish]:
+            items = tuple(costs.items(size, policy))
+            total = sum(item.bytes for item in items if item.where == "device")
+            yield Choice(size, policy, items, total, total - costs.pageable)
 
 
 def micro_batch_sizes(costs: Costs) -> list[int]:
@@ -62,6 +65,6 @@ def choose(choices: Sequence[Choice], costs: Costs, budget: int) -> Choice:
 
 
 def _time(choice: Choice, costs: Costs) -> float:
-    """Time of a token in forward passes: two (three when recomputing), each with its unfolding."""
+    """Time of a token in forward passes, each with its unfolding."""
     tokens = choice.micro_batch_size * costs.row_tokens
-    return (2 + choice.checkpointing) * (1 + UNFOLDING_TOKENS[costs.machine.device] / tokens)
+    return PASSES[choice.policy] * (1 + UNFOLDING_TOKENS[costs.machine.device] / tokens)

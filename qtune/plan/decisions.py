@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import targeted_linears
-from qtune.plan.choices import ENOUGH_TOKENS
+from qtune.plan.choices import ENOUGH_TOKENS, PASSES
 from qtune.plan.plan import Decision
 from qtune.plan.sizes import count, human
 from qtune.recipe.methods import PromptConfig
@@ -43,7 +43,7 @@ class Verdict:
         yield self._quantization()
         yield self._method()
         yield self._micro_batch()
-        yield self._checkpointing()
+        yield self._activations()
         yield self._loss_chunk()
         yield self._optimizer()
         yield from self._positions()
@@ -97,21 +97,24 @@ class Verdict:
         return f"{larger[0].micro_batch_size} would need {human(larger[0].device_bytes)}"
 
     def _same_policy(self) -> list[Choice]:
-        wanted = self.chosen.checkpointing
-        return [choice for choice in self.choices if choice.checkpointing == wanted]
+        wanted = self.chosen.policy
+        return [choice for choice in self.choices if choice.policy == wanted]
 
-    def _checkpointing(self) -> Decision:
-        key, value = "memory.gradient_checkpointing", str(self.chosen.checkpointing).lower()
-        if self.costs.recipe.memory.gradient_checkpointing != "auto":
+    def _activations(self) -> Decision:
+        key, value = "memory.activations", self.chosen.policy
+        if self.costs.recipe.memory.activations != "auto":
             return Decision(key, value, AS_ASKED)
-        if not self.chosen.checkpointing:
-            return Decision(key, value, "all activations fit: no third forward pass")
-        kept = next(
-            choice.device_bytes
+        if value == "none":
+            return Decision(key, value, "all activations fit: nothing is recomputed")
+        others = {
+            choice.policy: choice.device_bytes
             for choice in self.choices
-            if choice.micro_batch_size == self.chosen.micro_batch_size and not choice.checkpointing
+            if choice.micro_batch_size == self.chosen.micro_batch_size
+        }
+        quicker = [each for each in others if PASSES[each] < PASSES[value]]
+        return Decision(
+            key, value, "; ".join(f"{each} would need {human(others[each])}" for each in quicker)
         )
-        return Decision(key, value, f"keeping all activations would need {human(kept)}")
 
     def _loss_chunk(self) -> Decision:
         chunk = self.costs.recipe.memory.loss_chunk_size

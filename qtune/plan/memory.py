@@ -8,7 +8,7 @@ allocator, which is all but the context and the pageable states.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qtune.plan.activations import Activations, activations_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from qtune.plan.machine import Machine
     from qtune.plan.shape import ModelShape
-    from qtune.recipe.sections import Recipe
+    from qtune.recipe.sections import ActivationPolicy, Recipe
 
 SLACK = 0.03
 CUDA_CONTEXT = 700_000_000
@@ -62,31 +62,41 @@ class Costs:
         """Tokens of the longest row, a soft prompt included."""
         return row_tokens(self.recipe)
 
-    def items(self, micro_batch_size: int, *, checkpointing: bool) -> list[MemoryItem]:
+    def items(self, micro_batch_size: int, policy: ActivationPolicy) -> list[MemoryItem]:
         """The table, with all optimizer states on the device."""
         tokens = micro_batch_size * self.row_tokens
-        table = [*self.fixed, *self._activations(tokens, checkpointing=checkpointing)]
+        table = [*self.fixed, *self._activations(tokens, policy)]
         table.append(self._logits(tokens))
         if self.unfolded:
             table.append(_item("dequantised weight", self.unfolded, "the largest, one at a time"))
-        slack = int(SLACK * (sum(item.bytes for item in table) - self.pageable))
+        there = sum(item.bytes for item in table if item.where == "device")
+        slack = int(SLACK * (there - self.pageable))
         table.append(self._process())
         table.append(_item("allocator slack", slack, f"{SLACK:.0%} of the above"))
         return table
 
-    def _activations(self, tokens: int, *, checkpointing: bool) -> Iterator[MemoryItem]:
-        each = self.activations
-        if checkpointing:
-            inputs = self.shape.layers * each.layer_input
-            reason = f"{self.shape.layers} layers x {tokens:,} tokens x {each.layer_input:,} B"
-            yield _item("layer inputs", inputs * tokens, reason)
-            working = each.largest_layer + each.in_flight + each.ends
-            yield _item("work of one layer", working * tokens, "kept while it is recomputed")
-        else:
+    def _activations(self, tokens: int, policy: ActivationPolicy) -> Iterator[MemoryItem]:
+        each, layers = self.activations, self.shape.layers
+        working = each.in_flight + each.ends
+        if policy == "none":
             reason = f"{tokens:,} tokens x {each.kept:,} B, all layers"
             yield _item("activations", each.kept * tokens, reason)
-            working = each.in_flight + each.ends
             yield _item("gradients in flight", working * tokens, "of one layer, in the backward")
+            return
+        reason = f"{layers} layers x {tokens:,} tokens x {each.layer_input:,} B"
+        inputs = MemoryItem("layer inputs", layers * each.layer_input * tokens, "device", reason)
+        working += each.largest_layer
+        if policy == "offload" and self.machine.device == "cuda":
+            yield replace(inputs, where="host")
+            way = 2 * each.layer_input * tokens
+            yield _item("layer inputs on their way", way, "two, to host memory or back")
+        else:
+            yield inputs
+        if policy == "selective":
+            reason = f"{layers} layers x {tokens:,} tokens x {each.products:,} B"
+            yield _item("matrix products", layers * each.products * tokens, reason)
+            working = max(each.in_flight + each.ends, working - each.products)
+        yield _item("work of one layer", working * tokens, "kept while it is recomputed")
 
     def _logits(self, tokens: int) -> MemoryItem:
         chunk = min(tokens, self.recipe.memory.loss_chunk_size)

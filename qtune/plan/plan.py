@@ -11,6 +11,7 @@ from qtune.plan.sizes import human
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
     from qtune.plan.steps import Steps
+    from qtune.recipe.sections import ActivationPolicy
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Plan:
     decisions: tuple[Decision, ...]
     micro_batch_size: int
     gradient_accumulation_steps: int
-    gradient_checkpointing: bool
+    activations: ActivationPolicy
     loss_chunk_size: int
     optimizer: str
     trainable_parameters: int

@@ -41,7 +41,7 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         decisions=tuple(verdict.decisions()),
         micro_batch_size=chosen.micro_batch_size,
         gradient_accumulation_steps=ceil(recipe.train.batch_size / chosen.micro_batch_size),
-        gradient_checkpointing=chosen.checkpointing,
+        activations=chosen.policy,
         loss_chunk_size=recipe.memory.loss_chunk_size,
         optimizer=verdict.optimizer,
         trainable_parameters=sum(tensor.elements for tensor in costs.tensors),

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 SHORTEST_ROW = 128
 SMALLEST_RANK = 4
 SMALL_CHUNK = 128
+# Policies that keep less than one, mildest first; moving to the host is for CUDA devices alone.
+LIGHTER = {
+    "auto": (),
+    "none": ("selective", "layer"),
+    "selective": ("layer",),
+    "layer": (),
+    "offload": (),
+}
 _QUALITY = ("quantization.bits", "method.rank", "method.modules_to_save", "data.max_length")
 
 
@@ -128,8 +136,8 @@ def _groups(recipe: Recipe, machine: Machine) -> Iterator[list[Setting]]:
 def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:
     """Keys that cost time at most."""
     memory, quantization = recipe.memory, recipe.quantization
-    if memory.gradient_checkpointing is False:
-        yield [Setting("memory", "gradient_checkpointing", True)]
+    if lighter := LIGHTER[memory.activations]:
+        yield [Setting("memory", "activations", policy) for policy in lighter]
     if memory.micro_batch_size not in ("auto", 1):
         yield [Setting("memory", "micro_batch_size", 1)]
     if recipe.model.attn_implementation == "eager":

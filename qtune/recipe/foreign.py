@@ -61,8 +61,9 @@ _FLAT = {
     "train.batch_size": "effective_batch_size global_batch_size",
     "train.seed": "seed",
     "train.output_dir": "output_dir out_dir",
-    "memory.gradient_checkpointing": "gradient_checkpointing use_gradient_checkpointing "
-    "enable_activation_checkpointing grad_checkpoint disable_gradient_checkpointing",
+    "memory.activations": "gradient_checkpointing use_gradient_checkpointing "
+    "enable_activation_checkpointing grad_checkpoint disable_gradient_checkpointing "
+    "activation_offloading enable_activation_offloading",
     "eval.steps": "eval_steps steps_per_eval run_val_every_n_steps",
     "eval.at_start": "eval_on_start",
     "eval.batch_size": "eval_batch_size per_device_eval_batch_size",
@@ -139,7 +140,9 @@ BY_NAME: dict[str, Values] = {
     "train_on_prompt": {True: "all", False: "assistant"},
     "train_on_source": {True: "all", False: "assistant"},
     "dataset_name": _one_source,
-    "disable_gradient_checkpointing": {True: False, False: True},
+    "disable_gradient_checkpointing": {True: "none", False: "layer"},
+    "activation_offloading": {True: "offload", False: None},
+    "enable_activation_offloading": {True: "offload", False: None},
     "flash_attention": {True: "flash_attention_2", False: "sdpa"},
     "flash_attn": {"fa2": "flash_attention_2", "auto": None, "disabled": "eager"},
     "lora_target": _module_list,
@@ -147,6 +150,7 @@ BY_NAME: dict[str, Values] = {
     "torch_dtype": {"auto": None},
 }
 BY_KEY: dict[str, Values] = {
+    "memory.activations": {True: "layer", False: "none", "unsloth": "offload"},
     "checkpoint.metric": {"eval_loss": "loss"},
     "model.chat_template": {
         "tokenizer_default": None,

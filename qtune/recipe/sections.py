@@ -13,6 +13,8 @@ from qtune.recipe.duration import Duration  # noqa: TC001 - pydantic reads it
 from qtune.recipe.methods import LoraConfig, MethodConfig
 from qtune.recipe.section import ChatTemplate, Names, Real, Section, Share, Size
 
+ActivationPolicy = Literal["none", "selective", "layer", "offload"]
+
 
 class ModelSection(Section):
     """Which base model."""
@@ -149,6 +151,8 @@ class LossSection(Section):
     """Learn the reasoning that rows hold in front of an answer, or take it as given."""
     label_smoothing: Share = 0.0
     """Share of the target probability spread over the vocabulary (training only)."""
+    z_loss: Annotated[Real, Field(ge=0.0)] = 0.0
+    """Weight of the squared log-sum-exp of the logits, which keeps them small (training only)."""
 
 
 class OptimSection(Section):
@@ -209,8 +213,9 @@ class MemorySection(Section):
 
     micro_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Rows of one forward pass."""
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
-    """Recompute each layer in the backward pass instead of keeping its activations."""
+    activations: Literal["auto"] | ActivationPolicy = "auto"
+    """What is recomputed in the backward pass: nothing, all but matrix products, whole layers, or
+    those with their inputs waiting in host memory."""
     loss_chunk_size: int = Field(default=1024, ge=1)
     """Supervised positions whose logits exist at a time."""
     budget: Size | None = None

@@ -85,7 +85,7 @@ def learner(
         asked.model,
         asked.quantization,
         device=device,
-        gradient_checkpointing=decided.gradient_checkpointing,
+        activations=decided.activations,
         on_progress=partial(journal.progress, "loading"),
     )
     if base.copy is not None:
@@ -103,6 +103,14 @@ def learner(
     return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
 
 
+_KEPT = {
+    "none": "activations kept",
+    "selective": "matrix products kept",
+    "layer": "layers recomputed",
+    "offload": "layers recomputed, their inputs in host memory",
+}
+
+
 def plan_line(asked: Recipe, decided: Plan) -> str:
     """What was decided, in one line; `qtune plan` tells it all."""
     steps = decided.steps
@@ -111,7 +119,7 @@ def plan_line(asked: Recipe, decided: Plan) -> str:
     if asked.data.packing:
         packed = f"sequences of at most {asked.data.max_length:,} tokens, {size} at a time"
         batch = f"{asked.train.batch_size} rows a step, packed into {packed}"
-    kept = "layers recomputed" if decided.gradient_checkpointing else "activations kept"
+    kept = _KEPT[decided.activations]
     memory = f"{plan.human(decided.device_bytes)} of {plan.human(decided.budget_bytes)}"
     length = f"{steps.total:,} steps, {steps.warmup:,} of warm-up" if steps else "steps unknown"
     if steps and steps.warmup > steps.total:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qtune.run.train import Settled
     from qtune.runs import RunFolder
 
-PINNED = ("micro_batch_size", "gradient_checkpointing")
+PINNED = ("micro_batch_size", "activations")
 
 
 @dataclass(frozen=True)

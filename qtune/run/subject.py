@@ -222,7 +222,7 @@ def load(
         subject.model,
         subject.quantization,
         device=device,
-        gradient_checkpointing=False,
+        activations="none",
         on_progress=on_progress,
     )
     base.model.eval()

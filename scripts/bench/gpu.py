@@ -26,9 +26,10 @@ from transformers import LlamaConfig
 from qtune import losses, methods, optim, plan, training
 from qtune.data import EncodedRow
 from qtune.data.batch import Batch, collate
+from qtune.models import activations
 from qtune.models.loading import compute_buffers
 from qtune.models.placing import place
-from qtune.models.preparation import freeze, use_checkpointing
+from qtune.models.preparation import freeze
 from qtune.models.skeleton import build, exchange, quantizable
 from qtune.recipe import Recipe
 from qtune.recipe.sections import ModelSection, QuantizationSection
@@ -137,8 +138,7 @@ def random_base(case: Case, folder: Path, device: torch.device) -> Any:
         place(network, name, value, QUANTIZATION, device)
     compute_buffers(network, device)
     freeze(network)
-    if case.checkpointing:
-        use_checkpointing(network)
+    activations.use(network, "layer" if case.checkpointing else "none")
     return network
 
 
@@ -165,7 +165,7 @@ def recipe_of(case: Case) -> Recipe:
             "train": {"batch_size": case.rows},
             "memory": {
                 "micro_batch_size": case.rows,
-                "gradient_checkpointing": case.checkpointing,
+                "activations": "layer" if case.checkpointing else "none",
             },
         }
     )

@@ -79,7 +79,7 @@ def load(loader: str, folder: Path) -> Any:
             ModelSection(name_or_path=str(folder)),
             QuantizationSection(),
             device=torch.device("cpu"),
-            gradient_checkpointing=False,
+            activations="none",
         ).model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

@@ -35,7 +35,7 @@ def write_adapter(base: Path, folder: Path) -> int:
         ModelSection(name_or_path=str(base)),
         QuantizationSection(),
         device=torch.device("cpu"),
-        gradient_checkpointing=False,
+        activations="none",
     )
     method = methods.create(LoraConfig(rank=RANK, dropout=0.0), seed=0)
     method.attach(loaded.model)

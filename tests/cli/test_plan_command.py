@@ -38,7 +38,7 @@ def test_65b_on_a_48gb_card_is_itemised(recipe: Path, capsys: pytest.CaptureFixt
         "NF4 constants                       1.03 GB",
         "low-rank matrices                   3.20 GB  800 million parameters x 4 B",
         "optimizer states, paged out (host)",
-        "gradient_checkpointing  true",
+        "activations       layer",
         "steps: 100 (100 an epoch of 1,600 rows, 3 warm-up), at most 819,200 tokens",
         "fits",
     ):

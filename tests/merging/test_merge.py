@@ -42,7 +42,7 @@ def trained_weights(base: Path, quantization: QuantizationSection) -> dict[str, 
         ModelSection(name_or_path=str(base)),
         quantization,
         device=torch.device("cpu"),
-        gradient_checkpointing=False,
+        activations="none",
     ).model
     weights = {name: value.clone() for name, value in loaded.named_parameters()}
     linears = {f"{name}.weight": weight_of(one) for name, one in linear_modules(loaded).items()}

@@ -11,7 +11,7 @@ from qtune.methods import create
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
 from qtune.recipe.methods import BitfitConfig, LoraConfig, MethodConfig, PromptConfig
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 from tests.tiny import tiny_llama
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ CASES: dict[str, MethodConfig] = {
 RATES = {"one-layer": 5e-2, "bitfit": 3e-2, "prompt": 2e-1}
 
 
-def load(folder: Path, kind: str, *, gradient_checkpointing: bool = False) -> Base:
+def load(folder: Path, kind: str, *, activations: ActivationPolicy = "none") -> Base:
     """A fresh frozen base in train mode."""
     return models.load(
         ModelSection(name_or_path=str(folder)),
         KINDS[kind],
         device=torch.device("cpu"),
-        gradient_checkpointing=gradient_checkpointing,
+        activations=activations,
     )
 
 

@@ -60,7 +60,7 @@ class Trained:
 )
 def trained(request: pytest.FixtureRequest, tiny_folder: Path) -> Trained:
     case, kind = request.param
-    base = load(tiny_folder, kind, gradient_checkpointing=True)
+    base = load(tiny_folder, kind, activations="layer")
     plain, dense = logits(base.model), dense_state(base.model)
     method = attached(base.model, CASES[case])
     start, before = logits(base.model), frozen_bytes(base.model)

@@ -20,7 +20,7 @@ from tests.tiny import save_tiny, tiny_llama
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qtune.models.activations import Policy
+    from qtune.recipe.sections import ActivationPolicy
 
 LAYERS = 3
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _model(
-    folder: Path, family: str, policy: Policy, *, bits: int = 4, dtype: str = "float32"
+    folder: Path, family: str, policy: ActivationPolicy, *, bits: int = 4, dtype: str = "float32"
 ) -> tuple[Any, Any]:
     base = models.load(
         ModelSection(
@@ -66,7 +66,7 @@ def _model(
         ),
         QuantizationSection(bits=bits, compute_dtype=dtype),
         device=torch.device("cpu"),
-        gradient_checkpointing=False,
+        activations="none",
     )
     method = methods.create(LoraConfig(rank=4, alpha=8.0, dropout=0.2), seed=0)
     method.attach(base.model)
@@ -90,7 +90,7 @@ def _gradients(model: Any, method: Any) -> tuple[float, dict[str, torch.Tensor]]
 @pytest.mark.parametrize("policy", ["selective", "layer", "offload"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_policy_gives_the_gradient_of_keeping_all(
-    folder: Path, family: str, policy: Policy
+    folder: Path, family: str, policy: ActivationPolicy
 ) -> None:
     loss, plain = _gradients(*_model(folder, family, "none"))
     other, found = _gradients(*_model(folder, family, policy))
@@ -101,7 +101,9 @@ def test_every_policy_gives_the_gradient_of_keeping_all(
 
 @pytest.mark.parametrize("policy", ["selective", "layer", "offload"])
 @pytest.mark.parametrize(("bits", "dtype"), [(4, "bfloat16"), (16, "float32"), (8, "bfloat16")])
-def test_so_it_is_for_other_bases(folder: Path, policy: Policy, bits: int, dtype: str) -> None:
+def test_so_it_is_for_other_bases(
+    folder: Path, policy: ActivationPolicy, bits: int, dtype: str
+) -> None:
     _, plain = _gradients(*_model(folder, "llama", "none", bits=bits, dtype=dtype))
     _, found = _gradients(*_model(folder, "llama", policy, bits=bits, dtype=dtype))
     assert [name for name in plain if not torch.equal(plain[name], found[name])] == []
@@ -132,7 +134,7 @@ class _Counting(TorchDispatchMode):
         return sum({storage.data_ptr(): storage.nbytes() for storage in self.storages}.values())
 
 
-def _counts(folder: Path, policy: Policy) -> dict[str, int]:
+def _counts(folder: Path, policy: ActivationPolicy) -> dict[str, int]:
     model, method = _model(folder, "llama", policy)
     with _Counting() as mode:
         _gradients(model, method)
@@ -152,7 +154,7 @@ def test_selective_multiplies_no_matrix_twice_and_layer_each(folder: Path) -> No
     assert (none[attention], selective[attention], layer[attention]) == (LAYERS, LAYERS, 2 * LAYERS)
 
 
-def _alive(folder: Path, policy: Policy) -> int:
+def _alive(folder: Path, policy: ActivationPolicy) -> int:
     """Bytes that the forward pass has left when the backward is about to begin."""
     model, _ = _model(folder, "llama", policy)
     ids = torch.randint(3, 300, (2, 96), generator=torch.Generator().manual_seed(4))

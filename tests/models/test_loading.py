@@ -241,7 +241,7 @@ def test_progress_counts_every_tensor_once(whole: Path) -> None:
         ModelSection(name_or_path=str(whole)),
         QuantizationSection(),
         device=CPU,
-        gradient_checkpointing=False,
+        activations="none",
         on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(number, 21) for number in range(1, 22)]
@@ -269,7 +269,7 @@ def test_authors_generation_settings_come_along(folder: Path) -> None:
 def test_an_attention_kernel_that_is_not_installed(folder: Path) -> None:
     section = ModelSection(name_or_path=str(folder), attn_implementation="flash_attention_2")
     with pytest.raises(UsageError) as caught:
-        load(section, QuantizationSection(), device=CPU, gradient_checkpointing=False)
+        load(section, QuantizationSection(), device=CPU, activations="none")
     assert caught.value.faults[0].place == "model.attn_implementation"
 
 
@@ -291,7 +291,7 @@ def test_a_config_of_another_shape_is_refused(folder: Path) -> None:
 def test_a_gpu_computes_what_a_cpu_does(bits: int, whole: Path) -> None:
     section = QuantizationSection(bits=bits, compute_dtype="float32")
     model = ModelSection(name_or_path=str(whole))
-    there = load(model, section, device=torch.device("cuda"), gradient_checkpointing=False).model
+    there = load(model, section, device=torch.device("cuda"), activations="none").model
     assert all(tensor.is_cuda for tensor in (*there.parameters(), *there.buffers()))
     here = load_folder(whole, bits=bits).model
     for name, module in linear_modules(there).items():

@@ -14,6 +14,8 @@ from tests.tiny import save_tiny, tiny_llama
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qtune.recipe.sections import ActivationPolicy
+
 
 def test_an_evaluation_changes_no_gradient_and_no_weight(whole: Path) -> None:
     # Without disarming, on a CPU with AVX512-BF16, the second gradients are off by most of
@@ -63,7 +65,7 @@ def test_sizes_that_repacking_could_not_take_are_evaluated(tmp_path: Path) -> No
 def test_checkpointing_changes_no_gradient(bits: int, whole: Path) -> None:
     plain = load_folder(whole, bits=bits).model
     wanted = gradients(plain, adapt(plain))
-    model = load_folder(whole, bits=bits, checkpointing=True).model
+    model = load_folder(whole, bits=bits, activations="layer").model
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     found = gradients(model, adapt(model))
     for old, new in zip(wanted, found, strict=True):
@@ -72,8 +74,8 @@ def test_checkpointing_changes_no_gradient(bits: int, whole: Path) -> None:
 
 
 def test_checkpointing_keeps_fewer_activations(whole: Path) -> None:
-    def saved(checkpointing: bool) -> int:
-        model = load_folder(whole, checkpointing=checkpointing).model
+    def saved(policy: ActivationPolicy) -> int:
+        model = load_folder(whole, activations=policy).model
         parameters, total = adapt(model), 0
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -86,11 +88,11 @@ def test_checkpointing_keeps_fewer_activations(whole: Path) -> None:
         return total
 
     # Recomputed tensors pass through inner hooks of the checkpoint, not through ours.
-    assert saved(checkpointing=True) < saved(checkpointing=False) / 2
+    assert saved("layer") < saved("none") / 2
 
 
 def test_checkpointing_turns_the_cache_off_for_training_only(whole: Path) -> None:
-    model = load_folder(whole, checkpointing=True).model
+    model = load_folder(whole, activations="layer").model
     assert model.config.use_cache is False
     assert model.generation_config.use_cache
     assert not model.get_input_embeddings()._forward_hooks
@@ -98,7 +100,7 @@ def test_checkpointing_turns_the_cache_off_for_training_only(whole: Path) -> Non
 
 
 def test_nothing_is_made_larger(whole: Path) -> None:
-    base = load_folder(whole, compute_dtype="bfloat16", checkpointing=True)
+    base = load_folder(whole, compute_dtype="bfloat16", activations="layer")
     dense = [parameter for parameter in base.model.parameters() if parameter.is_floating_point()]
     assert {parameter.dtype for parameter in dense} == {torch.bfloat16}
     assert not any(parameter.requires_grad for parameter in base.model.parameters())

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qtune.models import Base, load
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +21,13 @@ CPU = torch.device("cpu")
 INDEX = "model.safetensors.index.json"
 
 
-def load_folder(folder: Path | str, *, checkpointing: bool = False, **quantization: Any) -> Base:
+def load_folder(
+    folder: Path | str, *, activations: ActivationPolicy = "none", **quantization: Any
+) -> Base:
     """Load with the recipe's defaults, in float32 unless told otherwise."""
     section = QuantizationSection(**{"compute_dtype": "float32", **quantization})
     model = ModelSection(name_or_path=str(folder))
-    return load(model, section, device=CPU, gradient_checkpointing=checkpointing)
+    return load(model, section, device=CPU, activations=activations)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import pytest
 from qtune.plan import Machine, make, shape_of
 from tests.plan.given import LARGE, LLAMA_65B, TINY, cpu, gpu, recipe
 
-ONE_ROW = {"micro_batch_size": 1, "gradient_checkpointing": True}
+ONE_ROW = {"micro_batch_size": 1, "activations": "layer"}
 
 
 def parts(machine: Machine, config: dict[str, Any], **sections: Any) -> dict[str, int]:
@@ -48,7 +48,7 @@ def test_every_item_of_a_small_run_by_hand() -> None:
         LARGE,
         {**TINY, "hidden_size": 256, "intermediate_size": 512, "num_key_value_heads": 4},
         max_length=100,
-        memory={"micro_batch_size": 3, "gradient_checkpointing": True, "loss_chunk_size": 200},
+        memory={"micro_batch_size": 3, "activations": "layer", "loss_chunk_size": 200},
         method={"name": "lora", "rank": 8, "dropout": 0.1},
         optim={"name": "paged_adamw_8bit"},
         train={"batch_size": 6},
@@ -81,7 +81,7 @@ def test_every_item_of_a_small_run_by_hand() -> None:
 
 
 def test_without_checkpointing_all_layers_are_kept() -> None:
-    memory = {"micro_batch_size": 1, "gradient_checkpointing": False}
+    memory = {"micro_batch_size": 1, "activations": "none"}
     found = parts(LARGE, TINY, memory=memory, method={"name": "bitfit"}, max_length=10)
     own = 2 * 4 * 64 + 4 * 2 * 64 + 4 * 4 + 3 * 2 * 128
     assert found["activations"] == 10 * 2 * own

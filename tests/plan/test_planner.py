@@ -26,7 +26,7 @@ def test_with_room_for_all_nothing_is_recomputed_and_nothing_split() -> None:
     made = plan(LARGE, max_length=256, train={"batch_size": 24})
     assert made.micro_batch_size == 24
     assert made.gradient_accumulation_steps == 1
-    assert made.gradient_checkpointing is False
+    assert made.activations == "none"
     assert reasons(made)["memory.micro_batch_size"][1].endswith("the whole batch")
 
 
@@ -52,7 +52,7 @@ def test_a_pass_has_enough_tokens_and_no_more(
 
 
 def test_the_micro_batch_is_the_largest_that_fits() -> None:
-    sections: dict[str, Any] = {"max_length": 1024, "memory": {"gradient_checkpointing": True}}
+    sections: dict[str, Any] = {"max_length": 1024, "memory": {"activations": "layer"}}
     largest = plan(LARGE, LLAMA_8B, **sections)
     assert largest.micro_batch_size == 16
     short = Machine("cuda", "GPU", largest.device_bytes - 1, 0, 1)
@@ -66,29 +66,29 @@ def test_the_micro_batch_is_the_largest_that_fits() -> None:
 def test_activations_are_kept_when_they_fit_and_recomputed_when_not() -> None:
     asked = {"max_length": 1024, "method": {"name": "lora", "rank": 16}}
     roomy, tight = plan(gpu(80), LLAMA_8B, **asked), plan(gpu(12), LLAMA_8B, **asked)
-    assert (roomy.gradient_checkpointing, tight.gradient_checkpointing) == (False, True)
+    assert (roomy.activations, tight.activations) == ("none", "layer")
     assert roomy.fits
     assert tight.fits
-    assert "would need" in reasons(tight)["memory.gradient_checkpointing"][1]
+    assert "would need" in reasons(tight)["memory.activations"][1]
 
 
 def test_tiny_passes_without_recomputation_lose_to_larger_ones_with_it() -> None:
     """One short row a pass would unfold the weights sixteen times a step."""
     asked: dict[str, Any] = {"max_length": 64, "train": {"batch_size": 64}}
-    one = {"memory": {"micro_batch_size": 1, "gradient_checkpointing": False}}
+    one = {"memory": {"micro_batch_size": 1, "activations": "none"}}
     machine = Machine("cuda", "GPU", plan(LARGE, LLAMA_8B, **asked, **one).device_bytes, 0, 1)
     made = plan(machine, LLAMA_8B, **asked)
-    assert made.gradient_checkpointing
+    assert made.activations != "none"
     assert made.micro_batch_size > 1
 
 
 def test_the_recipes_own_values_stand() -> None:
-    memory = {"micro_batch_size": 5, "gradient_checkpointing": True, "loss_chunk_size": 77}
+    memory = {"micro_batch_size": 5, "activations": "layer", "loss_chunk_size": 77}
     made = plan(LARGE, memory=memory, train={"batch_size": 16})
     assert (made.micro_batch_size, made.gradient_accumulation_steps) == (5, 4)
-    assert made.gradient_checkpointing is True
+    assert made.activations == "layer"
     assert made.loss_chunk_size == 77
-    for key in ("memory.micro_batch_size", "memory.gradient_checkpointing"):
+    for key in ("memory.micro_batch_size", "memory.activations"):
         assert reasons(made)[key][1].endswith("as the recipe says")
 
 

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any], Recipe]] = {
     "everything kept": (
         gpu(14),
         LLAMA_8B,
-        recipe(memory={"gradient_checkpointing": False, "micro_batch_size": 4}, max_length=1024),
+        recipe(memory={"activations": "none", "micro_batch_size": 4}, max_length=1024),
     ),
     "eager and long": (
         gpu(16),
@@ -107,7 +107,7 @@ def test_advice_is_for_this_recipe() -> None:
         ("data.max_length=1024",),
     ]
     assert ("memory.budget=null",) in settings_of("a small budget")
-    assert ("memory.gradient_checkpointing=true",) in settings_of("everything kept")
+    assert ("memory.activations=layer",) in settings_of("everything kept")
     assert ("model.attn_implementation=sdpa",) in settings_of("eager and long")
     assert ("method.modules_to_save=[]",) in settings_of("a trained head")
     assert ("quantization.double_quant=true",) in settings_of("no double quantisation")

@@ -37,7 +37,7 @@ def test_a_shipped_recipe_survives_writing(name: str) -> None:
         "model.revision: x",
         "val_size: 0.1\neval: {generate_rows: 4, steps: 3}\ncheckpoint: {metric: token_f1}",
         "logging: {report_to: [wandb, mlflow]}",
-        "memory: {micro_batch_size: 4, gradient_checkpointing: false, budget: 20 GiB}",
+        "memory: {micro_batch_size: 4, activations: none, budget: 20 GiB}",
         "train: {output_dir: 'no', seed: 0}",
     ],
 )

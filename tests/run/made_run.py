@@ -60,7 +60,7 @@ def make_run(
         asked.model,
         asked.quantization,
         device=torch.device("cpu"),
-        gradient_checkpointing=False,
+        activations="none",
     )
     method = methods.create(asked.method, seed=1)
     method.attach(base.model)

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"train": [{"path": "train.jsonl"}]},
         "optim": {"name": "adamw", "learning_rate": RATE, "warmup_steps": WARMUP},
         "train": {"batch_size": BATCH, "max_steps": STEPS, "seed": SEED},
-        "memory": {"micro_batch_size": 2, "gradient_checkpointing": True},
+        "memory": {"micro_batch_size": 2, "activations": "layer"},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
     return folder
@@ -54,7 +54,7 @@ def _start(folder: Path) -> Path:
     """The adapter that the run starts from, written down."""
     asked = recipe.load(folder / "recipe.yaml").recipe
     base = models.load(
-        asked.model, asked.quantization, device=torch.device("cpu"), gradient_checkpointing=False
+        asked.model, asked.quantization, device=torch.device("cpu"), activations="none"
     )
     method = methods.create(asked.method, seed=SEED)
     method.attach(base.model)

@@ -56,8 +56,8 @@ def learnt(folder: Path) -> bytes:
         ("eval.at_start=true", "eval.steps=1", "eval.generate_rows=2", "eval.max_new_tokens=3"),
         ("data.eval=[]",),
         ("checkpoint.steps=2", "logging.steps=3"),
-        ("memory.gradient_checkpointing=true",),
-        ("memory.gradient_checkpointing=false", "memory.loss_chunk_size=4096"),
+        ("memory.activations=layer",),
+        ("memory.activations=none", "memory.loss_chunk_size=4096"),
     ],
     ids=["evaluated", "not evaluated", "saved", "recomputed", "kept"],
 )

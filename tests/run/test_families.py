@@ -56,7 +56,7 @@ SETTINGS = {
     "data": {"train": [{"path": "train.jsonl"}], "eval": [{"path": "test.jsonl"}]},
     "optim": {"name": "adamw", "learning_rate": 1e-2, "max_grad_norm": 1.0},
     "train": {"batch_size": 8, "max_steps": 3},
-    "memory": {"micro_batch_size": 3, "gradient_checkpointing": True},
+    "memory": {"micro_batch_size": 3, "activations": "layer"},
 }
 
 

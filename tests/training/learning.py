@@ -14,19 +14,21 @@ from qtune.data.order import Order
 from qtune.data.rows import IGNORED, Encoded, RowStore
 from qtune.methods.base import Method
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 
 LENGTHS = (12, 5, 9, 17, 3, 8, 11, 6, 14, 4, 10, 7, 19, 5, 13, 6)
 VOCABULARY = 259
 
 
-def learner(folder: Path, *, bits: int = 4, checkpointing: bool = False) -> tuple[Any, Method]:
+def learner(
+    folder: Path, *, bits: int = 4, activations: ActivationPolicy = "none"
+) -> tuple[Any, Method]:
     """The model in train mode and the method on it, with its adapters moved off their start."""
     base = models.load(
         ModelSection(name_or_path=str(folder)),
         QuantizationSection(bits=bits, compute_dtype="float32"),
         device=torch.device("cpu"),
-        gradient_checkpointing=checkpointing,
+        activations=activations,
     )
     method = methods.create(LoraConfig(rank=4, alpha=8.0, dropout=0.0), seed=0)
     method.attach(base.model)

@@ -9,16 +9,18 @@ import torch
 
 from qtune import optim
 from qtune.losses import CausalLoss
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.sections import ActivationPolicy, OptimSection
 from qtune.training import Job, StepEvent, fit
 from qtune.training.step import accumulate
 from tests.training.learning import feed_of, gradients, learner, uneven_rows
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients(tiny_folder: Path, micro_batch_size: int, checkpointing: bool) -> None:
-    model, method = learner(tiny_folder, checkpointing=checkpointing)
+@pytest.mark.parametrize("activations", ["none", "selective", "layer"])
+def test_loss_and_gradients(
+    tiny_folder: Path, micro_batch_size: int, activations: ActivationPolicy
+) -> None:
+    model, method = learner(tiny_folder, activations=activations)
     model.train()
     found = []
     for capacity in (None, 40):

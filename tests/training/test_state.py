@@ -12,7 +12,7 @@ from qtune import methods, models, optim
 from qtune.errors import ModelError
 from qtune.losses import CausalLoss
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ModelSection, OptimSection, QuantizationSection
+from qtune.recipe.sections import ActivationPolicy, ModelSection, OptimSection, QuantizationSection
 from qtune.training import Job, StepEvent, fit, restore, training_state
 from tests.training.learning import feed_of, uneven_rows
 
@@ -30,7 +30,7 @@ def _job(
     name: str,
     *,
     dropout: float = 0.2,
-    checkpointing: bool = False,
+    activations: ActivationPolicy = "none",
     capacity: int | None = None,
     use_dora: bool = False,
 ) -> Job:
@@ -38,7 +38,7 @@ def _job(
         ModelSection(name_or_path=str(folder)),
         QuantizationSection(bits=4, compute_dtype="float32"),
         device=torch.device("cpu"),
-        gradient_checkpointing=checkpointing,
+        activations=activations,
     )
     method = methods.create(
         LoraConfig(rank=64, alpha=16.0, dropout=dropout, use_dora=use_dora), seed=0
@@ -108,8 +108,14 @@ def test_every_optimizer_goes_on(tiny_folder: Path, name: str, cut: int) -> None
 
 @pytest.mark.parametrize(
     "settings",
-    [{"checkpointing": True}, {"capacity": 24}, {"dropout": 0.0}, {"use_dora": True}],
-    ids=["recomputed", "packed", "no dropout", "dora"],
+    [
+        {"activations": "layer"},
+        {"activations": "selective"},
+        {"capacity": 24},
+        {"dropout": 0.0},
+        {"use_dora": True},
+    ],
+    ids=["layer", "selective", "packed", "no dropout", "dora"],
 )
 @pytest.mark.parametrize("name", ["paged_adamw_8bit", "adamw"])
 def test_every_way_of_training_goes_on(

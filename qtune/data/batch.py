@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Batch:
     """One micro-batch: int64 tensors [B, T] and its counts; `labels` are -100 where not learnt.
 
+    `learnt` [S] are the places in the flattened [B, T] whose next token is a label.
+
     Padded rows have an attention mask. Packed ones have position ids that begin again at 0 with
     each row, and no mask: transformers isolates the rows by the positions, and an all-ones mask
     would turn that off without a word.
@@ -25,10 +27,15 @@ class Batch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
+    learnt: torch.Tensor
     tokens: int
-    supervised: int
     places: list[str]
     position_ids: torch.Tensor | None = None
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are learnt."""
+        return self.learnt.numel()
 
     @property
     def computed(self) -> int:
@@ -54,8 +61,8 @@ class Batch:
             input_ids=self.input_ids.to(device, non_blocking=True),
             attention_mask=moved(self.attention_mask),
             labels=self.labels.to(device, non_blocking=True),
+            learnt=self.learnt.to(device, non_blocking=True),
             tokens=self.tokens,
-            supervised=self.supervised,
             places=self.places,
             position_ids=moved(self.position_ids),
         )
@@ -78,8 +85,8 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int) -> Batch:
         input_ids=input_ids,
         attention_mask=attention_mask,
         labels=labels,
+        learnt=learnt_places(labels),
         tokens=int(attention_mask.sum()),
-        supervised=int((labels[:, 1:] != IGNORED).sum()),
         places=[row.place for row in rows],
     )
 
@@ -108,11 +115,18 @@ def collate_packed(sequences: Sequence[Sequence[EncodedRow]], *, pad_id: int) ->
         input_ids=input_ids,
         attention_mask=None,
         labels=labels,
+        learnt=learnt_places(labels),
         tokens=sum(len(row.input_ids) for row in packed),
-        supervised=int((labels != IGNORED).sum()),
         places=[row.place for row in packed],
         position_ids=position_ids,
     )
+
+
+def learnt_places(labels: torch.Tensor) -> torch.Tensor:
+    """Places in the flattened [B, T] that predict a label, the next token of their row: int64."""
+    learnt = labels.new_zeros(labels.shape, dtype=torch.bool)
+    learnt[:, :-1] = labels[:, 1:] != IGNORED
+    return learnt.flatten().nonzero()[:, 0]
 
 
 def filler_id(tokenizer: Any) -> int:

@@ -15,4 +15,6 @@ __all__ = ["CausalLoss", "LossOutput", "check_head", "make"]
 
 def make(section: LossSection, *, chunk_size: int) -> CausalLoss:
     """The training loss of a recipe."""
-    return CausalLoss(chunk_size=chunk_size, label_smoothing=section.label_smoothing)
+    return CausalLoss(
+        chunk_size=chunk_size, label_smoothing=section.label_smoothing, z_loss=section.z_loss
+    )

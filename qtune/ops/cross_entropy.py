@@ -1,57 +1,64 @@
-"""Cross-entropy through the head, a chunk of positions at a time.
+"""Cross-entropy through a head, a chunk of positions at a time, with its own backward.
 
-Legend: S supervised positions, H hidden size, V vocabulary size.
+Legend: S supervised positions, C of a chunk, H hidden size, V vocabulary size.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import Tensor, nn
 
-    from torch import Tensor
+    from qtune.ops.logits import Criterion
 
 
-def chunked_cross_entropy(
+def plain_cross_entropy(
+    hidden_SH: Tensor, target_S: Tensor, head: nn.Module, criterion: Criterion
+) -> Tensor:
+    """Sum of `criterion` over head(hidden), an fp32 scalar: the definition, with all logits."""
+    return criterion.losses(head(hidden_SH), target_S).sum()
+
+
+def fused_cross_entropy(
     hidden_SH: Tensor,
     target_S: Tensor,
-    head: Callable[[Tensor], Tensor],
+    head: nn.Module,
+    criterion: Criterion,
     *,
     chunk_size: int,
-    label_smoothing: float = 0.0,
+    divisor: float = 1.0,
 ) -> Tensor:
-    """Sum of -log softmax(head(hidden))[target] in nats, an fp32 scalar.
+    """`plain_cross_entropy` with at most chunk_size x V logits at a time, each computed once.
 
-    At most chunk_size x V logits exist at a time: with gradients each chunk's logits are computed
-    again in the backward pass. `head` maps [C, H] to [C, V] and may hold trainable parameters.
+    With gradients, each chunk's are made right after its loss, so the backward pass only
+    multiplies: what waits for it is [S, H], and a trained head's own gradients. `divisor`: what
+    the caller divides the sum by; the gradients are made for it and rounded once.
     """
-    total = hidden_SH.new_zeros((), dtype=torch.float32)
-    for hidden_CH, target_C in zip(
-        hidden_SH.split(chunk_size), target_S.split(chunk_size), strict=True
-    ):
-        if torch.is_grad_enabled():
-            part = checkpoint(_sum, hidden_CH, target_C, head, label_smoothing, use_reentrant=False)
-        else:
-            part = _sum(hidden_CH, target_C, head, label_smoothing)
-        total = total + part
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    if not torch.is_grad_enabled() or not (hidden_SH.requires_grad or trained):
+        losses_S = row_cross_entropy(hidden_SH, target_S, head, criterion, chunk_size=chunk_size)
+        return losses_S.sum()
+    work = _Work(head, criterion, chunk_size, factor=1.0 / divisor)
+    total: Tensor = _Fused.apply(work, target_S, hidden_SH, *trained)  # type: ignore[no-untyped-call]
     return total
 
 
 def row_cross_entropy(
     hidden_SH: Tensor,
     target_S: Tensor,
-    head: Callable[[Tensor], Tensor],
+    head: nn.Module,
+    criterion: Criterion,
     *,
     chunk_size: int,
 ) -> Tensor:
-    """-log softmax(head(hidden))[target] of each position, fp32 [S]; without gradients."""
+    """The loss of each position, fp32 [S]; without gradients."""
     parts = [
-        functional.cross_entropy(head(hidden_CH).float(), target_C, reduction="none")
+        criterion.losses(head(hidden_CH), target_C)
         for hidden_CH, target_C in zip(
             hidden_SH.split(chunk_size), target_S.split(chunk_size), strict=True
         )
@@ -59,13 +66,48 @@ def row_cross_entropy(
     return torch.cat(parts) if parts else hidden_SH.new_zeros((0,), dtype=torch.float32)
 
 
-def _sum(
-    hidden_CH: Tensor,
-    target_C: Tensor,
-    head: Callable[[Tensor], Tensor],
-    label_smoothing: float,
-) -> Tensor:
-    # fp32 before the softmax: a bf16 log-sum-exp over a large vocabulary loses the third digit
-    return functional.cross_entropy(
-        head(hidden_CH).float(), target_C, reduction="sum", label_smoothing=label_smoothing
-    )
+@dataclass(frozen=True)
+class _Work:
+    """What the forward pass needs beside tensors."""
+
+    head: nn.Module
+    criterion: Criterion
+    chunk_size: int
+    factor: float
+
+
+class _Fused(torch.autograd.Function):
+    """The sum over all chunks; the gradients by the hidden states and by a trained head."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, work: _Work, target_S: Tensor, hidden_SH: Tensor, *trained: Tensor
+    ) -> Tensor:
+        hidden_SH = hidden_SH.detach()
+        by_hidden_SH = torch.empty_like(hidden_SH)
+        by_trained = [torch.zeros_like(parameter) for parameter in trained]
+        total = hidden_SH.new_zeros((), dtype=torch.float32)
+        chunks = (tensor.split(work.chunk_size) for tensor in (hidden_SH, target_S, by_hidden_SH))
+        for hidden_CH, target_C, by_hidden_CH in zip(*chunks, strict=True):
+            leaf_CH = hidden_CH.requires_grad_()
+            with torch.enable_grad():
+                raw_CV = work.head(leaf_CH)
+            losses_C, by_raw_CV = work.criterion.losses_and_gradient(
+                raw_CV.detach(), target_C, factor=work.factor
+            )
+            total += losses_C.sum()
+            found = torch.autograd.grad(raw_CV, [leaf_CH, *trained], by_raw_CV, allow_unused=True)
+            by_hidden_CH.copy_(found[0])
+            for known, new in zip(by_trained, found[1:], strict=True):
+                if new is not None:
+                    known += new
+        ctx.factor = work.factor
+        ctx.save_for_backward(by_hidden_SH, *by_trained)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_total: Tensor) -> tuple[Tensor | None, ...]:
+        # exactly one when the caller divides by the divisor it promised
+        factor = by_total / ctx.factor
+        return (None, None, *(known * factor for known in ctx.saved_tensors))

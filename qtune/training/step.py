@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Loss(Protocol):
     """A model and a micro-batch to a loss summed over its supervised tokens."""
 
-    def __call__(self, model: Any, batch: Batch) -> LossOutput:
-        """Forward pass and loss of one micro-batch."""
+    def __call__(self, model: Any, batch: Batch, *, divisor: float = 1.0) -> LossOutput:
+        """Forward pass and loss of one micro-batch; the sum will be divided by `divisor`."""
         ...
 
 
@@ -92,7 +92,7 @@ def accumulate(model: Any, loss: Loss, micro_batches: Sequence[Batch], supervise
     device = next(model.parameters()).device
     total = torch.zeros((), device=device)
     for batch in micro_batches:
-        output = loss(model, batch.to(device))
+        output = loss(model, batch.to(device), divisor=supervised)
         (output.sum / supervised).backward()
         total += output.sum.detach()
     return total

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qtune.data.batch import Batch, collate
+from qtune.data.batch import Batch, collate, learnt_places
 from qtune.data.pieces import pieces, visible
 from qtune.data.rows import EncodedRow
 from tests.tiny import tiny_tokenizer
@@ -90,7 +90,9 @@ def test_what_is_typed_is_not_special() -> None:
 def test_the_first_label_is_never_met_by_the_loss() -> None:
     tokenizer = tiny_tokenizer()
     ids = torch.tensor([[70, 71]])
-    batch = Batch(ids, torch.ones_like(ids), ids.clone(), tokens=2, supervised=1, places=["a:1"])
+    batch = Batch(
+        ids, torch.ones_like(ids), ids.clone(), learnt_places(ids), tokens=2, places=["a:1"]
+    )
     assert [piece.learnt for piece in pieces(batch, 0, tokenizer)] == [False, True]
 
 

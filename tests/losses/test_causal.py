@@ -18,6 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from qtune.data.batch import learnt_places
 from qtune.errors import ModelError
 from qtune.losses import CausalLoss, check_head
 from tests.tiny import tiny_llama
@@ -48,6 +49,10 @@ class Rows:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+
+    @property
+    def learnt(self) -> torch.Tensor:
+        return learnt_places(self.labels)
 
     def inputs(self) -> dict[str, torch.Tensor]:
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}

@@ -8,6 +8,7 @@ from qtune.plan.configuration import (
     stored_quantization,
 )
 from qtune.plan.machine import Machine
+from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
 from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy
 from qtune.plan.planner import make
 from qtune.plan.rows import RowCount, count_rows
@@ -17,6 +18,7 @@ from qtune.plan.steps import Steps, schedule
 from qtune.plan.weights import refuse_clash
 
 __all__ = [
+    "LOSS_CHUNK",
     "Decision",
     "LinearShape",
     "Machine",
@@ -29,6 +31,7 @@ __all__ = [
     "TensorShape",
     "count_rows",
     "human",
+    "loss_chunk_size",
     "make",
     "parse_size",
     "read_config",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import targeted_linears
 from qtune.plan.choices import ENOUGH_TOKENS, PASSES
+from qtune.plan.memory import loss_chunk_size
 from qtune.plan.plan import Decision
 from qtune.plan.sizes import count, human
 from qtune.recipe.methods import PromptConfig
@@ -117,7 +118,7 @@ class Verdict:
         )
 
     def _loss_chunk(self) -> Decision:
-        chunk = self.costs.recipe.memory.loss_chunk_size
+        chunk = loss_chunk_size(self.costs.recipe)
         reason = "positions whose logits exist at a time"
         return Decision("memory.loss_chunk_size", f"{chunk:,}", reason)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import ActivationPolicy, Recipe
 
 SLACK = 0.03
+LOSS_CHUNK = 1024
 CUDA_CONTEXT = 700_000_000
 # Resident size of an interpreter with torch, transformers, bitsandbytes and datasets: 475 MB
 # measured; threads and buffers on top.
@@ -99,7 +100,7 @@ class Costs:
         yield _item("work of one layer", working * tokens, "kept while it is recomputed")
 
     def _logits(self, tokens: int) -> MemoryItem:
-        chunk = min(tokens, self.recipe.memory.loss_chunk_size)
+        chunk = min(tokens, loss_chunk_size(self.recipe))
         each = self.holding.compute_bytes + 8
         reason = f"{chunk:,} positions x {self.shape.vocab_size:,} x {each} B"
         return _item("logits", chunk * self.shape.vocab_size * each, reason)
@@ -136,6 +137,12 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
         unfolded=dequantized_bytes(shape, holding),
         pageable=min(states.pageable(tensors), machine.host_memory or sys.maxsize),
     )
+
+
+def loss_chunk_size(recipe: Recipe) -> int:
+    """Positions whose logits exist at a time."""
+    wish = recipe.memory.loss_chunk_size
+    return LOSS_CHUNK if wish == "auto" else wish
 
 
 def row_tokens(recipe: Recipe) -> int:

@@ -11,7 +11,7 @@ from qtune.plan.sizes import human
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
     from qtune.plan.steps import Steps
-    from qtune.recipe.sections import ActivationPolicy
+    from qtune.recipe.sections import ActivationPolicy, Base
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Plan:
     micro_batch_size: int
     gradient_accumulation_steps: int
     activations: ActivationPolicy
+    base: Base
+    """Where the frozen quantised layers are."""
+    dequantized_layers: int
+    """How many layers, from the first on, are also kept unfolded."""
     loss_chunk_size: int
     optimizer: str
     trainable_parameters: int

@@ -10,7 +10,7 @@ from qtune.errors import UsageError
 from qtune.plan.adapters import saved_modules
 from qtune.plan.choices import Choice, choices_of, choose
 from qtune.plan.decisions import Verdict
-from qtune.plan.memory import Costs, costs_of
+from qtune.plan.memory import Costs, costs_of, loss_chunk_size
 from qtune.plan.plan import MemoryItem, Plan
 from qtune.plan.remedies import remedies
 from qtune.plan.sizes import parse_size
@@ -42,7 +42,9 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         micro_batch_size=chosen.micro_batch_size,
         gradient_accumulation_steps=ceil(recipe.train.batch_size / chosen.micro_batch_size),
         activations=chosen.policy,
-        loss_chunk_size=recipe.memory.loss_chunk_size,
+        base="stream" if recipe.memory.base == "stream" else "resident",
+        dequantized_layers=dequantized_layers(recipe, shape),
+        loss_chunk_size=loss_chunk_size(recipe),
         optimizer=verdict.optimizer,
         trainable_parameters=sum(tensor.elements for tensor in costs.tensors),
         total_parameters=shape.total_parameters,
@@ -56,6 +58,14 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         if fits
         else remedies(recipe, machine, least=lambda changed: least(changed, machine, shape)),
     )
+
+
+def dequantized_layers(recipe: Recipe, shape: ModelShape) -> int:
+    """Layers whose weights are also kept unfolded."""
+    wish = recipe.memory.dequantized_layers
+    if wish == "auto":
+        return 0
+    return shape.layers if wish == "all" else min(wish, shape.layers)
 
 
 def least(recipe: Recipe, machine: Machine, shape: ModelShape) -> int:

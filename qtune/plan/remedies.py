@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from qtune.plan.memory import loss_chunk_size
 from qtune.plan.plan import Remedy
 from qtune.plan.sizes import parse_size
 from qtune.recipe.methods import LoraConfig
@@ -142,7 +143,7 @@ def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:
         yield [Setting("memory", "micro_batch_size", 1)]
     if recipe.model.attn_implementation == "eager":
         yield [Setting("model", "attn_implementation", "sdpa")]
-    if memory.loss_chunk_size > SMALL_CHUNK:
+    if loss_chunk_size(recipe) > SMALL_CHUNK:
         yield [Setting("memory", "loss_chunk_size", SMALL_CHUNK)]
     if quantization.bits == 4 and not quantization.double_quant:
         yield [Setting("quantization", "double_quant", True)]

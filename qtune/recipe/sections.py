@@ -14,6 +14,7 @@ from qtune.recipe.methods import LoraConfig, MethodConfig
 from qtune.recipe.section import ChatTemplate, Names, Real, Section, Share, Size
 
 ActivationPolicy = Literal["none", "selective", "layer", "offload"]
+Base = Literal["resident", "stream"]
 
 
 class ModelSection(Section):
@@ -216,7 +217,13 @@ class MemorySection(Section):
     activations: Literal["auto"] | ActivationPolicy = "auto"
     """What is recomputed in the backward pass: nothing, all but matrix products, whole layers, or
     those with their inputs waiting in host memory."""
-    loss_chunk_size: int = Field(default=1024, ge=1)
+    base: Literal["auto"] | Base = "auto"
+    """Where the frozen quantised layers are: on the device, or in host memory, from where each
+    comes when it is its turn (CUDA only)."""
+    dequantized_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0)] = "auto"
+    """Layers whose quantised weights are also kept unfolded, in the compute dtype, where memory is
+    left for it: saves unfolding them in every pass."""
+    loss_chunk_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Supervised positions whose logits exist at a time."""
     budget: Size | None = None
     """Device memory the run may use, such as 20GB; without it all that is free."""

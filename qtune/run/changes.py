@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from qtune.recipe import Origin
     from qtune.recipe.sections import Recipe
 
-# what a run leaves behind and when it stops is no part of what it learns
+# what a run leaves behind, when it stops and where it is held is no part of what it learns
 _FREE = (
     "checkpoint",
     "data.cache_dir",
     "gates",
     "logging",
+    "memory.base",
     "memory.budget",
+    "memory.dequantized_layers",
     "merge",
     "model.offline",
     "pins",

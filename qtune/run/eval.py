@@ -13,6 +13,7 @@ from qtune import data, evaluation, losses, models, recipe
 from qtune.data.batch import filler_id
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
+from qtune.plan import loss_chunk_size
 from qtune.recipe.sections import DataSection, Recipe, SourceSection
 from qtune.run import gates
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
@@ -123,7 +124,7 @@ class Bench:
     ) -> None:
         micro = asked.memory.micro_batch_size
         self._batch_size = asked.eval.batch_size or (micro if micro != "auto" else BATCH_SIZE)
-        self._loss = losses.CausalLoss(chunk_size=asked.memory.loss_chunk_size)
+        self._loss = losses.CausalLoss(chunk_size=loss_chunk_size(asked))
         self._max_new_tokens = limits.max_new_tokens or asked.eval.max_new_tokens
         self._loaded = loaded
         self._tokenizer = tokenizer

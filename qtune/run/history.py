@@ -22,7 +22,10 @@ ESSENTIALS = (
     *("data.max_length", "optim.name", "optim.learning_rate", "optim.lr_scheduler_type"),
     *("train.batch_size", "train.num_train_epochs", "train.max_steps", "train.seed"),
 )
-PLANNED = ("micro_batch_size", "activations", "optimizer", "device_bytes")
+PLANNED = (
+    *("micro_batch_size", "activations", "base", "dequantized_layers", "loss_chunk_size"),
+    *("optimizer", "device_bytes"),
+)
 MEASURES = (
     *("steps", "tokens", "training_seconds", "seconds", "tokens_per_second"),
     *("loss_first", "loss_last", "trainable_parameters"),

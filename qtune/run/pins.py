@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qtune.run.display import Journal
 
 LOCK = "recipe.lock.yaml"
-PLANNED = ("micro_batch_size", "activations")
+PLANNED = ("micro_batch_size", "activations", "base", "dequantized_layers", "loss_chunk_size")
 HINT = "restore it, or train the run's recipe.yaml, which pins nothing"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qtune.run.train import Settled
     from qtune.runs import RunFolder
 
-PINNED = ("micro_batch_size", "activations")
+PINNED = ("micro_batch_size", "activations", "loss_chunk_size")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from queue import Full, Queue
 from threading import Event, Thread
@@ -44,6 +45,9 @@ def ahead(items: Iterator[T], most: int) -> Iterator[Iterator[T]]:
             put(_End(error))
         else:
             put(_End())
+        finally:
+            if isinstance(items, Generator):  # what it opened is closed here, not by chance later
+                items.close()
 
     thread = Thread(target=work, name="qtune-ahead", daemon=True)
     thread.start()

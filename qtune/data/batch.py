@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from qtune.data.rows import IGNORED, EncodedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,21 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+    def pinned(self) -> Batch:
+        """The same batch in host memory that a GPU copies from while the host goes on."""
+        return self._mapped(torch.Tensor.pin_memory)
 
-        return Batch(
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=moved(self.attention_mask),
-            labels=self.labels.to(device, non_blocking=True),
-            learnt=self.learnt.to(device, non_blocking=True),
-            tokens=self.tokens,
-            places=self.places,
-            position_ids=moved(self.position_ids),
+    def _mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        mask, positions = self.attention_mask, self.position_ids
+        return replace(
+            self,
+            input_ids=function(self.input_ids),
+            attention_mask=None if mask is None else function(mask),
+            labels=function(self.labels),
+            learnt=function(self.learnt),
+            position_ids=None if positions is None else function(positions),
         )
 
 

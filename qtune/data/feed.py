@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, overload
 
+import torch
+
 from qtune.data.ahead import ahead
 from qtune.data.batch import Batch, collate, collate_packed
 from qtune.data.order import Order
@@ -13,7 +15,7 @@ from qtune.data.packing import pack_evenly
 from qtune.data.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,8 +43,12 @@ class Padded:
     pad_id: int
 
     def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
-        """The rows in their order, so many at a time."""
-        return _split([[number] for number in range(len(lengths))], self.micro_batch_size)
+        """So many rows at a time, the longest first: those of like length pad each other least,
+        and the loss of a step is a sum that knows no order."""
+        order = list(range(len(lengths)))
+        if len(order) > self.micro_batch_size:
+            order.sort(key=lambda number: -lengths[number])
+        return _split([[number] for number in order], self.micro_batch_size)
 
     def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
@@ -82,12 +88,16 @@ class Feed:
     batch_size: int
     layout: Layout
 
-    def steps(self, total_steps: int, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each step from `start` on, without reading the rest."""
+    def steps(self, total_steps: int, start: int = 0) -> Generator[list[Batch]]:
+        """The micro-batches of each step from `start` on, without reading the rest; the next
+        step's are made while this one's are used."""
+        with ahead(self._made(total_steps, start), most=1) as steps:
+            yield from steps
+
+    def _made(self, total_steps: int, start: int) -> Iterator[list[Batch]]:
         for chosen in self.chosen(total_steps, start=start):
-            rows = self.rows.take(chosen)
-            micro_batches = self.layout.numbers(self.order.lengths[chosen].tolist())
-            yield [self.layout.batch(rows, sequences) for sequences in micro_batches]
+            lengths = self.order.lengths[chosen].tolist()
+            yield _batches(self.layout, self.rows.take(chosen), lengths)
 
     def chosen(self, total: int, *, start: int = 0) -> Iterator[NDArray[np.int64]]:
         """The row numbers of each step."""
@@ -124,15 +134,19 @@ class StreamFeed:
     batch_size: int
     layout: Layout
 
-    def steps(self, total_steps: int, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each step from `start` on."""
+    def steps(self, total_steps: int, start: int = 0) -> Generator[list[Batch]]:
+        """The micro-batches of each step from `start` on; the next step's are made while this
+        one's are used, and the window of rows after it is read."""
         if start >= total_steps:
             return
+        with ahead(self._made(total_steps, start), most=1) as steps:
+            yield from steps
+
+    def _made(self, total_steps: int, start: int) -> Iterator[list[Batch]]:
         with ahead(self.stream.windows(), most=1) as windows:
             for held in islice(self._chosen(windows), start, total_steps):
                 rows = [one.row() for one in held]
-                micro_batches = self.layout.numbers([len(row.input_ids) for row in rows])
-                yield [self.layout.batch(rows, sequences) for sequences in micro_batches]
+                yield _batches(self.layout, rows, [len(row.input_ids) for row in rows])
 
     def _chosen(self, windows: Iterator[list[Held]]) -> Iterator[list[Held]]:
         waiting: list[Held] = []
@@ -163,6 +177,12 @@ def make_feed(
         return StreamFeed(rows, recipe.train.batch_size, layout)
     order = Order.of_recipe(recipe, lengths=rows.lengths, sources=rows.sources)
     return Feed(rows=rows, order=order, batch_size=recipe.train.batch_size, layout=layout)
+
+
+def _batches(layout: Layout, rows: Sequence[EncodedRow], lengths: Sequence[int]) -> list[Batch]:
+    """The micro-batches of a step, in memory that a GPU reads by itself where there is one."""
+    batches = [layout.batch(rows, sequences) for sequences in layout.numbers(lengths)]
+    return [batch.pinned() for batch in batches] if torch.cuda.is_available() else batches
 
 
 def _split(sequences: list[list[int]], size: int) -> list[list[list[int]]]:

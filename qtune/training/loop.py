@@ -7,6 +7,7 @@ the loop waits.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,11 @@ def fit(job: Job) -> Iterator[Event]:
         if evaluation is None:
             return
     job.model.train()
-    steps = job.feed.steps(job.total_steps, start=job.start)
+    with closing(job.feed.steps(job.total_steps, start=job.start)) as steps:
+        yield from _steps(job, steps)
+
+
+def _steps(job: Job, steps: Iterator[list[Batch]]) -> Iterator[Event]:
     for step, micro_batches in enumerate(steps, job.start):
         yield _step(job, step, micro_batches)
         evaluated = True

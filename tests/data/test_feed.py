@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from itertools import islice
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -35,9 +39,51 @@ def places(steps: list[list[Batch]]) -> list[list[list[str]]]:
 def test_steps_split_an_epoch_and_the_last_one_is_smaller() -> None:
     steps = places(list(made(10, batch_size=4, shuffle=False).steps(4)))
     assert [[len(batch) for batch in step] for step in steps] == [[3, 1], [3, 1], [2], [3, 1]]
-    first = [place for step in steps[:3] for batch in step for place in batch]
-    assert first == [f"a:{number}" for number in range(1, 11)]
+    first = [sorted(place for batch in step for place in batch) for step in steps]
+    rows = [f"a:{number}" for number in range(1, 10)]
+    assert first == [rows[:4], rows[4:8], ["a:10", "a:9"], rows[:4]]
     assert steps[3] == steps[0]
+
+
+def test_rows_of_like_length_pad_each_other_within_a_step() -> None:
+    (step,) = made(7, batch_size=7, micro=2, shuffle=False).steps(1)
+    assert [batch.places for batch in step] == [
+        ["a:6", "a:5"],
+        ["a:4", "a:3"],
+        ["a:2", "a:1"],
+        ["a:7"],
+    ]
+    assert [tuple(batch.input_ids.shape) for batch in step] == [(2, 8), (2, 6), (2, 4), (1, 2)]
+    (whole,) = made(7, batch_size=7, micro=7, shuffle=False).steps(1)
+    assert whole[0].places == [f"a:{number}" for number in range(1, 8)]  # nothing to gain
+
+
+def test_the_next_step_is_made_while_one_is_used_and_no_thread_stays() -> None:
+    feed = made(40, batch_size=4)
+    before = threading.active_count()
+    steps = feed.steps(10)
+    next(steps)
+    assert threading.active_count() == before + 1
+    steps.close()
+    assert threading.active_count() == before
+
+
+def test_a_fault_of_a_later_row_comes_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = made(8, batch_size=2)
+    taken = Rows.take
+
+    def take(self: Rows, chosen: Any) -> Any:
+        if len(seen) == 2:
+            raise ValueError("row")
+        seen.append(1)
+        return taken(self, chosen)
+
+    seen: list[int] = []
+    monkeypatch.setattr(Rows, "take", take)
+    steps = feed.steps(4)
+    assert len(list(islice(steps, 2))) == 2
+    with pytest.raises(ValueError, match="row"):
+        next(steps)
 
 
 @pytest.mark.parametrize("start", [1, 3, 4, 7])

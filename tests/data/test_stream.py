@@ -36,8 +36,8 @@ def streamed(*paths: Path, **keys: Any) -> tuple[Recipe, Streamed]:
     return made, prepare_stream(made, tiny_tokenizer())
 
 
-def steps(made: Recipe, rows: Any, start: int = 0) -> list[list[Batch]]:
-    feed = make_feed(made, rows, micro_batch_size=2, pad_id=2)
+def steps(made: Recipe, rows: Any, start: int = 0, micro: int = 2) -> list[list[Batch]]:
+    feed = make_feed(made, rows, micro_batch_size=micro, pad_id=2)
     return list(feed.steps(made.train.max_steps or 0, start))
 
 
@@ -90,7 +90,8 @@ def test_rows_are_shuffled_within_the_buffer_and_anew_in_each_pass(
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", pairs(18))
     made, rows = streamed(path, shuffle_buffer=buffer)
-    order = [p for step in steps(made, rows.train) for batch in step for p in batch.places]
+    whole = steps(made, rows.train, micro=made.train.batch_size)
+    order = [place for (batch,) in whole for place in batch.places]
     numbers = [int(place.rpartition(":")[2]) - 1 for place in order]
     assert [at // buffer for at in numbers[:18]] == [at // buffer for at in range(18)]
     assert sorted(numbers[:18]) == list(range(18))

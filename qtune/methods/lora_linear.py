@@ -6,6 +6,7 @@ m inputs, n outputs, r rank: down A [r, m], up B [n, r], magnitude [n].
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from qtune.methods.adapter import Standin
 from qtune.ops.linears import features
 from qtune.ops.nf4 import weight_of
+from qtune.ops.projection import Projection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +54,13 @@ class LoraLinear(Standin):
     def tensors(self) -> dict[str, nn.Parameter]:
         """A and B under PEFT's names."""
         return {"lora_A.weight": self.down, "lora_B.weight": self.up}
+
+    def projection(self) -> Projection:
+        """What this layer computes, for ops that compute it with others."""
+        if not self.enabled:
+            return Projection(self.base)
+        dropout = self.dropout if self.training else 0.0
+        return Projection(self.base, self.down, self.up, self.scale, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., m] -> [..., n] in the base's dtype."""
@@ -93,6 +102,11 @@ class DoraLinear(LoraLinear):
     def tensors(self) -> dict[str, nn.Parameter]:
         """A, B and the magnitude under PEFT's names."""
         return {**super().tensors(), "lora_magnitude_vector": self.magnitude}
+
+    def projection(self) -> Projection:
+        """As of `LoraLinear`, with the gain of each output."""
+        found = super().projection()
+        return replace(found, gain=self.magnitude / self.weight_norm()) if self.enabled else found
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., m] -> [..., n] in the base's dtype."""

@@ -3,6 +3,7 @@
 from qtune.models.base import Base, Inventory, InventoryRow, inventory
 from qtune.models.files import resolve, shard_index
 from qtune.models.fingerprint import fingerprint
+from qtune.models.fuse import fuse
 from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
 from qtune.models.tokenizer import load_tokenizer
@@ -13,6 +14,7 @@ __all__ = [
     "InventoryRow",
     "check_isolation",
     "fingerprint",
+    "fuse",
     "inventory",
     "load",
     "load_tokenizer",

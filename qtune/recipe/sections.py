@@ -15,6 +15,7 @@ from qtune.recipe.section import ChatTemplate, Names, Real, Section, Share, Size
 
 ActivationPolicy = Literal["none", "selective", "layer", "offload"]
 Base = Literal["resident", "stream"]
+Kernels = Literal["auto", "plain", "fused"]
 
 
 class ModelSection(Section):
@@ -217,6 +218,9 @@ class MemorySection(Section):
     activations: Literal["auto"] | ActivationPolicy = "auto"
     """What is recomputed in the backward pass: nothing, all but matrix products, whole layers, or
     those with their inputs waiting in host memory."""
+    kernels: Kernels = "auto"
+    """How blocks are computed: plain, as transformers does; fused, which keeps less for the
+    backward pass, an error where no block can be; auto: fused wherever a block can be."""
     base: Literal["auto"] | Base = "auto"
     """Where the frozen quantised layers are: on the device, or in host memory, from where each
     comes when it is its turn (CUDA only)."""
@@ -227,6 +231,9 @@ class MemorySection(Section):
     """Supervised positions whose logits exist at a time."""
     budget: Size | None = None
     """Device memory the run may use, such as 20GB; without it all that is free."""
+    on_oom: Literal["error", "shrink"] = "error"
+    """What happens when memory runs out in a step: the run stops (exit 5) and can go on, or the
+    step is done again in micro-batches of half the rows, as are the rest; the loss is the same."""
 
 
 class WatchdogSection(Section):

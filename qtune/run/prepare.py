@@ -97,6 +97,8 @@ def learner(
     if asked.data.packing:
         models.check_isolation(base.model, vocabulary=len(tokenizer))
         journal.line("packing: rows of one sequence do not see each other (tried on this model)")
+    fused = models.fuse(base.model, asked.memory.kernels, decided.activations)
+    journal.line(fused.line())
     for line in inventory_lines(models.inventory(base.model)):
         journal.line(line)
     torch.manual_seed(asked.train.seed)

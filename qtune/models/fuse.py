@@ -1,0 +1,110 @@
+"""Exchange the class of known blocks, instance by instance, for one that computes fused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qtune.errors import UsageError
+from qtune.models.fused_blocks import (
+    ATTENTION,
+    MIXINS,
+    MLP,
+    FusedMlp,
+    activation_of,
+    children,
+    plain_class,
+)
+from qtune.ops.projection import why_not
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qtune.recipe.sections import ActivationPolicy, Kernels
+
+
+@dataclass
+class Fused:
+    """What was exchanged, and why what was left was left."""
+
+    blocks: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+
+    def line(self) -> str:
+        """One line for the log."""
+        parts = [f"{count} {name}" for name, count in self.blocks.items()]
+        done = f"fused: {', '.join(parts)}" if parts else "kernels: plain"
+        rest = "; ".join(f"{count} plain ({reason})" for reason, count in self.left.items())
+        return f"{done}; {rest}" if rest else done
+
+
+def fuse(model: Any, kernels: Kernels, policy: ActivationPolicy) -> Fused:
+    """Fuse the blocks of a model with its adapters attached; `UsageError` if `fused` cannot be."""
+    found = Fused()
+    if kernels == "plain":
+        found.left["memory.kernels: plain"] = 1
+        return found
+    layers = decoder_layers(model)
+    if not layers:
+        found.left[f"{type(model).__name__} is no family whose blocks qtune fuses"] = 1
+    for layer in layers:
+        _fuse_layer(layer, policy, found)
+    if kernels == "fused" and not found.blocks:
+        raise UsageError(
+            "; ".join(found.left), place="memory.kernels", hint="set it to auto or plain"
+        )
+    return found
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that hold a block of a known class."""
+    return [
+        module
+        for module in model.modules()
+        if any(type(child).__name__ in MIXINS for child in module.children())
+    ]
+
+
+def unfuse(model: nn.Module) -> None:
+    """Give every fused block its own class back."""
+    for module in model.modules():
+        if type(module) in _made.values():
+            module.__class__ = plain_class(module)
+
+
+def _fuse_layer(layer: Any, policy: ActivationPolicy, found: Fused) -> None:
+    """Fuse the blocks of one layer; under `selective` all or none, as it then keeps by itself."""
+    blocks = [child for child in layer.children() if type(child).__name__ in MIXINS]
+    reasons = [_reason(block) for block in blocks]
+    if policy == "selective":
+        if any(reasons):
+            found.left[next(reason for reason in reasons if reason)] += len(blocks)
+            return
+        layer.gradient_checkpointing = False
+    for block, reason in zip(blocks, reasons, strict=True):
+        if reason:
+            found.left[reason] += 1
+            continue
+        found.blocks[type(block).__name__] += 1
+        block.__class__ = fused_class(type(block))
+        if isinstance(block, FusedMlp):
+            block.recompute_inside = policy == "selective"
+
+
+def _reason(block: Any) -> str | None:
+    """Why a block of a known class cannot be fused."""
+    is_mlp = MIXINS[type(block).__name__] is FusedMlp
+    if is_mlp and not activation_of(block):
+        return f"activation {type(block.act_fn).__name__}"
+    return why_not(children(block, MLP if is_mlp else ATTENTION))
+
+
+def fused_class(plain: type) -> type:
+    """A class with a mixin's forward in front of everything of a block's own class."""
+    if plain not in _made:
+        _made[plain] = type(f"Fused{plain.__name__}", (MIXINS[plain.__name__], plain), {})
+    return _made[plain]
+
+
+_made: dict[type, type] = {}

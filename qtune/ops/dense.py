@@ -1,0 +1,63 @@
+"""The dense weight of a frozen layer: unfolded for each use, or kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.nn import functional
+
+from qtune.ops.nf4 import bits_of, dequantize_int8, int8_parts, weight_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+_KEPT = "dense_weight_kept"
+
+
+def dense(layer: nn.Module, dtype: torch.dtype) -> Tensor:
+    """The weight [out, in] that a layer multiplies with, in `dtype`; do not write to it."""
+    kept: Tensor | None = getattr(layer, _KEPT, None)
+    if kept is not None:
+        return kept
+    if bits_of(layer) == 8:
+        return dequantize_int8(*int8_parts(layer), dtype=dtype)
+    return weight_of(layer).to(dtype)
+
+
+def compute_dtype(layer: nn.Module) -> torch.dtype | None:
+    """In what a layer multiplies, whatever its input; None for 8-bit layers, which follow it."""
+    bits = bits_of(layer)
+    weight: Any = layer.weight
+    if bits == 4:
+        return weight.quant_state.dtype  # type: ignore[no-any-return]
+    return None if bits == 8 else weight.dtype
+
+
+def keep_dense(layer: nn.Module, dtype: torch.dtype) -> int:
+    """Keep a quantised layer's dense weight beside it; returns its bytes, 0 for a dense layer.
+
+    No parameter and no buffer: state dicts and inventories do not know it.
+    """
+    if bits_of(layer) == 16:
+        return 0
+    weight = dense(layer, dtype)
+    object.__setattr__(layer, _KEPT, weight)
+    return weight.nbytes
+
+
+def product(layer: nn.Module, x_TM: Tensor, weight_NM: Tensor | None) -> Tensor:
+    """base(x) [T, N] of a frozen layer, with the weight that `dense` gave."""
+    if weight_NM is None:
+        return layer(x_TM)  # type: ignore[no-any-return]
+    return functional.linear(x_TM, weight_NM, getattr(layer, "bias", None))
+
+
+def forward_weight(layer: nn.Module, x_TM: Tensor) -> Tensor | None:
+    """The weight of the forward product; None where the layer has a product of its own.
+
+    LLM.int8 on a GPU rounds its input too, which no product with a dense weight does.
+    """
+    if x_TM.is_cuda and bits_of(layer) == 8:
+        return None
+    return dense(layer, x_TM.dtype)

@@ -1,0 +1,117 @@
+"""down(act(gate(x)) * up(x)), SwiGLU and GeGLU, as one node.
+
+`plain` is the definition. `fused` keeps x, gate(x) and up(x) and makes the activation again; with
+`recompute` it keeps x alone and makes gate(x) and up(x) again, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from qtune.ops.low_rank import Kept, back, enter, leave
+from qtune.ops.projection import Projection, adapter_tensors, projection_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+
+class Activation(NamedTuple):
+    """An element-wise function and its gradient's: backward(gradient, input)."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+def _gelu(approximate: str) -> Activation:
+    return Activation(
+        lambda x: functional.gelu(x, approximate=approximate),
+        lambda gradient, x: torch.ops.aten.gelu_backward(gradient, x, approximate=approximate),
+    )
+
+
+ACTIVATIONS = {
+    "silu": Activation(functional.silu, lambda g, x: torch.ops.aten.silu_backward(g, x)),
+    "gelu": _gelu("none"),
+    "gelu_tanh": _gelu("tanh"),
+}
+
+
+class Mlp(NamedTuple):
+    """The three linears, and the activation by its name in `ACTIVATIONS`."""
+
+    gate: nn.Module
+    up: nn.Module
+    down: nn.Module
+    activation: str
+
+
+def plain(x: Tensor, mlp: Mlp) -> Tensor:
+    """[..., H] -> [..., H]."""
+    inner = ACTIVATIONS[mlp.activation].forward(mlp.gate(x)) * mlp.up(x)
+    return mlp.down(inner)  # type: ignore[no-any-return]
+
+
+def fused(x: Tensor, mlp: Mlp, *, recompute: bool = False) -> Tensor:
+    """As `plain`, in one node of the graph."""
+    projections = tuple(projection_of(layer) for layer in (mlp.gate, mlp.up, mlp.down))
+    settings = _Settings(projections, ACTIVATIONS[mlp.activation], recompute)
+    return _GatedMlp.apply(x, settings, *adapter_tensors(projections))  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Settings(NamedTuple):
+    projections: tuple[Projection, ...]
+    activation: Activation
+    recompute: bool
+
+
+class _GatedMlp(torch.autograd.Function):
+    """Legend: T tokens, H hidden, F MLP width."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, settings: _Settings, *_: Tensor | None) -> Tensor:
+        (*wide, narrow), activation, recompute = settings
+        x_TH = x.reshape(-1, x.shape[-1])
+        entered = enter(x_TH, wide)
+        gate_TF, up_TF = leave(x_TH, wide, entered)
+        inner_TF = activation.forward(gate_TF).mul_(up_TF)
+        inside = enter(inner_TF, [narrow])
+        (output_TH,) = leave(inner_TF, [narrow], inside)
+        if recompute:
+            entered.products = [None, None]
+        ctx.settings, ctx.shape = settings, x.shape
+        ctx.save_for_backward(
+            x_TH,
+            *((None, None) if recompute else (gate_TF, up_TF)),
+            *entered.tensors(),
+            *inside.tensors(),
+        )
+        return output_TH.view(*x.shape[:-1], output_TH.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        (*wide, narrow), activation, recompute = ctx.settings
+        x_TH, gate_TF, up_TF, *kept = ctx.saved_tensors
+        entered, inside = Kept.of(kept[:5]), Kept.of(kept[5:])
+        if recompute:
+            gate_TF, up_TF = leave(x_TH, wide, entered)
+        acted_TF = activation.forward(gate_TF)
+        into_TF, of_narrow = back(
+            [gradient.reshape(-1, gradient.shape[-1])],
+            acted_TF * up_TF,
+            [narrow],
+            inside,
+            input_wanted=True,
+        )
+        assert into_TF is not None
+        into_up_TF = acted_TF.mul_(into_TF)
+        into_gate_TF = activation.backward(into_TF.mul_(up_TF), gate_TF)
+        into_TH, of_wide = back(
+            [into_gate_TF, into_up_TF], x_TH, wide, entered, input_wanted=ctx.needs_input_grad[0]
+        )
+        into_x = None if into_TH is None else into_TH.view(ctx.shape)
+        return into_x, None, *(tensor for found in (*of_wide, *of_narrow) for tensor in found)

@@ -10,6 +10,12 @@ METHODS = Registry(
         "lora": "qtune.methods.lora:Lora",
         "bitfit": "qtune.methods.bitfit:Bitfit",
         "prompt": "qtune.methods.prompt:Prompt",
+        "bottleneck": "qtune.methods.bottleneck:BottleneckAdapters",
     },
 )
-BY_PEFT_TYPE = {"LORA": "lora", "BEFT": "bitfit", "PROMPT_TUNING": "prompt"}
+BY_PEFT_TYPE = {
+    "LORA": "lora",
+    "BEFT": "bitfit",
+    "PROMPT_TUNING": "prompt",
+    "BOTTLENECK": "bottleneck",
+}

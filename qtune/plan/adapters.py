@@ -1,7 +1,8 @@
 """What a method trains: every tensor by size, so that the plan can count it before it exists.
 
 LoRA on a linear [n, m] at rank r: A [r, m] and B [n, r], r(n + m) parameters; DoRA adds the n
-row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden.
+row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden. Bottlenecks of width r on hidden
+size d: 2 r d + r + d a site.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.targets import (
     find_modules,
     is_within,
@@ -16,7 +18,13 @@ from qtune.plan.targets import (
     refuse_unused_patterns,
     select_targets,
 )
-from qtune.recipe.methods import BitfitConfig, LoraConfig, MethodConfig, PromptConfig
+from qtune.recipe.methods import (
+    BitfitConfig,
+    BottleneckConfig,
+    LoraConfig,
+    MethodConfig,
+    PromptConfig,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +86,8 @@ def targeted_linears(method: LoraConfig | BitfitConfig, shape: ModelShape) -> li
 
 def saved_modules(method: LoraConfig, shape: ModelShape) -> list[str]:
     """Full names of the modules trained whole; `UsageError` for an entry that means none."""
+    if not method.modules_to_save:
+        return []
     key = "method.modules_to_save"
     return find_modules(_modules(shape), method.modules_to_save, key=key, kind="module")
 
@@ -91,6 +101,8 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
             TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
             for linear in targeted_linears(method, shape)
         ]
+    if isinstance(method, BottleneckConfig):
+        return list(_bottlenecks(method, shape))
     assert isinstance(method, PromptConfig)
     return [TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)]
 
@@ -108,6 +120,14 @@ def _lora(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
         yield TrainableTensor("low-rank matrices", linear.name, linear.out_features * rank, each)
         if method.use_dora:
             yield TrainableTensor("DoRA magnitudes", linear.name, linear.out_features, each)
+
+
+def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    hidden, width = shape.hidden_size, method.width
+    outputs = {linear.name: linear.out_features for linear in shape.linears}
+    for module in bottleneck_places(method, sites_of(outputs, hidden_size=hidden)):
+        for elements in (width * hidden, width, hidden * width, hidden):
+            yield TrainableTensor("bottlenecks", module, elements, 4)
 
 
 def _whole_modules(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:

@@ -65,4 +65,29 @@ class PromptConfig(Section):
     """Start from the embeddings of this text, repeated or cut to length; else of random tokens."""
 
 
-MethodConfig = Annotated[LoraConfig | BitfitConfig | PromptConfig, Field(discriminator="name")]
+class BottleneckConfig(Section):
+    """Bottleneck adapters: a small MLP in every layer (Houlsby et al. 2019)."""
+
+    name: Literal["bottleneck"] = "bottleneck"
+    placement: Literal["houlsby", "pfeiffer", "parallel"] = "pfeiffer"
+    """Behind attention and MLP, behind the MLP, or beside the MLP (He et al. 2022)."""
+    width: int = Field(default=64, ge=1)
+    """Width of the small MLP."""
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    """Between its two matrices."""
+    scale: Annotated[Real, Field(gt=0.0)] | None = None
+    """Factor of what it adds; without it 1, and 4 for parallel."""
+    layers_to_transform: Indices = ()
+    """Only these layers; empty means all."""
+
+    @property
+    def factor(self) -> float:
+        """The scale with its default."""
+        if self.scale is not None:
+            return self.scale
+        return 4.0 if self.placement == "parallel" else 1.0
+
+
+MethodConfig = Annotated[
+    LoraConfig | BitfitConfig | PromptConfig | BottleneckConfig, Field(discriminator="name")
+]

@@ -10,7 +10,13 @@ from qtune import models
 from qtune.methods import create
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
-from qtune.recipe.methods import BitfitConfig, LoraConfig, MethodConfig, PromptConfig
+from qtune.recipe.methods import (
+    BitfitConfig,
+    BottleneckConfig,
+    LoraConfig,
+    MethodConfig,
+    PromptConfig,
+)
 from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 from tests.tiny import tiny_llama
 
@@ -51,8 +57,18 @@ CASES: dict[str, MethodConfig] = {
     ),
     "bitfit": BitfitConfig(exclude_modules=("down_proj",)),
     "prompt": PromptConfig(num_virtual_tokens=5),
+    "pfeiffer": BottleneckConfig(width=8),
+    "houlsby": BottleneckConfig(placement="houlsby", width=4, activation="gelu"),
+    "parallel": BottleneckConfig(placement="parallel", width=8, layers_to_transform=(1,)),
 }
-RATES = {"one-layer": 5e-2, "bitfit": 3e-2, "prompt": 2e-1}
+RATES = {
+    "one-layer": 5e-2,
+    "bitfit": 3e-2,
+    "prompt": 2e-1,
+    "pfeiffer": 3e-2,
+    "houlsby": 3e-2,
+    "parallel": 3e-2,
+}
 
 
 def load(folder: Path, kind: str, *, activations: ActivationPolicy = "none") -> Base:

@@ -3,6 +3,7 @@
 from qtune.optim.optimizers import OPTIMIZERS, make, set_learning_rate, state_bytes
 from qtune.optim.schedules import schedule
 from qtune.optim.state import load_state, state_of
+from qtune.optim.stepping import step_unless
 
 __all__ = [
     "OPTIMIZERS",
@@ -12,4 +13,5 @@ __all__ = [
     "set_learning_rate",
     "state_bytes",
     "state_of",
+    "step_unless",
 ]

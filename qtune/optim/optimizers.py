@@ -51,13 +51,15 @@ def make(section: OptimSection, groups: list[dict[str, Any]]) -> Optimizer:
     fast, slow = section.betas
     match section.name:
         case "sgd":
-            settings["momentum"] = fast
+            settings |= {"momentum": fast, "fused": _on_cuda(groups)}
         case "ademamix_8bit":
             settings |= {"betas": (fast, slow, SLOW_DECAY), "eps": section.eps}
         case "lion_8bit" | "paged_lion_8bit":
             settings["betas"] = (fast, slow)
         case "adamw":
-            settings |= {"betas": (fast, slow), "eps": section.eps, "foreach": True}
+            settings |= {"betas": (fast, slow), "eps": section.eps}
+            # fused: one kernel for all tensors, which can skip an update by itself
+            settings["fused" if _on_cuda(groups) else "foreach"] = True
         case _:
             settings |= {"betas": (fast, slow), "eps": section.eps}
     library()  # quiets the log lines of bitsandbytes before the table imports it

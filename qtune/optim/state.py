@@ -80,7 +80,8 @@ def _fill(
 ) -> None:
     if not hasattr(optimizer, "init_state"):  # torch's own make their state in the first step
         optimizer.state[parameter] = {
-            key: _placed(value, parameter, f"{name}/{key}") for key, value in entries.items()
+            key: _placed(value, parameter, f"{name}/{key}", fused=bool(group.get("fused")))
+            for key, value in entries.items()
         }
         return
     with torch.no_grad():
@@ -99,12 +100,13 @@ def _fill(
         own.copy_(value)
 
 
-def _placed(value: Any, parameter: Parameter, label: str) -> Any:
-    """A state of torch's optimizers; its step counters are scalars that stay on the CPU."""
+def _placed(value: Any, parameter: Parameter, label: str, *, fused: bool) -> Any:
+    """A state of torch's optimizers; its step counters are scalars, on the device if it is fused
+    and else on the CPU."""
     if not isinstance(value, Tensor):
         return value
     if value.ndim == 0:
-        return value.clone()
+        return value.to(parameter.device if fused else "cpu", copy=True)
     if value.shape != parameter.shape:
         raise _other(label, value, parameter)
     return value.to(parameter.device, copy=True)

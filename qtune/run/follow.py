@@ -95,6 +95,22 @@ class Follower:
         self._save_now()
         return code
 
+    def due(self, stop: StopRequest, step: int) -> bool:
+        """Whether this has something to do at the end of a step, for which the device must have
+        done it."""
+        return (
+            self._save_is_due(step)
+            or stop.code is not None
+            or stop.save
+            or self._clock.is_up()
+            or step == self._first + 1  # early news: the panel, and what the first step proves
+        )
+
+    def _save_is_due(self, step: int) -> bool:
+        every = self._recipe.checkpoint.steps
+        on_step = every is not None and step % every == 0
+        return on_step or self._clock.save_is_due(self._saved_at)
+
     def _time_limit(self, event: Boundary) -> ExitCode | None:
         """Whether time is up. Each process does one step at least: one whose start takes longer
         than its limit would otherwise be repeated for ever."""
@@ -131,10 +147,8 @@ class Follower:
 
     def _on_boundary(self, event: Boundary, stop: StopRequest) -> None:
         self.progress.evaluation_due = not event.evaluated
-        every = self._recipe.checkpoint.steps
-        on_step = every is not None and event.step % every == 0
         asked = stop.take_save()
-        if on_step or asked or self._evaluated or self._clock.save_is_due(self._saved_at):
+        if asked or self._evaluated or self._save_is_due(event.step):
             self._save_now()
         self._evaluated = False
         if asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
@@ -170,6 +171,7 @@ def learn(
         clock=Clock.of_recipe(asked, started=started),
     )
     try:
+        job = replace(job, due=partial(follower.due, stop))
         return progress, follower.follow(training.fit(job), stop)
     except DivergedError as error:
         folder.write_diverged(str(error), rows=error.rows)

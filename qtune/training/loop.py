@@ -7,6 +7,7 @@ the loop waits.
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.optim import set_learning_rate
 from qtune.training.events import Boundary, EvalEvent, StepEvent
 from qtune.training.signals import Interrupted
-from qtune.training.step import Loss, StepResult, train_step
+from qtune.training.step import Loss, Outcome, train_step
 from qtune.training.watch import Watchdog
 
 if TYPE_CHECKING:
@@ -28,12 +29,17 @@ if TYPE_CHECKING:
     from qtune.training.events import Event, Measures
 
 
+MOST_RUNNING = 1
+"""Steps that a device may be behind the host."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Everything one training run needs.
 
     `start`: optimizer steps that are done already. `evaluate_first`: measure before the next step.
-    `evaluate` may raise `Interrupted`.
+    `evaluate` may raise `Interrupted`. `due`: whether somebody has something to do at the end of a
+    step; else there is a `Boundary` only if the device has kept up.
     """
 
     model: Any
@@ -50,13 +56,15 @@ class Job:
     evaluate_first: bool = True
     evaluate_every: int | None = None
     start: int = 0
+    due: Callable[[int], bool] = lambda _: True
 
 
 def fit(job: Job) -> Iterator[Event]:
     """Train from `start` to `total_steps`, evaluating first, at intervals and last.
 
-    A step, or an evaluation at the start, ends with a `Boundary`; after one whose evaluation was
-    interrupted nothing follows.
+    An evaluation, and a step at which something is due, ends with a `Boundary`; after one whose
+    evaluation was interrupted nothing follows. The event of a step comes when the device has done
+    it, which may be while the next one runs.
     """
     if job.evaluate is not None and job.evaluate_first:
         evaluation = _evaluation(job, job.start)
@@ -71,8 +79,15 @@ def fit(job: Job) -> Iterator[Event]:
 
 
 def _steps(job: Job, steps: Iterator[list[Batch]]) -> Iterator[Event]:
+    running: deque[_Running] = deque()
+    clock = _Clock()
     for step, micro_batches in enumerate(steps, job.start):
-        yield _step(job, step, micro_batches)
+        running.append(_launch(job, step, micro_batches))
+        wait = _evaluation_due(job, step + 1) or job.due(step + 1)
+        while running and (wait or len(running) > MOST_RUNNING or running[0].outcome.ready()):
+            yield _told(job, running.popleft(), clock)
+        if running:  # the device is behind, and nobody needs it to be still
+            continue
         evaluated = True
         if job.evaluate is not None and _evaluation_due(job, step + 1):
             evaluation = _evaluation(job, step + 1)
@@ -86,10 +101,32 @@ def _steps(job: Job, steps: Iterator[list[Batch]]) -> Iterator[Event]:
             return
 
 
-def _step(job: Job, step: int, micro_batches: Sequence[Batch]) -> StepEvent:
+@dataclass(frozen=True)
+class _Running:
+    """A step that the device may still be at."""
+
+    step: int
+    start: float
+    learning_rate: float
+    outcome: Outcome
+
+
+class _Clock:
+    """When the last step was done: steps overlap, their times must not."""
+
+    def __init__(self) -> None:
+        self.done = 0.0
+
+    def seconds(self, start: float) -> float:
+        """The time of a step that began at `start`, without that of the one before."""
+        former, self.done = self.done, time.perf_counter()
+        return self.done - max(start, former)
+
+
+def _launch(job: Job, step: int, micro_batches: Sequence[Batch]) -> _Running:
     start = time.perf_counter()
     learning_rate = set_learning_rate(job.optimizer, job.schedule(step))
-    result: StepResult = train_step(
+    outcome = train_step(
         job.model,
         job.loss,
         job.method,
@@ -99,17 +136,22 @@ def _step(job: Job, step: int, micro_batches: Sequence[Batch]) -> StepEvent:
         max_grad_norm=job.max_grad_norm,
         watchdog=job.watchdog,
     )
+    return _Running(step, start, learning_rate, outcome)
+
+
+def _told(job: Job, running: _Running, clock: _Clock) -> StepEvent:
+    result = running.outcome.settle()
     return StepEvent(
-        step=step + 1,
+        step=running.step + 1,
         total=job.total_steps,
-        epoch=(step + 1) / job.steps_per_epoch,
+        epoch=(running.step + 1) / job.steps_per_epoch,
         loss=result.loss,
         grad_norm=result.grad_norm,
-        learning_rate=learning_rate,
+        learning_rate=running.learning_rate,
         tokens=result.tokens,
         supervised=result.supervised,
         computed=result.computed,
-        seconds=time.perf_counter() - start,
+        seconds=clock.seconds(running.start),
     )
 
 

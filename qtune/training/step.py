@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from qtune.errors import DivergedError
+from qtune.optim import step_unless
+from qtune.training.reading import Reading
 from qtune.training.watch import check_changed, check_gradients_alive, mark
 
 if TYPE_CHECKING:
@@ -40,6 +43,44 @@ class StepResult:
     computed: int
 
 
+class Outcome:
+    """A step that was given to the device; its numbers come when it has done it."""
+
+    def __init__(
+        self, told: Tensor, micro_batches: Sequence[Batch], *, step: int, watchdog: Watchdog
+    ) -> None:
+        self._reading = Reading(told)
+        self._micro_batches = micro_batches
+        self._step = step
+        self._watchdog = watchdog
+        self._result: StepResult | None = None
+
+    def ready(self) -> bool:
+        """Whether `settle` would not wait."""
+        return self._reading.ready()
+
+    def settle(self) -> StepResult:
+        """Wait for the numbers; `DivergedError` if the update was not made, for the loss or the
+        gradient norm is not finite or passes the watchdog's limits."""
+        if self._result is None:
+            self._result = self._checked()
+        return self._result
+
+    def _checked(self) -> StepResult:
+        loss, grad_norm, stop = self._reading.values()
+        batches = self._micro_batches
+        self._watchdog.check(loss, grad_norm, step=self._step, micro_batches=batches)
+        if stop:  # the host's rules are the device's; were they not, nothing more would be learnt
+            raise DivergedError(f"step {self._step + 1}: the device refused the update")
+        return StepResult(
+            loss=loss,
+            grad_norm=grad_norm,
+            tokens=sum(batch.tokens for batch in batches),
+            supervised=sum(batch.supervised for batch in batches),
+            computed=sum(batch.computed for batch in batches),
+        )
+
+
 def train_step(
     model: Any,
     loss: Loss,
@@ -50,13 +91,12 @@ def train_step(
     step: int,
     max_grad_norm: float,
     watchdog: Watchdog,
-) -> StepResult:
-    """Forward and backward of all micro-batches, clip, check, update.
+) -> Outcome:
+    """Forward and backward of all micro-batches, clip, judge, update unless the verdict is to stop.
 
     The loss is divided by the supervised tokens of the *whole* step, so its gradient does not
-    depend on how the rows are split. Raises `DivergedError` before the update if the loss or the
-    gradient norm is not finite or passes the watchdog's limits, and after the first one if it
-    changed nothing.
+    depend on how the rows are split. A device works on while this returns; the first step is
+    waited for, and raises `DivergedError` if its update changed nothing.
     """
     supervised = sum(batch.supervised for batch in micro_batches)
     parameters = method.parameters()
@@ -69,22 +109,19 @@ def train_step(
         check_gradients_alive(parameters)
     method.after_backward(step)
     norm = torch.nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm)
-    # one transfer, the step's only wait for the device: the update must not happen on a NaN
-    loss_value, norm_value = torch.stack([total / supervised, norm.float()]).tolist()
-    watchdog.check(loss_value, norm_value, step=step, micro_batches=micro_batches)
+    mean = total / supervised
+    stop = watchdog.judge(mean, norm)
+    told = torch.stack([mean.double(), norm.double(), stop.double()])
+    outcome = Outcome(told, micro_batches, step=step, watchdog=watchdog)
+    if step == 0:
+        outcome.settle()
     before = mark(parameters) if step == 0 else []
-    optimizer.step()
+    step_unless(optimizer, stop)
     if step == 0:
         check_changed(before, parameters)
     method.after_step(step)
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(
-        loss=loss_value,
-        grad_norm=norm_value,
-        tokens=sum(batch.tokens for batch in micro_batches),
-        supervised=supervised,
-        computed=sum(batch.computed for batch in micro_batches),
-    )
+    return outcome
 
 
 def accumulate(model: Any, loss: Loss, micro_batches: Sequence[Batch], supervised: int) -> Tensor:

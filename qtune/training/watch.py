@@ -13,23 +13,32 @@ from qtune.errors import DivergedError, first_few
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch import Tensor
     from torch.nn import Parameter
 
     from qtune.data.batch import Batch
     from qtune.recipe.sections import WatchdogSection
+
+_LEARNT = 1e-6  # nats: below it a gradient may well round to zero, for all is known
 
 
 @dataclass
 class Watchdog:
     """Limits on each step's loss (nats per supervised token) and gradient norm before clipping.
 
-    A limit must be passed `patience` steps in a row; what is not finite stops at once.
+    A limit must be passed `patience` steps in a row; what is not finite stops at once, and so does
+    a gradient that is exactly zero while there is a loss: weights thrown so far that an activation
+    overflows have none, for ever.
+
+    `above`: how many steps in a row have passed a limit by now.
     """
 
     loss_limit: float = math.inf
     grad_norm_limit: float = math.inf
     patience: int = 1
-    _above: int = field(default=0, init=False)
+    above: int = field(default=0, init=False)
+    _above_there: Tensor | None = field(default=None, init=False)
+    _stop: Tensor | None = field(default=None, init=False)
 
     @classmethod
     def of_recipe(cls, section: WatchdogSection) -> Watchdog:
@@ -39,6 +48,18 @@ class Watchdog:
             grad_norm_limit=section.grad_norm_limit or math.inf,
             patience=section.patience,
         )
+
+    def judge(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
+        """Whether the update must not be made, by the rules of `check`: a bool scalar where the
+        numbers are, of which nothing is read. Once true it stays so."""
+        loss, grad_norm = loss.double(), grad_norm.double()  # as the host will see them
+        passed = (loss > self.loss_limit) | (grad_norm > self.grad_norm_limit)
+        former = self.above if self._above_there is None else self._above_there
+        self._above_there = (former + 1) * passed
+        stop = ~(loss.isfinite() & grad_norm.isfinite()) | (self._above_there >= self.patience)
+        stop |= (grad_norm == 0) & (loss > _LEARNT)
+        self._stop = stop if self._stop is None else self._stop | stop
+        return self._stop
 
     def check(
         self, loss: float, grad_norm: float, *, step: int, micro_batches: Sequence[Batch]
@@ -51,8 +72,15 @@ class Watchdog:
                 micro_batches,
                 hint="lower optim.learning_rate, or look at these rows",
             )
-        self._above = self._above + 1 if self._passed(loss, grad_norm) else 0
-        if self._above >= self.patience:
+        if grad_norm == 0 and loss > _LEARNT:
+            raise _diverged(
+                f"step {step + 1}: loss {loss:g}, but the gradient is exactly zero: the weights "
+                "are where nothing can be learnt any more",
+                micro_batches,
+                hint="lower optim.learning_rate; a checkpoint from before may still be sound",
+            )
+        self.above = self.above + 1 if self._passed(loss, grad_norm) else 0
+        if self.above >= self.patience:
             limits = f"loss_limit {self.loss_limit:g}, grad_norm_limit {self.grad_norm_limit:g}"
             times = f" for {self.patience} steps" if self.patience > 1 else ""
             raise _diverged(

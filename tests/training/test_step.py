@@ -48,7 +48,7 @@ def _settings(method: Method) -> tuple[OptimSection, list[dict[str, Any]]]:
 
 def _take(model: Any, method: Method, optimizer: Any, batches: list[Batch], **settings: Any) -> Any:
     arguments = {"step": 0, "max_grad_norm": 0.3, "watchdog": Watchdog()} | settings
-    return train_step(model, LOSS, method, optimizer, batches, **arguments)
+    return train_step(model, LOSS, method, optimizer, batches, **arguments).settle()
 
 
 @pytest.mark.parametrize("bits", [4, 16])

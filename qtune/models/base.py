@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from qtune.models.streaming import Streamed
     from qtune.recipe.sections import ModelSection, QuantizationSection
 
 KINDS = ("4-bit", "8-bit", "16-bit", "trainable")
@@ -69,6 +70,8 @@ class Base:
     fingerprint: str
     copy: Path | None = None
     """The quantised copy that the weights were read from."""
+    streamed: Streamed | None = None
+    """The layers that come to the device in turn."""
 
 
 def inventory(model: nn.Module) -> Inventory:
@@ -104,6 +107,7 @@ def _held(module: Any, bits: int) -> int:
     if bits == 8:
         return sum(_bytes(part) for part in int8_parts(module))
     state = module.weight.quant_state
+    state = getattr(state, "resting", state)  # a streamed layer is counted where it lies
     parts = [module.weight, state.absmax]
     if state.nested:
         parts += [state.state2.absmax, state.offset]

@@ -6,6 +6,7 @@ quantised in pieces, and what needs no cast is kept without a copy.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
@@ -26,13 +27,16 @@ from qtune.models.preparation import freeze
 from qtune.models.prequantized import Packed, check_config, check_constants, find, read_state
 from qtune.models.shards import read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
+from qtune.models.streaming import Streamer, layers_of
 from qtune.plan import read_config, stored_quantization
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from qtune.models.streaming import Streamed
     from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
+    from qtune.recipe.sections import Base as Placement
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +47,13 @@ def load(
     *,
     device: torch.device,
     activations: ActivationPolicy,
+    base: Placement = "resident",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Base:
-    """The frozen base of a recipe, in train mode; `on_progress(done, total)` counts tensors."""
+    """The frozen base of a recipe, in train mode; `on_progress(done, total)` counts tensors.
+
+    `stream` takes a checkpoint that is stored in 4 bits, or has such a copy.
+    """
     folder = resolve(model)
     source = fingerprint(folder)
     copy = None if stored_quantization(read_config(folder)) else copies.find(source, quantization)
@@ -55,6 +63,11 @@ def load(
     network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
     names = quantizable(network, quantization)
     pairs = match(network, [name for name in checkpoint.index if name not in packed.constants])
+    streamed = None
+    layers = []
+    if base == "stream":
+        place = model.name_or_path
+        layers = layers_of(packed, pairs.names, bits=quantization.bits, place=place)
     if pairs.fused:
         if packed_config:
             raise ModelError(
@@ -71,12 +84,12 @@ def load(
         check_shapes(network, pairs.names, checkpoint.dense_shapes(packed))
         exchange(network, names, quantization)
         filler = Filler(network, checkpoint, packed, pairs, quantization, device)
-        filler.fill(on_progress)
+        streamed = filler.fill(layers, on_progress)
     _audit(network, expected=len(names), bits=quantization.bits)
     freeze(network)
     _adopt_generation_config(network, folder)
     activation_policies.use(network, activations)
-    return Base(network, model, quantization, inventory(network), source, copy=copy)
+    return Base(network, model, quantization, inventory(network), source, copy, streamed)
 
 
 class Checkpoint:
@@ -139,27 +152,52 @@ class Filler:
     quantization: QuantizationSection
     device: torch.device
 
-    def fill(self, on_progress: Callable[[int, int], None] | None) -> None:
-        """Read every tensor, tie what is tied, and compute the buffers that no checkpoint holds."""
-        done = 0
-        for file, names in self.checkpoint.in_order(self.pairs.names):
-            for name, tensor in read_tensors(file, names):
-                target = self.pairs.names[name]
+    def fill(
+        self,
+        layers: Sequence[Mapping[str, str]],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Streamed | None:
+        """Read every tensor but those of the layers that stream, tie what is tied, and compute the
+        buffers that no checkpoint holds."""
+        streaming = {name for layer in layers for name in layer}
+        names = {name: at for name, at in self.pairs.names.items() if name not in streaming}
+        count = _counter(len(names) + len(layers), on_progress)
+        for file, stored in self.checkpoint.in_order(names):
+            for name, tensor in read_tensors(file, stored):
                 if name in self.packed.weights:
-                    self._place_packed(name, target, tensor)
+                    self._place_packed(name, names[name], tensor)
                 else:
-                    place(self.network, target, tensor, self.quantization, self.device)
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, len(self.pairs.names))
+                    place(self.network, names[name], tensor, self.quantization, self.device)
+                count()
                 del tensor
+        streamed = self._stream(layers, count) if layers else None
         self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
         compute_buffers(self.network, self.device)
+        return streamed
 
     def _place_packed(self, name: str, target: str, weight: torch.Tensor) -> None:
         parts = {"weight": weight} | self.checkpoint.constants(self.packed, name)
-        dtype = getattr(torch, self.quantization.compute_dtype)
-        place_packed(self.network, target, parts, dtype=dtype, device=self.device)
+        place_packed(self.network, target, parts, dtype=self._dtype, device=self.device)
+
+    def _stream(self, layers: Sequence[Mapping[str, str]], count: Callable[[], None]) -> Streamed:
+        return Streamer(self.network, self.checkpoint, self.packed, self._dtype, self.device).fill(
+            layers, count
+        )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(torch, self.quantization.compute_dtype)  # type: ignore[no-any-return]
+
+
+def _counter(total: int, on_progress: Callable[[int, int], None] | None) -> Callable[[], None]:
+    """What is called when one more of so many is done."""
+    numbers = itertools.count(1)
+
+    def count() -> None:
+        if on_progress is not None:
+            on_progress(next(numbers), total)
+
+    return count
 
 
 def compute_buffers(network: Any, device: torch.device) -> None:
@@ -196,7 +234,8 @@ def _packed_layers(
 
 def _audit(network: Any, *, expected: int, bits: int) -> None:
     """As many quantised layers as planned, nothing left without a value."""
-    empty = [name for name, tensor in network.state_dict().items() if tensor.device.type == "meta"]
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    empty = [name for name, tensor in tensors if tensor.device.type == "meta"]
     assert not empty, f"without a value after loading: {empty[:3]}"
     if bits == 16:
         return

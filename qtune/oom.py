@@ -65,7 +65,10 @@ class OutOfMemory(ResourceError):  # noqa: N818 - the name is the statement
         return f"out of memory {self.where}" + (f": {said}" if said else "")
 
 
-HINT = "take smaller micro-batches or shorter rows; `qtune plan` shows what needs the memory"
+HINT = (
+    "halve memory.micro_batch_size, set memory.activations: layer, or see what `qtune plan` "
+    "suggests"
+)
 
 
 @contextmanager

@@ -165,11 +165,8 @@ def _resource_error(error: Exception) -> ResourceError | None:
     if isinstance(error, OSError) and error.errno in _DISK:
         said = f"cannot write: {os.strerror(error.errno).lower()}"
         return ResourceError(said, place=str(error.filename or ""), hint="see to the disk")
-    # known by its name, so that no light command imports torch to ask
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return ResourceError(
-            f"out of memory: {str(error).split('. ')[0]}",
-            hint="halve memory.micro_batch_size, set memory.activations: layer, "
-            "or see what `qtune plan` suggests",
-        )
+    from qtune.oom import HINT, is_out_of_memory
+
+    if is_out_of_memory(error):
+        return ResourceError(f"out of memory: {str(error).split('. ')[0]}", hint=HINT)
     return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from qtune import oom
 from qtune.evaluation.decode import decode, stop_ids
 from qtune.evaluation.intervals import mean_interval
 from qtune.evaluation.match import exact_match, token_f1
+from qtune.oom import during
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +68,8 @@ def answer(
         chosen = order[start : start + batch_size]
         asked = [rows[index] for index in chosen]
         prompts = [row.prompt_ids or [] for row in asked]
-        continued = decode(model, prompts, max_new_tokens=max_new_tokens, stop_ids=ends)
+        with during(oom.GENERATION):
+            continued = decode(model, prompts, max_new_tokens=max_new_tokens, stop_ids=ends)
         for index, row, continuation in zip(chosen, asked, continued, strict=True):
             answers[index] = Answer(
                 place=row.place,

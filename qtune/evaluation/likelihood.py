@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qtune import oom
 from qtune.data.batch import collate
 from qtune.errors import DataError, ModelError
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
+from qtune.oom import during
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +73,8 @@ def measure_loss(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = collate([rows[index] for index in chosen], pad_id=pad_id).to(device)
-            row_sums, row_counts = loss.per_row(model, batch)
+            with during(oom.EVALUATION, tokens=batch.computed):
+                row_sums, row_counts = loss.per_row(model, batch)
             for index, total, count in zip(
                 chosen, row_sums.tolist(), row_counts.tolist(), strict=True
             ):

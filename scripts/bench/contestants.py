@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,13 +99,23 @@ def qtune(job: Job, ticks: Ticks) -> None:
         train(recipe, overrides=[*job.overrides, output], display=Watch())
 
 
+def qtune_plain(job: Job, ticks: Ticks) -> None:
+    """`qtune train` with the blocks as transformers computes them."""
+    qtune(replace(job, overrides=(*job.overrides, "memory.kernels=plain")), ticks)
+
+
 def plain(job: Job, ticks: Ticks) -> None:
     """The loop that transformers' and PEFT's examples show: padded, the model's own loss."""
-    import torch
-    from bitsandbytes.optim import AdamW8bit
     from peft import get_peft_model
 
-    model = get_peft_model(base(job), lora())
+    loop(job, ticks, get_peft_model(base(job), lora()))
+
+
+def loop(job: Job, ticks: Ticks, model: Any) -> None:
+    """Forward, backward, clip, step: nothing around it that could cost time."""
+    import torch
+    from bitsandbytes.optim import AdamW8bit
+
     start_equal(model, job)
     model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -152,28 +162,51 @@ def trl_tuned(job: Job, ticks: Ticks) -> None:
 
 
 def unsloth(job: Job, ticks: Ticks) -> None:
-    """Unsloth's own model and adapters in its own SFTTrainer."""
+    """Unsloth's own model and adapters in the plain loop; without a GPU as far as it goes.
+
+    Its Triton kernels, its pinned checkpoints and TRL's loss beside Triton need a GPU; what is
+    left are its compiled modules and its own loss.
+    """
     os.environ.setdefault("UNSLOTH_ALLOW_CPU", "1")
     import torch
-    from unsloth import FastLanguageModel
+    from unsloth import FastModel
 
-    model, _ = FastLanguageModel.from_pretrained(
+    if not torch.cuda.is_available():
+        answer_for_gpu()
+    model, _ = FastModel.from_pretrained(
         str(job.folder / "model"),
         max_seq_length=workload.MAX_LENGTH,
         dtype=torch.bfloat16,
         load_in_4bit=True,
         device_map={"": "cpu"},
-        use_gradient_checkpointing=True,  # its own form needs pinned memory
+        use_gradient_checkpointing=True,
     )
-    model = FastLanguageModel.get_peft_model(
+    model = FastModel.get_peft_model(
         model,
         r=workload.RANK,
         lora_alpha=workload.ALPHA,
         lora_dropout=0.0,
-        target_modules=list(workload.TARGETS),
+        finetune_vision_layers=False,
         use_gradient_checkpointing=True,
     )
-    trl(job, ticks, model, {}, {})
+    if not any("4bit" in type(module).__name__ for module in model.modules()):
+        raise SystemExit("Unsloth did not load in 4 bits")
+    loop(job, ticks, model)
+
+
+def answer_for_gpu() -> None:
+    """What Unsloth asks of a GPU before it loads: its name, its memory, bf16, bitsandbytes."""
+    from types import SimpleNamespace
+
+    import torch
+    from unsloth.models import _utils, loader
+
+    facts = SimpleNamespace(
+        name="cpu", total_memory=2**34, major=8, minor=0, multi_processor_count=2
+    )
+    torch.cuda.get_device_properties = lambda *_: facts  # type: ignore[assignment]
+    torch.cuda.mem_get_info = lambda *_: (2**34, 2**34)  # type: ignore[assignment]
+    _utils.SUPPORTS_BFLOAT16 = loader.ALLOW_BITSANDBYTES = True
 
 
 def trl(
@@ -300,6 +333,7 @@ def matmul(job: Job, ticks: Ticks) -> None:
 CONTESTANTS: dict[str, Callable[[Job, Ticks], None]] = {
     "matmul": matmul,
     "qtune": qtune,
+    "qtune-plain": qtune_plain,
     "plain": plain,
     "trl": trl_defaults,
     "trl-tuned": trl_tuned,

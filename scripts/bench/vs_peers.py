@@ -28,10 +28,11 @@ import workload
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ORDER = ("matmul", "trl", "qtune", "plain", "trl-tuned", "unsloth")
+ORDER = ("matmul", "trl", "qtune", "qtune-plain", "plain", "trl-tuned", "unsloth")
 LABELS = {
     "matmul": "limit (4N)",
     "qtune": "qtune",
+    "qtune-plain": "qtune, plain blocks",
     "plain": "transformers + PEFT loop",
     "trl": "TRL defaults",
     "trl-tuned": "TRL tuned",
@@ -211,7 +212,7 @@ def bench(arguments: argparse.Namespace, size_name: str, results: dict[str, Any]
                 continue
             python = arguments.unsloth_python if name == "unsloth" else sys.executable
             why = missing(name, python)
-            overrides = arguments.set if name == "qtune" else []
+            overrides = arguments.set if name.startswith("qtune") else []
             found = {"failed": why} if why else run(name, {**job, "overrides": overrides}, python)
             one["runs"].append({"contestant": name, "repeat": repeat, **found})
             told = found.get("failed") or f"{sum(found['seconds'][arguments.warm :]):.1f} s"

@@ -22,6 +22,7 @@ from qtune.models.layer_sources import Disk, DiskToDevice, Pinned
 from qtune.models.placing import check_finite, owner_of
 from qtune.models.shards import DTYPES
 from qtune.ops.nf4 import library
+from qtune.plan import human
 from qtune.plan.machine import host_memory
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ class Streamed:
     def slot_bytes(self) -> int:
         """Bytes that the slots take on the device."""
         return SLOTS * max(self.layer_bytes)
+
+    def line(self) -> str:
+        """What streams, for the log."""
+        return (
+            f"the base is streamed: {len(self.layer_bytes)} layers of together "
+            f"{human(sum(self.layer_bytes))} through {human(self.slot_bytes)} on the device"
+        )
 
 
 def layers_of(

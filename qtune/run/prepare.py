@@ -12,6 +12,7 @@ import torch
 from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError
 from qtune.run.memory import limit
+from qtune.run.quantize import provide
 
 if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
@@ -81,15 +82,21 @@ def learner(
     """Load the base, attach the method, and prove what the plan promised about both."""
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
+    if decided.base == "stream":
+        quantising = partial(journal.progress, "quantising")
+        provide(asked.model, asked.quantization, say=journal.line, on_progress=quantising)
     base = models.load(
         asked.model,
         asked.quantization,
         device=device,
         activations=decided.activations,
+        base=decided.base,
         on_progress=partial(journal.progress, "loading"),
     )
     if base.copy is not None:
         journal.line(f"the base was read from its quantised copy ({base.copy.name})")
+    if base.streamed is not None:
+        journal.line(base.streamed.line())
     method = methods.create(asked.method, seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)

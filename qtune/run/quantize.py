@@ -6,15 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune import hub, recipe
+from qtune import hub, models, recipe
 from qtune.durable import discard, require_writable
-from qtune.errors import OutputError, UsageError
+from qtune.errors import OutputError, ResourceError, UsageError
 from qtune.models import copies, quantizing
+from qtune.plan import read_config, stored_quantization
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qtune.models.quantizing import Quantizing
+    from qtune.recipe.sections import ModelSection, QuantizationSection
     from qtune.run.display import Display
 
 SECTIONS = ("quantization.", "model.")
@@ -42,6 +44,31 @@ def quantize(
     progress = partial(display.progress, "quantising")
     quantizing.write(work, place, source=_short(asked.model.name_or_path), on_progress=progress)
     return _report(work, place, written=True)
+
+
+def provide(
+    model: ModelSection,
+    quantization: QuantizationSection,
+    *,
+    say: Callable[[str], None],
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Make the copy that a base is streamed from, unless there is one or it is stored as one."""
+    if stored_quantization(read_config(models.resolve(model))) is not None:
+        return
+    work = quantizing.prepare(model, quantization)
+    if copies.find(work.fingerprint, quantization) is not None:
+        return
+    place = copies.place_of(work.fingerprint, quantization)
+    if place.is_dir():
+        discard(place)
+    _check_target(place, work.folder)
+    say(f"a base that is streamed is read from a 4-bit copy: making one ({place.name})")
+    try:
+        quantizing.write(work, place, source=_short(model.name_or_path), on_progress=on_progress)
+    except ResourceError:
+        if copies.find(work.fingerprint, quantization) is None:
+            raise  # else another run made the same copy meanwhile
 
 
 def _named(model: str) -> str:

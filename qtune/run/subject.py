@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from qtune import hub, methods, models, plan, recipe
+from qtune.artefacts import read_object
 from qtune.errors import ModelError, UsageError
 from qtune.recipe.sections import ModelSection, QuantizationSection
 from qtune.recipe.writing import flow
+from qtune.run.quantize import provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from qtune.methods import AdapterFile
     from qtune.methods.base import Method
     from qtune.models import Base
+    from qtune.recipe.sections import Base as Placement
     from qtune.recipe.sections import Recipe
 
 log = logging.getLogger(__name__)
-RECIPE, ADAPTER, MODEL = "recipe.yaml", "adapter_config.json", "config.json"
+RECIPE, ADAPTER, MODEL, PLAN = "recipe.yaml", "adapter_config.json", "config.json", "plan.json"
 
 
 @dataclass(frozen=True)
@@ -218,17 +221,33 @@ def load(
 ) -> Loaded:
     """The base as it was trained on, with the adapter live; `ModelError` if they do not fit."""
     adapter = subject.read_adapter() if subject.adapter is not None else None
+    placement = _placement(subject)
+    if placement == "stream":
+        provide(subject.model, subject.quantization, say=log.info, on_progress=on_progress)
     base = models.load(
         subject.model,
         subject.quantization,
         device=device,
         activations="none",
+        base=placement,
         on_progress=on_progress,
     )
     base.model.eval()
     if adapter is None:
         return Loaded(base, None)
     return Loaded(base, adapter.attach(base.model, base_fingerprint=base.fingerprint))
+
+
+def _placement(subject: Subject) -> Placement:
+    """Where the base is held: as the recipe says, or as the run's plan chose."""
+    if subject.recipe is None or subject.quantization.bits != 4:
+        return "resident"
+    if subject.recipe.memory.base != "auto":
+        return subject.recipe.memory.base
+    planned = subject.run / PLAN if subject.run else None
+    if planned is None or not planned.is_file():
+        return "resident"
+    return "stream" if read_object(planned).get("base") == "stream" else "resident"
 
 
 def working_device() -> torch.device:

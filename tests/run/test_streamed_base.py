@@ -1,0 +1,95 @@
+"""memory.base: stream changes where the base is, and nothing that a run learns or says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from qtune.models import copies
+from qtune.run.display import Quiet
+from qtune.run.resume import Wanted
+from qtune.run.train import train
+from tests.run.made_run import write_rows
+from tests.tiny import save_tiny, tiny_llama
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS: dict[str, Any] = {
+    "model": {"name_or_path": "base"},
+    "quantization": {"compute_dtype": "bfloat16"},
+    "method": {"name": "lora", "rank": 4, "alpha": 8, "dropout": 0.2},
+    "data": {"train": [{"path": "train.jsonl"}], "eval": [{"path": "test.jsonl"}]},
+    "optim": {"name": "adamw", "learning_rate": 1e-2},
+    "train": {"batch_size": 4, "max_steps": 4},
+    "memory": {"micro_batch_size": 2},
+    "eval": {"steps": 2, "generate_rows": 2, "max_new_tokens": 3},
+    "checkpoint": {"steps": 2, "final": "last"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("streamed")
+    save_tiny(folder / "base", tiny_llama(num_hidden_layers=4).bfloat16())
+    write_rows(folder / "train.jsonl", 12)
+    write_rows(folder / "test.jsonl", 4, first=100)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(SETTINGS))
+    return folder
+
+
+def _run(folder: Path, name: str, *overrides: str, wanted: Wanted | None = None) -> Path:
+    output = f"train.output_dir={folder / name}"
+    more = {} if wanted is None else {"wanted": wanted}
+    _, code = train(folder / "recipe.yaml", overrides=[output, *overrides], display=Quiet(), **more)
+    assert code == 0
+    return folder / name
+
+
+def _result(run: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """The adapter, and every loss, norm and measure on the way."""
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = ("step", "loss", "grad_norm", "perplexity", "exact_match", "token_f1")
+    told = [{key: event[key] for key in kept if key in event} for event in events]
+    assert sum("loss" in event for event in told) >= 4
+    return (run / "adapter" / "adapter_model.safetensors").read_bytes(), told
+
+
+@pytest.fixture(scope="module")
+def resident(folder: Path) -> Path:
+    return _run(folder, "resident", "memory.base=resident")
+
+
+@pytest.mark.parametrize("kernels", ["auto", "plain"])
+def test_a_streamed_run_is_the_resident_one(folder: Path, resident: Path, kernels: str) -> None:
+    run = _run(folder, f"streamed-{kernels}", "memory.base=stream", f"memory.kernels={kernels}")
+    if kernels == "plain":
+        resident = _run(folder, "resident-plain", "memory.kernels=plain")
+    assert _result(run) == _result(resident)
+    assert json.loads((run / "plan.json").read_text())["base"] == "stream"
+    log = (run / "log.txt").read_text()
+    assert "a base that is streamed is read from a 4-bit copy: making one" in log
+    assert "the base is streamed: 4 layers of together" in log
+    assert len(list(copies.home().iterdir())) == 1
+
+
+def test_a_run_goes_on_where_the_base_is_held_otherwise(folder: Path, resident: Path) -> None:
+    for first, then in (("stream", "resident"), ("resident", "stream")):
+        run = _run(folder, f"{first}-first", f"memory.base={first}", "train.max_steps=2")
+        changes = ("memory.base", "train.max_steps")
+        _run(folder, run.name, f"memory.base={then}", wanted=Wanted(True, changes))
+        assert _result(run)[0] == _result(resident)[0]
+
+
+def test_a_copy_that_is_not_whole_is_made_again(folder: Path, resident: Path) -> None:
+    _run(folder, "whole", "memory.base=stream", "train.max_steps=1")
+    (copy,) = copies.home().iterdir()
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64])
+    run = _run(folder, "again", "memory.base=stream")
+    assert _result(run) == _result(resident)
+    shutil.rmtree(copy)

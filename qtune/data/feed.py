@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Protocol, Self, overload
 
 import torch
 
 from qtune.data.ahead import ahead
 from qtune.data.batch import Batch, collate, collate_packed
 from qtune.data.order import Order
-from qtune.data.packing import pack_evenly
+from qtune.data.packing import arranged, pack_evenly
 from qtune.data.stream import Stream
 
 if TYPE_CHECKING:
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 class Layout(Protocol):
     """How the rows of one step become micro-batches."""
 
+    @property
+    def micro_batch_size(self) -> int:
+        """The most sequences of one."""
+
+    @property
+    def pad_id(self) -> int:
+        """What fills up a shorter sequence."""
+
+    def resized(self, micro_batch_size: int) -> Layout:
+        """The same layout with micro-batches of another size."""
+
     def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
         """Rows of each sequence of each micro-batch, by their place in the step."""
 
@@ -41,6 +52,10 @@ class Padded:
 
     micro_batch_size: int
     pad_id: int
+
+    def resized(self, micro_batch_size: int) -> Self:
+        """With micro-batches of another size."""
+        return replace(self, micro_batch_size=micro_batch_size)
 
     def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
         """So many rows at a time, the longest first: those of like length pad each other least,
@@ -57,7 +72,7 @@ class Padded:
 
 @dataclass(frozen=True)
 class Packed:
-    """The rows of a step behind one another in the fewest sequences of at most `capacity` tokens.
+    """The rows of a step behind one another, at most `micro_batch_size` x `capacity` tokens a pass.
 
     A step learns from the same rows whether they are packed or padded, so packing is a matter of
     speed alone.
@@ -67,16 +82,31 @@ class Packed:
     pad_id: int
     capacity: int
 
+    def resized(self, micro_batch_size: int) -> Self:
+        """With micro-batches of another size."""
+        return replace(self, micro_batch_size=micro_batch_size)
+
     def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
-        """Sequences of nearly equal length, the longest first."""
-        sequences = pack_evenly(lengths, self.capacity)
-        sequences.sort(key=lambda rows: -sum(lengths[number] for number in rows))
-        return _split(sequences, self.micro_batch_size)
+        """The fewest micro-batches, each of short sequences of nearly equal length."""
+        size, capacity = self.micro_batch_size, self.capacity
+        micro_batches = _packed(lengths, capacity, size)
+        return [arranged(lengths, one, most=size, capacity=capacity) for one in micro_batches]
 
     def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
         chosen = [[rows[number] for number in sequence] for sequence in sequences]
         return collate_packed(chosen, pad_id=self.pad_id)
+
+
+@dataclass(frozen=True)
+class Joined(Packed):
+    """All rows of a micro-batch in one sequence, without padding: var-len attention computes each
+    row by itself, and takes one sequence only."""
+
+    def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
+        """The fewest micro-batches, each of one sequence."""
+        micro_batches = _packed(lengths, self.capacity, self.micro_batch_size)
+        return [[[row for rows in sequences for row in rows]] for sequences in micro_batches]
 
 
 @dataclass(frozen=True)
@@ -87,6 +117,10 @@ class Feed:
     order: Order
     batch_size: int
     layout: Layout
+
+    def resized(self, micro_batch_size: int) -> Self:
+        """The same steps in micro-batches of another size."""
+        return replace(self, layout=self.layout.resized(micro_batch_size))
 
     def steps(self, total_steps: int, start: int = 0) -> Generator[list[Batch]]:
         """The micro-batches of each step from `start` on, without reading the rest; the next
@@ -133,6 +167,11 @@ class StreamFeed:
     stream: Stream
     batch_size: int
     layout: Layout
+    max_length: int
+
+    def resized(self, micro_batch_size: int) -> Self:
+        """The same steps in micro-batches of another size."""
+        return replace(self, layout=self.layout.resized(micro_batch_size))
 
     def steps(self, total_steps: int, start: int = 0) -> Generator[list[Batch]]:
         """The micro-batches of each step from `start` on; the next step's are made while this
@@ -172,9 +211,11 @@ def make_feed(
     """The feed that a recipe asks for."""
     layout: Layout = Padded(micro_batch_size, pad_id)
     if recipe.data.packing:
-        layout = Packed(micro_batch_size, pad_id, capacity=recipe.data.max_length)
+        var_len = recipe.model.attn_implementation == "flash_attention_2"
+        kind = Joined if var_len else Packed
+        layout = kind(micro_batch_size, pad_id, capacity=recipe.data.max_length)
     if isinstance(rows, Stream):
-        return StreamFeed(rows, recipe.train.batch_size, layout)
+        return StreamFeed(rows, recipe.train.batch_size, layout, recipe.data.max_length)
     order = Order.of_recipe(recipe, lengths=rows.lengths, sources=rows.sources)
     return Feed(rows=rows, order=order, batch_size=recipe.train.batch_size, layout=layout)
 
@@ -183,6 +224,13 @@ def _batches(layout: Layout, rows: Sequence[EncodedRow], lengths: Sequence[int])
     """The micro-batches of a step, in memory that a GPU reads by itself where there is one."""
     batches = [layout.batch(rows, sequences) for sequences in layout.numbers(lengths)]
     return [batch.pinned() for batch in batches] if torch.cuda.is_available() else batches
+
+
+def _packed(lengths: Sequence[int], capacity: int, size: int) -> list[list[list[int]]]:
+    """Sequences of at most `capacity` tokens, so many a micro-batch, the longest first."""
+    sequences = pack_evenly(lengths, capacity)
+    sequences.sort(key=lambda rows: -sum(lengths[number] for number in rows))
+    return _split(sequences, size)
 
 
 def _split(sequences: list[list[int]], size: int) -> list[list[list[int]]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_FULL = 0.98
+
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Row numbers of each sequence: the longest first, each where it leaves the least space.
@@ -51,6 +53,40 @@ def pack_evenly(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         if max(sum(lengths[row] for row in rows) for rows in even) <= capacity:
             return even
         count += 1
+
+
+def arranged(
+    lengths: Sequence[int], sequences: Sequence[Sequence[int]], *, most: int, capacity: int
+) -> list[list[int]]:
+    """The rows of some sequences in as many, hence as short, ones as leave at most 2% empty.
+
+    Attention costs a sequence's length squared, most of it masked here, so short sequences are
+    cheap; where none are full enough, longer ones are, or else the fullest. Tokens and attention
+    stay within those of `most` sequences of `capacity` tokens.
+    """
+    chosen = [row for rows in sequences for row in rows]
+    best = [list(rows) for rows in sequences]
+    needed = sum(lengths[row] for row in chosen)
+    tokens, attention = most * capacity, most * capacity**2
+    for count in range(min(len(chosen), tokens // max(lengths[row] for row in chosen)), 0, -1):
+        found = [[chosen[place] for place in one] for one in _spread(_of(lengths, chosen), count)]
+        computed = _computed(lengths, found)
+        if computed > tokens or computed**2 > attention * count:
+            continue
+        full = needed >= _FULL * computed
+        best = found if full else min(best, found, key=lambda one: _computed(lengths, one))
+        if full:
+            break
+    return best
+
+
+def _of(lengths: Sequence[int], rows: Sequence[int]) -> list[int]:
+    return [lengths[row] for row in rows]
+
+
+def _computed(lengths: Sequence[int], sequences: Sequence[Sequence[int]]) -> int:
+    """Tokens of the rectangle that holds the sequences."""
+    return len(sequences) * max(sum(lengths[row] for row in rows) for rows in sequences)
 
 
 def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:

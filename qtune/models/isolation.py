@@ -65,9 +65,9 @@ def rounding(model: Any, control: float) -> float:
     """What rounding to bfloat16 may cause, relative to the logits' root mean square.
 
     Each layer rounds the residual stream twice, and independent errors add up as a random walk:
-    measured, at most two thirds of that (scripts/bench/isolation.json). Activations may be less tame than
-    that in a large model; then the control shows it, within reason: a fault that is in it too must
-    not excuse itself.
+    measured, at most two thirds of that (scripts/bench/isolation.json). A large model's activations
+    may be less tame; then the control shows it, within reason: a fault that is in it too must not
+    excuse itself.
     """
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None) or 1
     walk: float = _ROUNDED * (2 * layers) ** 0.5

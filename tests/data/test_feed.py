@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ import torch
 
 from qtune.data import EncodedRow, Rows
 from qtune.data.batch import Batch
-from qtune.data.feed import Feed, Packed, Padded
+from qtune.data.feed import Feed, Joined, Packed, Padded, make_feed
 from qtune.data.order import Order
 from qtune.data.rows import Encoded, RowStore
+from tests.data.building import encoded, recipe
 
 
 def made(count: int, *, batch_size: int, capacity: int = 0, micro: int = 3, **keys: bool) -> Feed:
@@ -142,3 +145,27 @@ def test_the_fill_is_that_of_the_tensors(capacity: int) -> None:
     real, computed = sum(b.tokens for b in batches), sum(b.computed for b in batches)
     assert feed.fill() == pytest.approx(real / computed)
     assert np.isclose(feed.fill(), 1.0) == (real == computed)
+
+
+def test_var_len_attention_gets_one_sequence_without_padding() -> None:
+    plain = made(33, batch_size=8, micro=2, capacity=12)
+    joined = replace(plain, layout=Joined(2, 0, 12))
+    assert joined.fill() == 1.0
+    for one, other in zip(plain.steps(5), joined.steps(5), strict=True):
+        assert [len(batch.input_ids) for batch in other] == [1] * len(other)
+        assert sorted(p for b in one for p in b.places) == sorted(
+            p for b in other for p in b.places
+        )
+        assert all(batch.computed <= 2 * 12 for batch in other)
+
+
+@pytest.mark.parametrize(
+    ("attention", "kind"), [("flash_attention_2", Joined), ("sdpa", Packed), ("eager", Packed)]
+)
+def test_the_layout_follows_the_attention(attention: str, kind: type, tmp_path: Path) -> None:
+    rows = encoded(tmp_path, [{"text": "a b c"}]).train
+    asked = recipe(tmp_path / "train.jsonl", packing=True)
+    model = asked.model.model_copy(update={"attn_implementation": attention})
+    asked = asked.model_copy(update={"model": model})
+    feed = make_feed(asked, rows, micro_batch_size=2, pad_id=0)
+    assert type(feed.layout) is kind

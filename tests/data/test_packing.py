@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from qtune.data.packing import pack, pack_evenly
+from qtune.data.packing import arranged, pack, pack_evenly
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 
@@ -47,6 +47,47 @@ def test_even_sequences_waste_less_of_a_rectangle() -> None:
     lengths = [9, 1, 1, 1, 1, 1]
     assert [sum(lengths[row] for row in rows) for rows in pack(lengths, 10)] == [10, 4]
     assert [sum(lengths[row] for row in rows) for rows in pack_evenly(lengths, 10)] == [9, 5]
+
+
+def shape(lengths: list[int], sequences: list[list[int]]) -> tuple[int, int]:
+    """How many sequences, and the longest of them."""
+    return len(sequences), max(sum(lengths[row] for row in rows) for rows in sequences)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_arranging_keeps_the_rows_and_the_room(seed: int, most: int) -> None:
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 65, size=200).tolist()
+    for start in range(0, len(lengths), 25):
+        given = pack_evenly(lengths, 64)[start : start + most]
+        if not given:
+            continue
+        found = arranged(lengths, given, most=most, capacity=64)
+        rows = sorted(row for one in given for row in one)
+        assert sorted(row for one in found for row in one) == rows
+        count, longest = shape(lengths, found)
+        assert count * longest <= most * 64
+        assert count * longest**2 <= most * 64**2
+        before = np.prod(shape(lengths, given))
+        assert count * longest <= max(before, sum(lengths[row] for row in rows) / 0.98)
+
+
+def test_short_sequences_are_taken_where_they_are_as_full() -> None:
+    lengths = [30, 20, 10, 25, 5, 30]
+    given = pack_evenly(lengths, 128)
+    assert shape(lengths, given) == (1, 120)
+    assert shape(lengths, arranged(lengths, given, most=1, capacity=128)) == (4, 30)
+    ragged = [30, 29, 1, 30]  # three sequences of 30 would be as full
+    assert shape(ragged, arranged(ragged, [[0, 1, 2, 3]], most=1, capacity=128)) == (3, 30)
+
+
+def test_a_longer_sequence_is_taken_where_there_is_room_and_short_ones_are_empty() -> None:
+    lengths = [60, 40, 40, 40, 40]
+    given = pack_evenly(lengths, 64)
+    assert shape(lengths, given) == (5, 60)
+    assert shape(lengths, arranged(lengths, given, most=5, capacity=64)) == (3, 80)
+    assert shape(lengths, arranged(lengths, given, most=16, capacity=64)) == (1, 220)
 
 
 def _texts(name: str) -> list[str]:

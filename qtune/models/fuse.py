@@ -30,29 +30,35 @@ class Fused:
 
     blocks: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+    """Blocks by "name plain (reason)"."""
+    why: str = ""
+    """Why no block was even looked at."""
 
     def line(self) -> str:
         """One line for the log."""
-        parts = [f"{count} {name}" for name, count in self.blocks.items()]
-        done = f"fused: {', '.join(parts)}" if parts else "kernels: plain"
-        rest = "; ".join(f"{count} plain ({reason})" for reason, count in self.left.items())
-        return f"{done}; {rest}" if rest else done
+        counts = (self.blocks, self.left)
+        done, rest = (", ".join(f"{n} {name}" for name, n in found.items()) for found in counts)
+        if not done:
+            return f"kernels: plain ({self.why})" if self.why else f"kernels: plain; {rest}"
+        return f"fused: {done}; {rest}" if rest else f"fused: {done}"
 
 
 def fuse(model: Any, kernels: Kernels, policy: ActivationPolicy) -> Fused:
     """Fuse the blocks of a model with its adapters attached; `UsageError` if `fused` cannot be."""
     found = Fused()
     if kernels == "plain":
-        found.left["memory.kernels: plain"] = 1
+        found.why = "memory.kernels"
         return found
     layers = decoder_layers(model)
     if not layers:
-        found.left[f"{type(model).__name__} is no family whose blocks qtune fuses"] = 1
+        found.why = f"{type(model).__name__} is no family whose blocks qtune fuses"
     for layer in layers:
         _fuse_layer(layer, policy, found)
     if kernels == "fused" and not found.blocks:
         raise UsageError(
-            "; ".join(found.left), place="memory.kernels", hint="set it to auto or plain"
+            found.why or "; ".join(found.left),
+            place="memory.kernels",
+            hint="set it to auto or plain",
         )
     return found
 
@@ -77,16 +83,18 @@ def _fuse_layer(layer: Any, policy: ActivationPolicy, found: Fused) -> None:
     """Fuse the blocks of one layer; under `selective` all or none, as it then keeps by itself."""
     blocks = [child for child in layer.children() if type(child).__name__ in MIXINS]
     reasons = [_reason(block) for block in blocks]
+    first = next((reason for reason in reasons if reason), None)
     if policy == "selective":
-        if any(reasons):
-            found.left[next(reason for reason in reasons if reason)] += len(blocks)
-            return
-        layer.gradient_checkpointing = False
+        if first:
+            reasons = [first] * len(blocks)
+        else:
+            layer.gradient_checkpointing = False
     for block, reason in zip(blocks, reasons, strict=True):
+        name = type(block).__name__
         if reason:
-            found.left[reason] += 1
+            found.left[f"{name} plain ({reason})"] += 1
             continue
-        found.blocks[type(block).__name__] += 1
+        found.blocks[name] += 1
         block.__class__ = fused_class(type(block))
         if isinstance(block, FusedMlp):
             block.recompute_inside = policy == "selective"

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.ops import gated_mlp, lora_linear
+from qtune.ops import document_attention, gated_mlp, lora_linear
 from qtune.ops.projection import why_not
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from qtune.ops.document_attention import Document
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -77,17 +79,22 @@ class FusedAttention:
             query, key = block.q_norm(query), block.k_norm(key)
         query, key, value = (states.transpose(1, 2) for states in (query, key, value))
         query, key = _own(block, "apply_rotary_pos_emb")(query, key, *position_embeddings)
-        output, weights = _interface(block)(
-            block,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=block.attention_dropout if block.training else 0.0,
-            scaling=block.scaling,
-            **_EXTRAS[plain_class(block).__name__](block),
-            **keywords,
-        )
+        documents = _documents(block, query, attention_mask)
+        if documents is not None:
+            weights = None
+            output = document_attention.fused(query, key, value, documents, scale=block.scaling)
+        else:
+            output, weights = _interface(block)(
+                block,
+                query,
+                key,
+                value,
+                attention_mask,
+                dropout=block.attention_dropout if block.training else 0.0,
+                scaling=block.scaling,
+                **_EXTRAS[plain_class(block).__name__](block),
+                **keywords,
+            )
         (output,) = lora_linear.fused(output.reshape(*inputs, -1), layers[3:])
         return output, weights
 
@@ -126,6 +133,24 @@ def _interface(block: Any) -> Any:
 
     eager = _own(block, "eager_attention_forward")
     return ALL_ATTENTION_FUNCTIONS.get_interface(block.config._attn_implementation, eager)
+
+
+def _documents(block: Any, query: Tensor, mask: Any) -> tuple[Document, ...] | None:
+    """The documents to attend in one by one; None where the model's own kernel is the better way.
+
+    Told once a mask, which all layers of a pass share.
+    """
+    if (
+        query.device.type != "cpu"
+        or not isinstance(mask, torch.Tensor)
+        or block.config._attn_implementation != "sdpa"
+        or (block.training and block.attention_dropout)
+    ):
+        return None
+    known: Any = mask
+    if not hasattr(known, "qtune_documents"):
+        known.qtune_documents = document_attention.documents_of(mask)
+    return known.qtune_documents  # type: ignore[no-any-return]
 
 
 def _windowed(block: Any) -> dict[str, Any]:

@@ -122,8 +122,9 @@ class DataSection(Section):
     overlong: Literal["drop", "truncate_prompt", "truncate_end", "split", "error"] = "drop"
     """What to do with longer rows; plain text is always split."""
     packing: bool = False
-    """Put the rows of a micro-batch behind one another instead of padding them; each sees itself
-    only, and a step learns from the same rows either way."""
+    """Put the rows of a step behind one another instead of padding them, so that a pass computes
+    memory.micro_batch_size x max_length tokens at most; each row sees itself only, and a step
+    learns from the same rows either way."""
     shuffle: bool = True
     """A new order each epoch, a pure function of (seed, epoch)."""
     streaming: bool = False

@@ -13,6 +13,7 @@ from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
+from qtune.run.threads import limit_threads
 
 if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
@@ -80,6 +81,7 @@ def learner(
     asked: Recipe, decided: Plan, tokenizer: Any, *, device: torch.device, journal: Journal
 ) -> Learner:
     """Load the base, attach the method, and prove what the plan promised about both."""
+    limit_threads(device, journal)
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
     if decided.base == "stream":
@@ -126,8 +128,8 @@ def plan_line(asked: Recipe, decided: Plan) -> str:
     size = decided.micro_batch_size
     batch = f"{decided.gradient_accumulation_steps} x {size} rows a step"
     if asked.data.packing:
-        packed = f"sequences of at most {asked.data.max_length:,} tokens, {size} at a time"
-        batch = f"{asked.train.batch_size} rows a step, packed into {packed}"
+        most = f"at most {size} x {asked.data.max_length:,} tokens a pass"
+        batch = f"{asked.train.batch_size} rows a step, packed, {most}"
     kept = _KEPT[decided.activations]
     memory = f"{plan.human(decided.device_bytes)} of {plan.human(decided.budget_bytes)}"
     length = f"{steps.total:,} steps, {steps.warmup:,} of warm-up" if steps else "steps unknown"

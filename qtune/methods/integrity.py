@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METADATA_KEY = "qtune"
-PROMPT_TYPE = "PROMPT_TUNING"
+# Their one tensor belongs to no module of the base.
+PROMPT_TYPES = ("PROMPT_TUNING", "PREFIX_TUNING")
 
 
 def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) -> None:
@@ -23,7 +24,7 @@ def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) 
     if not tensors:
         raise ModelError("holds no tensors", place=place)
     foreign = [name for name in tensors if not name.startswith(PREFIX)]
-    if foreign and peft_type != PROMPT_TYPE:
+    if foreign and peft_type not in PROMPT_TYPES:
         raise ModelError(
             f"{len(foreign)} names do not begin with {PREFIX!r}: {first_few(foreign)}",
             place=place,

@@ -10,6 +10,7 @@ METHODS = Registry(
         "lora": "qtune.methods.lora:Lora",
         "bitfit": "qtune.methods.bitfit:Bitfit",
         "prompt": "qtune.methods.prompt:Prompt",
+        "prefix": "qtune.methods.prefix:PrefixTuning",
         "bottleneck": "qtune.methods.bottleneck:BottleneckAdapters",
     },
 )
@@ -17,5 +18,6 @@ BY_PEFT_TYPE = {
     "LORA": "lora",
     "BEFT": "bitfit",
     "PROMPT_TUNING": "prompt",
+    "PREFIX_TUNING": "prefix",
     "BOTTLENECK": "bottleneck",
 }

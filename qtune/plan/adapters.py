@@ -1,7 +1,8 @@
 """What a method trains: every tensor by size, so that the plan can count it before it exists.
 
 LoRA on a linear [n, m] at rank r: A [r, m] and B [n, r], r(n + m) parameters; DoRA adds the n
-row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden. Bottlenecks of width r on hidden
+row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden; prefix
+tuning: tokens x 2 x the width of the keys, a layer. Bottlenecks of width r on hidden
 size d: 2 r d + r + d a site.
 """
 
@@ -23,6 +24,7 @@ from qtune.recipe.methods import (
     BottleneckConfig,
     LoraConfig,
     MethodConfig,
+    PrefixConfig,
     PromptConfig,
 )
 
@@ -103,6 +105,9 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
         ]
     if isinstance(method, BottleneckConfig):
         return list(_bottlenecks(method, shape))
+    if isinstance(method, PrefixConfig):
+        each = 2 * method.num_virtual_tokens * shape.key_value_heads * shape.head_dim
+        return [TrainableTensor("prefixes", "", each, 4) for _ in range(shape.layers)]
     assert isinstance(method, PromptConfig)
     return [TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)]
 
@@ -110,6 +115,20 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
 def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
     """Number of trained parameters."""
     return sum(tensor.elements for tensor in trainable_tensors(method, shape))
+
+
+def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
+    """Where in the model a method trains, in words."""
+    if isinstance(method, PromptConfig):
+        return f"{method.num_virtual_tokens} learned positions before each row"
+    if isinstance(method, PrefixConfig):
+        return (
+            f"{method.num_virtual_tokens} learned keys and values in each of {shape.layers} layers"
+        )
+    if isinstance(method, BottleneckConfig):
+        modules = dict.fromkeys(tensor.module for tensor in _bottlenecks(method, shape))
+        return f"{method.placement}, at {len(modules)} places of {shape.layers} layers"
+    return f"on {len(targeted_linears(method, shape))} of {len(shape.linears)} linears"
 
 
 def _lora(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:

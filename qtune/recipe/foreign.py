@@ -168,7 +168,12 @@ BY_KEY: dict[str, Values] = {
     },
     "data.overlong": {"truncate": "truncate_end", "raise": "error"},
     "logging.report_to": _trackers,
-    "method.name": {"qlora": "lora", "LORA": "lora", "PROMPT_TUNING": "prompt"},
+    "method.name": {
+        "qlora": "lora",
+        "LORA": "lora",
+        "PROMPT_TUNING": "prompt",
+        "PREFIX_TUNING": "prefix",
+    },
     "method.target_modules": {"all": "all-linear", "all_linear": "all-linear"},
     "optim.lr_scheduler_type": {"constant_with_warmup": "constant"},
     "optim.name": {

@@ -65,6 +65,16 @@ class PromptConfig(Section):
     """Start from the embeddings of this text, repeated or cut to length; else of random tokens."""
 
 
+class PrefixConfig(Section):
+    """Prefix tuning (Li and Liang 2021): learned keys and values in every layer."""
+
+    name: Literal["prefix"] = "prefix"
+    num_virtual_tokens: int = Field(default=20, ge=1)
+    """Length of the prefix."""
+    init_text: str | None = None
+    """Start as this text before the row, repeated or cut to length; else as random tokens."""
+
+
 class BottleneckConfig(Section):
     """Bottleneck adapters: a small MLP in every layer (Houlsby et al. 2019)."""
 
@@ -89,5 +99,6 @@ class BottleneckConfig(Section):
 
 
 MethodConfig = Annotated[
-    LoraConfig | BitfitConfig | PromptConfig | BottleneckConfig, Field(discriminator="name")
+    LoraConfig | BitfitConfig | PromptConfig | PrefixConfig | BottleneckConfig,
+    Field(discriminator="name"),
 ]

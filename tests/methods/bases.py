@@ -15,6 +15,7 @@ from qtune.recipe.methods import (
     BottleneckConfig,
     LoraConfig,
     MethodConfig,
+    PrefixConfig,
     PromptConfig,
 )
 from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
@@ -57,6 +58,7 @@ CASES: dict[str, MethodConfig] = {
     ),
     "bitfit": BitfitConfig(exclude_modules=("down_proj",)),
     "prompt": PromptConfig(num_virtual_tokens=5),
+    "prefix": PrefixConfig(num_virtual_tokens=5),
     "pfeiffer": BottleneckConfig(width=8),
     "houlsby": BottleneckConfig(placement="houlsby", width=4, activation="gelu"),
     "parallel": BottleneckConfig(placement="parallel", width=8, layers_to_transform=(1,)),
@@ -65,6 +67,7 @@ RATES = {
     "one-layer": 5e-2,
     "bitfit": 3e-2,
     "prompt": 2e-1,
+    "prefix": 1e-1,
     "pfeiffer": 3e-2,
     "houlsby": 3e-2,
     "parallel": 3e-2,

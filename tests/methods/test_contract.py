@@ -186,7 +186,7 @@ def test_detaching_gives_the_base_back(trained: Trained) -> None:
 
 def test_the_merged_model_is_the_attached_one(trained: Trained) -> None:
     tensors = trained.method.adapter_state()
-    if trained.config.name in ("prompt", "bottleneck"):
+    if trained.config.name in ("prompt", "prefix", "bottleneck"):
         with pytest.raises(CannotMerge) as refused:
             type(trained.method).merge_edits(trained.config, tensors)
         assert refused.value.faults[0].hint

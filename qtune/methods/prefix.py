@@ -1,0 +1,170 @@
+"""Prefix tuning (Li and Liang 2021): learned keys and values in every layer, before the tokens.
+
+They start as those of real tokens, so the first step sees the model with some text before the
+row. Through the attention itself and not through a cache: recomputation and packing work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from qtune.errors import ModelError, UsageError
+from qtune.methods import peft_format
+from qtune.methods.adapter import generator_for, refuse_attached
+from qtune.methods.base import CannotMerge, Edit, Method
+from qtune.methods.prefix_attention import (
+    BASE,
+    CHILD,
+    IMPLEMENTATION,
+    Prefix,
+    attention_modules,
+    register,
+    shift_positions,
+)
+from qtune.methods.prompt import decoder_of, layers_and_heads
+from qtune.methods.strict import refuse_differences
+from qtune.recipe.methods import PrefixConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+NAME = "prompt_embeddings"
+
+
+class PrefixTuning(Method):
+    """A prefix in every attention of the model."""
+
+    name: ClassVar[str] = "prefix"
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
+    identity_at_start: ClassVar[bool] = False
+    config: PrefixConfig
+
+    def attach(self, model: nn.Module, *, tokenizer: Any = None) -> None:
+        """Start from the keys and values of init_text, or of random tokens."""
+        refuse_attached(model)
+        used = model.config._attn_implementation  # type: ignore[union-attr]
+        if used != BASE:
+            raise UsageError(
+                f"prefix tuning works with {BASE}, not {used}", place="model.attn_implementation"
+            )
+        attentions = attention_modules(model)
+        layers, self._heads = layers_and_heads(model)
+        if len(attentions) != layers:
+            family = model.config.model_type  # type: ignore[union-attr]
+            raise UsageError(f"prefix tuning does not know the attention of {family}")
+        starts = self._start(model, tokenizer)
+        self._prefixes = [Prefix(start) for start in starts]
+        for attention, prefix in zip(attentions, self._prefixes, strict=True):
+            attention.add_module(CHILD, prefix)
+        register()
+        model.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
+        self._handle = shift_positions(decoder_of(model), self._prefixes[0])
+        self._model, self._attentions = model, attentions
+        self.adapters = {f"layers.{n}.{CHILD}": each for n, each in enumerate(self._prefixes)}
+
+    @torch.no_grad()
+    def _start(self, model: Any, tokenizer: Any) -> list[Tensor]:
+        """[2, K, P, D] of each layer: what the base computes for P tokens."""
+        vocabulary, device = model.get_input_embeddings().weight.shape[0], model.device
+        ids = self._tokens(tokenizer, vocabulary).to(device)[None]
+        training = model.training
+        model.eval()
+        cache = model(input_ids=ids, use_cache=True).past_key_values
+        model.train(training)
+        return [torch.cat([each.keys, each.values]).float() for each in cache.layers]
+
+    def _tokens(self, tokenizer: Any, vocabulary: int) -> Tensor:
+        count = self.config.num_virtual_tokens
+        if self.config.init_text is None:
+            return torch.randint(0, vocabulary, (count,), generator=generator_for(self.seed, NAME))
+        assert tokenizer is not None, "init_text needs a tokenizer"
+        ids = tokenizer(self.config.init_text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UsageError("init_text has no tokens", place="method.init_text")
+        return torch.tensor((ids * (count // len(ids) + 1))[:count])
+
+    def detach(self) -> None:
+        """Take the prefixes out and give the attention back."""
+        self._handle.remove()
+        for attention in self._attentions:
+            delattr(attention, CHILD)
+        self._model.set_attn_implementation(BASE)  # type: ignore[operator]
+        self.adapters = {}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """One tensor a layer, [2, K, P, D]; the file holds them as one."""
+        return {f"layers.{n}.{CHILD}": each.values for n, each in enumerate(self._prefixes)}
+
+    def param_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:  # noqa: ARG002
+        """One group without weight decay: nothing says that small keys are simple ones."""
+        trainable = list(self.parameters().values())
+        return [{"params": trainable, "lr": learning_rate, "weight_decay": 0.0}]
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """PEFT's layout: [P, layers x 2 x K x D]."""
+        layers = [each.values.detach().permute(2, 0, 1, 3).flatten(1) for each in self._prefixes]
+        return {NAME: torch.cat(layers, dim=1).to("cpu", copy=True).contiguous()}
+
+    def load_adapter(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take other weights; `ModelError` lists foreign, missing and misshapen names."""
+        refuse_differences(self.adapter_state(), tensors, what="adapter")
+        _, heads, count, size = self._prefixes[0].values.shape
+        with torch.no_grad():
+            layers = tensors[NAME].view(count, len(self._prefixes), 2, heads, size)
+            for prefix, layer in zip(self._prefixes, layers.unbind(1), strict=True):
+                prefix.values.copy_(layer.permute(1, 2, 0, 3))
+
+    def peft_config(self) -> dict[str, Any]:
+        """A PrefixTuningConfig of PEFT."""
+        _, heads, count, size = self._prefixes[0].values.shape
+        return {
+            **peft_format.header(self.peft_type),
+            "num_virtual_tokens": count,
+            # of the key-value heads: PEFT reads the width of a key off these two
+            "token_dim": heads * size,
+            "num_attention_heads": heads,
+            "num_transformer_submodules": 1,
+            "num_layers": len(self._prefixes),
+            "encoder_hidden_size": heads * size,
+            "prefix_projection": False,
+            "modules_to_save": None,
+        }
+
+    @classmethod
+    def config_from_peft(cls, config: dict[str, Any]) -> PrefixConfig:
+        """Read a PrefixTuningConfig of PEFT; how it started does not matter any more."""
+        understood = {
+            "num_virtual_tokens",
+            "token_dim",
+            "num_attention_heads",
+            "num_transformer_submodules",
+            "num_layers",
+            "encoder_hidden_size",
+            # its file holds the projected prefix, which is ours
+            "prefix_projection",
+            "init_weights",
+        }
+        reasons = {"modules_to_save": "trained copies of whole modules"}
+        peft_format.refuse_active(config, understood=understood, reasons=reasons)
+        if config.get("num_transformer_submodules") not in (None, 1):
+            raise ModelError("a prefix for encoder and decoder", place=peft_format.CONFIG_FILE)
+        count = config.get("num_virtual_tokens")
+        return peft_format.section(PrefixConfig, {"num_virtual_tokens": count})
+
+    @classmethod
+    def merge_edits(
+        cls,
+        config: PrefixConfig,  # noqa: ARG003
+        tensors: Mapping[str, Tensor],  # noqa: ARG003
+        *,
+        fan_in_fan_out: bool = False,  # noqa: ARG003
+    ) -> dict[str, Edit]:
+        """Never: a prefix is input to the attention, not weights."""
+        raise CannotMerge(
+            "a prefix is input to the attention, not a change of the weights",
+            hint="keep the adapter folder beside the base; qtune eval and generate load both",
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from qtune.errors import ExitCode
 from qtune.recipe.duration import seconds
+from qtune.run.doubts import risen
 from qtune.training import Boundary, EvalEvent, StepEvent, merge_steps
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Follower:
         self._clock = clock
         self._first = self._saved_step = progress.step
         self._saved_at = time.perf_counter()
-        self._evaluated = False
+        self._evaluated = self._warned = False
 
     def follow(self, events: Iterable[Event], stop: StopRequest) -> ExitCode | None:
         """Consume the events until they end, a signal asks to stop or time is up; the last
@@ -123,6 +124,9 @@ class Follower:
         if event.step % self._recipe.logging.steps == 0 or event.step == event.total:
             self._log(merge_steps(self.progress.unlogged))
             self.progress.unlogged = []
+        if not self._warned and self.progress.has_risen():
+            self._warned = True
+            self._journal.line(f"warning: {risen(self.progress)}")
 
     def _log(self, event: StepEvent) -> None:
         values = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qtune.run.prepare import Learner
     from qtune.runs import RunFolder
-    from qtune.training import Progress
+    from qtune.training import Progress, Watchdog
 
 TENSORS_FILE, STATE_FILE = "training.safetensors", "state.json"
 
@@ -31,6 +31,7 @@ class Saver:
     folder: RunFolder
     pupil: Learner
     optimizer: Optimizer
+    watchdog: Watchdog
     facts: dict[str, Any]
     keep: int
 
@@ -53,7 +54,8 @@ class Saver:
         self.pupil.save(draft)
         tensors, numbers = training.training_state(self.pupil.method, self.optimizer)
         save_file(tensors, draft / TENSORS_FILE)
-        write_json(draft / STATE_FILE, {"progress": progress.to_dict(), "numbers": numbers})
+        state = {"progress": progress.to_dict(), "above": self.watchdog.above, "numbers": numbers}
+        write_json(draft / STATE_FILE, state)
 
 
 def load_progress(checkpoint: Path) -> Progress:
@@ -61,9 +63,9 @@ def load_progress(checkpoint: Path) -> Progress:
     return training.Progress.from_dict(_state(checkpoint)["progress"])
 
 
-def load_into(checkpoint: Path, pupil: Learner, optimizer: Optimizer) -> None:
-    """Put adapter, optimizer, method and random generators back; `ModelError` if they do not
-    belong to this run's model and settings."""
+def load_into(checkpoint: Path, pupil: Learner, optimizer: Optimizer, watchdog: Watchdog) -> None:
+    """Put adapter, optimizer, method, random generators and the watchdog's count back;
+    `ModelError` if they do not belong to this run's model and settings."""
     try:
         pupil.method.load_adapter(methods.read(checkpoint).tensors)
         training.restore(
@@ -72,6 +74,7 @@ def load_into(checkpoint: Path, pupil: Learner, optimizer: Optimizer) -> None:
             load_file(checkpoint / TENSORS_FILE),
             _state(checkpoint)["numbers"],
         )
+        watchdog.above = _state(checkpoint)["above"]
     except ModelError as error:
         fault = error.faults[0]
         raise ModelError(

@@ -13,6 +13,7 @@ from qtune.data.feed import make_feed
 from qtune.errors import DivergedError, ExitCode
 from qtune.run import gates, pins, resume
 from qtune.run.display import Journal
+from qtune.run.doubts import doubts
 from qtune.run.follow import Clock, Follower
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.report import train_report
@@ -156,11 +157,12 @@ def learn(
     if earlier is None or earlier.checkpoint is None:
         progress = training.Progress(best=training.Best(asked.checkpoint.metric))
     else:
-        load_into(earlier.checkpoint, pupil, job.optimizer)
+        load_into(earlier.checkpoint, pupil, job.optimizer, job.watchdog)
         progress = load_progress(earlier.checkpoint)
         job = replace(job, start=progress.step, evaluate_first=progress.evaluation_due)
     facts = resume.facts(settled, base=pupil.base.fingerprint)
-    saver = Saver(folder, pupil, job.optimizer, facts, keep=asked.checkpoint.keep)
+    keep = asked.checkpoint.keep
+    saver = Saver(folder, pupil, job.optimizer, job.watchdog, facts, keep)
     follower = Follower(
         asked,
         progress=progress,
@@ -201,6 +203,9 @@ def conclude(
         return report | place, int(code)
     best = progress.best.step if settled.asked.checkpoint.final == "best" else None
     report["adapter_step"] = best or progress.step
+    report["doubts"] = doubts(progress, report["adapter_step"])
+    for line in report["doubts"]:
+        journal.line(f"warning: {line}")
     with folder.writing():
         folder.publish(report["adapter_step"])
         report, verdict = gates.conclude(folder.path, settled.asked.gates, report, journal)

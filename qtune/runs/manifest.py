@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "MANIFEST.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def write(folder: Path, *, step: int, facts: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ def summary(report: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
     held = sum(verdict.passed for verdict in verdicts)
     gates = f": {held} of {len(verdicts)} gates held" if verdicts else ""
     parts = [f"### qtune: {_cell(report['recipe'])}{gates}", _facts(report)]
+    parts += [f"**warning:** {_cell(doubt)}" for doubt in report.get("doubts", ())]
     if report["evaluations"]:
         parts.append(_held_out(report))
     if verdicts:

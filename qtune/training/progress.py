@@ -8,10 +8,16 @@ from typing import Any, Self
 from qtune.training.best import Best
 from qtune.training.events import EvalEvent, StepEvent
 
+WINDOW = 10  # steps of one mean: single batches differ
+_RISEN_NATS, _RISEN_FACTOR = 2.0, 2.0
+
 
 @dataclass(kw_only=True)
 class Progress:
-    """Sums over all steps, the held-out measures, and the steps that are not logged yet."""
+    """Sums over all steps, the held-out measures, and the steps that are not logged yet.
+
+    `loss_begun` is the mean loss of the first `WINDOW` steps, `loss_recent` about that of the last.
+    """
 
     best: Best
     step: int = 0
@@ -21,6 +27,8 @@ class Progress:
     seconds: float = 0.0
     loss_first: float | None = None
     loss_last: float | None = None
+    loss_begun: float = 0.0
+    loss_recent: float = 0.0
     evaluations: list[dict[str, float]] = field(default_factory=list)
     unlogged: list[StepEvent] = field(default_factory=list)
     evaluation_due: bool = False
@@ -35,7 +43,15 @@ class Progress:
         if self.loss_first is None:
             self.loss_first = event.loss
         self.loss_last = event.loss
+        self.loss_recent += (event.loss - self.loss_recent) / min(event.step, WINDOW)
+        if event.step <= WINDOW:
+            self.loss_begun = self.loss_recent
         self.unlogged.append(event)
+
+    def has_risen(self) -> bool:
+        """Whether the loss is far above where it began, over several steps."""
+        much = max(_RISEN_FACTOR * self.loss_begun, self.loss_begun + _RISEN_NATS)
+        return self.step >= 2 * WINDOW and self.loss_recent > much
 
     def add_evaluation(self, event: EvalEvent) -> None:
         """Note held-out measures; the untouched model is no result, so step 0 is never the best."""

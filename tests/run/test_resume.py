@@ -372,6 +372,41 @@ def test_a_diverged_run_keeps_its_checkpoint_and_names_the_rows(place: Path) -> 
     assert "error: " in (place / "limit" / "log.txt").read_text()
 
 
+def test_the_watchdogs_patience_outlives_a_crash(place: Path) -> None:
+    settings = ("watchdog.loss_limit=0.5", "watchdog.patience=5", "checkpoint.steps=1")
+    with pytest.raises(DivergedError, match="step 5: "):
+        _run(place, "patient", *settings)
+    with pytest.raises(Crash):
+        _run(
+            place,
+            "patient again",
+            *settings,
+            "logging.steps=1",
+            display=Breaking(crash, step=4),
+        )
+    with pytest.raises(DivergedError, match="step 5: "):
+        _run(place, "patient again", *settings, wanted=RESUME)
+
+
+def test_weights_thrown_to_where_no_gradient_is_end_the_run(place: Path) -> None:
+    with pytest.raises(DivergedError, match="the gradient is exactly zero") as caught:
+        _run(place, "thrown", "optim.learning_rate=1e6", "eval.steps=null")
+    assert "lower optim.learning_rate" in caught.value.faults[0].hint
+    assert not (place / "thrown" / "adapter").exists()
+
+
+def test_a_doubtful_run_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtune.run.doubts._WORSE", -9.0)
+    display = Breaking(crash)
+    report, code = _run(place, "worse", "train.max_steps=1", display=display)
+    assert code == 0
+    assert any(line.startswith("warning: the adapter's held-out loss") for line in display.lines)
+    assert len(report["doubts"]) == 1
+    said = (place / "worse" / "summary.md").read_text()
+    assert "**warning:** the adapter's held-out loss" in said
+    assert json.loads((place / "straight" / "report.json").read_text())["doubts"] == []
+
+
 def test_every_error_of_resuming_is_ours(broken: Path) -> None:
     shutil.copytree(broken / "broken", broken / "odd")
     for path in (broken / "odd" / "checkpoints").iterdir():

@@ -100,8 +100,8 @@ def test_another_checkpoint_of_the_same_step_gives_way(tmp_path: Path) -> None:
 def test_a_later_format_is_told_as_that(tmp_path: Path) -> None:
     save_step(tmp_path, 10)
     path = tmp_path / "step-000010" / "MANIFEST.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ModelError, match="has format 2, this qtune reads 1"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(ModelError, match="has format 3, this qtune reads 2"):
         checkpoint.read(path.parent)
 
 

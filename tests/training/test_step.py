@@ -188,6 +188,18 @@ def test_a_good_step_between_starts_the_count_anew() -> None:
         watchdog.check(2.0, 1.0, step=5, micro_batches=[])
 
 
+@pytest.mark.parametrize("loss", [0.01, 5.8])
+def test_a_loss_without_any_gradient_is_the_end(loss: float) -> None:
+    watchdog = Watchdog()
+    watchdog.check(loss, 1e-12, step=3, micro_batches=[])
+    with pytest.raises(DivergedError, match=r"step 5: .* exactly zero"):
+        watchdog.check(loss, 0.0, step=4, micro_batches=[])
+
+
+def test_nothing_left_to_learn_is_no_fault() -> None:
+    Watchdog().check(0.0, 0.0, step=3, micro_batches=[])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_found(value: float) -> None:
     parameters = {"a": torch.nn.Parameter(torch.ones(3)), "b": torch.nn.Parameter(torch.ones(2))}

@@ -89,7 +89,7 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
     ]
-    return sorted(found, key=lambda module: int(module.layer_idx))  # type: ignore[call-overload]
+    return sorted(found, key=lambda module: int(module.layer_idx))  # type: ignore[arg-type]
 
 
 def shift_positions(decoder: nn.Module, prefix: Prefix) -> RemovableHandle:

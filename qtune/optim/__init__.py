@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules by name."""
 
+from qtune.optim.allocation import states_held
 from qtune.optim.optimizers import OPTIMIZERS, make, set_learning_rate, state_bytes
 from qtune.optim.schedules import schedule
 from qtune.optim.state import load_state, state_of
@@ -13,5 +14,6 @@ __all__ = [
     "set_learning_rate",
     "state_bytes",
     "state_of",
+    "states_held",
     "step_unless",
 ]

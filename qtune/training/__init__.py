@@ -1,7 +1,15 @@
 """The training loop as a stream of events, the step inside it, and how it is stopped."""
 
 from qtune.training.best import Best
-from qtune.training.events import Boundary, EvalEvent, Event, Measures, StepEvent
+from qtune.training.events import (
+    Boundary,
+    EvalEvent,
+    Event,
+    Measures,
+    RehearsalEvent,
+    ShrinkEvent,
+    StepEvent,
+)
 from qtune.training.loop import Job, fit
 from qtune.training.progress import Progress, merge_steps
 from qtune.training.signals import Interrupted, StopRequest, stop_on_signals
@@ -18,6 +26,8 @@ __all__ = [
     "Job",
     "Measures",
     "Progress",
+    "RehearsalEvent",
+    "ShrinkEvent",
     "StepEvent",
     "StopRequest",
     "Watchdog",

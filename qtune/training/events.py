@@ -50,4 +50,26 @@ class Boundary:
     last: bool = False
 
 
-Event = StepEvent | EvalEvent | Boundary
+@dataclass(frozen=True, kw_only=True)
+class RehearsalEvent:
+    """The longest micro-batch of the steps after `step` went through, `rows` x `length` tokens,
+    and nothing was learnt from it."""
+
+    step: int
+    rows: int
+    length: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkEvent:
+    """Memory ran out after `step` steps (`where`: what was being done): from here on micro-batches
+    have at most `rows` sequences instead of `before`, and the step is done again."""
+
+    step: int
+    rows: int
+    before: int
+    where: str
+
+
+Event = StepEvent | EvalEvent | Boundary | RehearsalEvent | ShrinkEvent

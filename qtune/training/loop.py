@@ -12,10 +12,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qtune import oom
+from qtune.oom import OutOfMemory, during
 from qtune.optim import set_learning_rate
 from qtune.training.events import Boundary, EvalEvent, StepEvent
+from qtune.training.rehearsal import rehearse
+from qtune.training.shrinking import shrink, take_back
 from qtune.training.signals import Interrupted
+from qtune.training.state import random_state
 from qtune.training.step import Loss, Outcome, train_step
+from qtune.training.supply import Supply
 from qtune.training.watch import Watchdog
 
 if TYPE_CHECKING:
@@ -38,8 +44,10 @@ class Job:
     """Everything one training run needs.
 
     `start`: optimizer steps that are done already. `evaluate_first`: measure before the next step.
-    `evaluate` may raise `Interrupted`. `due`: whether somebody has something to do at the end of a
-    step; else there is a `Boundary` only if the device has kept up.
+    `evaluate` may raise `Interrupted`. `rehearse`: the longest micro-batch runs first, for nothing
+    but its memory. `shrinks`: a step that lacks memory is done again in smaller micro-batches.
+    `due`: whether somebody has something to do at the end of a step; else there is a `Boundary`
+    only if the device has kept up.
     """
 
     model: Any
@@ -56,6 +64,8 @@ class Job:
     evaluate_first: bool = True
     evaluate_every: int | None = None
     start: int = 0
+    rehearse: bool = False
+    shrinks: bool = False
     due: Callable[[int], bool] = lambda _: True
 
 
@@ -66,23 +76,46 @@ def fit(job: Job) -> Iterator[Event]:
     evaluation was interrupted nothing follows. The event of a step comes when the device has done
     it, which may be while the next one runs.
     """
-    if job.evaluate is not None and job.evaluate_first:
-        evaluation = _evaluation(job, job.start)
-        if evaluation is not None:
-            yield evaluation
-        yield Boundary(step=job.start, evaluated=evaluation is not None)
-        if evaluation is None:
-            return
-    job.model.train()
-    with closing(job.feed.steps(job.total_steps, start=job.start)) as steps:
-        yield from _steps(job, steps)
+    with closing(Supply(job.feed, job.total_steps, start=job.start)) as supply:
+        if job.rehearse:
+            yield from _rehearsal(job, supply)
+        if job.evaluate is not None and job.evaluate_first:
+            evaluation = _evaluation(job, job.start)
+            if evaluation is not None:
+                yield evaluation
+            yield Boundary(step=job.start, evaluated=evaluation is not None)
+            if evaluation is None:
+                return
+        job.model.train()
+        yield from _steps(job, supply)
 
 
-def _steps(job: Job, steps: Iterator[list[Batch]]) -> Iterator[Event]:
+def _rehearsal(job: Job, supply: Supply) -> Iterator[Event]:
+    """The longest micro-batch, or the longest that there is memory for."""
+    while True:
+        random = random_state()
+        try:
+            event = rehearse(job, supply.feed)
+            break
+        except OutOfMemory as error:
+            take_back(error, job.optimizer, random)
+            shrunk = shrink(error, supply, step=job.start, allowed=job.shrinks)
+        yield shrunk
+    if event is not None:
+        yield event
+
+
+def _steps(job: Job, supply: Supply) -> Iterator[Event]:
     running: deque[_Running] = deque()
     clock = _Clock()
-    for step, micro_batches in enumerate(steps, job.start):
-        running.append(_launch(job, step, micro_batches))
+    for step, micro_batches in supply:
+        attempt = _attempt(job, step, micro_batches)
+        while isinstance(attempt, OutOfMemory):
+            while running:  # they are whole, whatever became of this one
+                yield _told(job, running.popleft(), clock)
+            yield shrink(attempt, supply, step=step, allowed=job.shrinks)
+            attempt = _attempt(job, step, supply.again())
+        running.append(attempt)
         wait = _evaluation_due(job, step + 1) or job.due(step + 1)
         while running and (wait or len(running) > MOST_RUNNING or running[0].outcome.ready()):
             yield _told(job, running.popleft(), clock)
@@ -121,6 +154,17 @@ class _Clock:
         """The time of a step that began at `start`, without that of the one before."""
         former, self.done = self.done, time.perf_counter()
         return self.done - max(start, former)
+
+
+def _attempt(job: Job, step: int, micro_batches: Sequence[Batch]) -> _Running | OutOfMemory:
+    """The step, given to the device; or why there is no memory for it, and nothing was begun."""
+    random = random_state()
+    try:
+        with during(oom.UPDATE):  # what is no pass over a micro-batch
+            return _launch(job, step, micro_batches)
+    except OutOfMemory as error:
+        take_back(error, job.optimizer, random)
+        return error
 
 
 def _launch(job: Job, step: int, micro_batches: Sequence[Batch]) -> _Running:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from qtune import oom
 from qtune.errors import DivergedError
+from qtune.oom import during
 from qtune.optim import step_unless
 from qtune.training.reading import Reading
 from qtune.training.watch import check_changed, check_gradients_alive, mark
@@ -129,7 +131,9 @@ def accumulate(model: Any, loss: Loss, micro_batches: Sequence[Batch], supervise
     device = next(model.parameters()).device
     total = torch.zeros((), device=device)
     for batch in micro_batches:
-        output = loss(model, batch.to(device), divisor=supervised)
-        (output.sum / supervised).backward()
+        with during(oom.FORWARD, tokens=batch.computed):
+            output = loss(model, batch.to(device), divisor=supervised)
+        with during(oom.BACKWARD, tokens=batch.computed):
+            (output.sum / supervised).backward()
         total += output.sum.detach()
     return total

@@ -1,0 +1,73 @@
+"""The micro-batch of a run that takes the most memory, found without making the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qtune.data.batch import learnt_places
+from qtune.data.feed import Feed
+from qtune.data.rows import EncodedRow
+
+if TYPE_CHECKING:
+    from qtune.data.batch import Batch
+    from qtune.data.feed import Layout, StreamFeed
+
+
+@dataclass(frozen=True)
+class Heaviest:
+    """A micro-batch, and its share of all tokens that the steps compute."""
+
+    batch: Batch
+    share: float
+
+
+def heaviest(feed: Feed | StreamFeed, total_steps: int, *, start: int = 0) -> Heaviest:
+    """The micro-batch with the most tokens, padding included, of the steps from `start` on, and
+    among equals the one with the longest sequence.
+
+    As many of its tokens are learnt as of any other micro-batch, for the logits count, too. Of a
+    stream nothing is known before: there it is made up, as large as one may be.
+    """
+    if isinstance(feed, Feed):
+        return _found(feed, total_steps, start)
+    return _made_up(feed, total_steps - start)
+
+
+def _found(feed: Feed, total_steps: int, start: int) -> Heaviest:
+    supervised = feed.rows.supervised
+    most, where, learnt, all_tokens = (0, 0), None, 0, 0
+    for chosen in feed.chosen(total_steps, start=start):
+        lengths, counts = feed.order.lengths[chosen].tolist(), supervised[chosen].tolist()
+        for sequences in feed.layout.numbers(lengths):
+            longest = max(sum(lengths[row] for row in rows) for rows in sequences)
+            tokens = longest * len(sequences)
+            all_tokens += tokens
+            learnt = max(learnt, sum(counts[row] for rows in sequences for row in rows))
+            if (tokens, longest) > most:
+                most, where = (tokens, longest), (chosen, sequences)
+    assert where is not None, "no step is left"
+    chosen, sequences = where
+    batch = feed.layout.batch(feed.rows.take(chosen), sequences)
+    return Heaviest(_learning(batch, learnt), most[0] / all_tokens)
+
+
+def _made_up(feed: StreamFeed, steps: int) -> Heaviest:
+    """Rows of max_length tokens that are learnt but for the first."""
+    size = min(feed.layout.micro_batch_size, feed.batch_size)
+    rows = [_longest_row(feed.layout, feed.max_length)] * size
+    batch = feed.layout.batch(rows, [[number] for number in range(size)])
+    return Heaviest(batch, size / (feed.batch_size * steps))
+
+
+def _longest_row(layout: Layout, length: int) -> EncodedRow:
+    ids = [layout.pad_id] * length
+    return EncodedRow(input_ids=ids, labels=ids, place="the longest row there may be")
+
+
+def _learning(batch: Batch, most: int) -> Batch:
+    """The batch with `most` learnt tokens, or as many as it can have."""
+    if batch.supervised >= most:
+        return batch
+    places = learnt_places(batch.input_ids)[:most]
+    return replace(batch, labels=batch.input_ids, learnt=places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from qtune.artefacts import read_object
@@ -12,6 +13,7 @@ from qtune.models.shards import tensor_table
 from qtune.plan import read_config
 
 if TYPE_CHECKING:
+    from io import FileIO
     from pathlib import Path
 
 SAMPLES = 8
@@ -41,20 +43,21 @@ def of_files(folder: Path) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     tables = {file: tensor_table(file) for file in set(shard_index(folder).values())}
     places = {name: file for file, table in tables.items() for name in table}
-    for name in sorted(places):
-        entry = tables[places[name]][name]
-        digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
-        digest.update(_sample(places[name], entry["data_start"], entry["data_offsets"]))
+    with ExitStack() as stack:
+        files = {file: stack.enter_context(file.open("rb", buffering=0)) for file in tables}
+        for name in sorted(places):
+            entry = tables[places[name]][name]
+            digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
+            digest.update(_sample(files[places[name]], entry["data_start"], entry["data_offsets"]))
     return digest.hexdigest()
 
 
-def _sample(file: Path, start: int, offsets: list[int]) -> bytes:
+def _sample(file: FileIO, start: int, offsets: list[int]) -> bytes:
     """Evenly spaced pieces of one tensor's bytes, the first and the last included."""
     size = offsets[1] - offsets[0]
     last = max(0, size - SAMPLE_BYTES)
-    with file.open("rb") as stream:
-        pieces = []
-        for position in sorted({last * index // (SAMPLES - 1) for index in range(SAMPLES)}):
-            stream.seek(start + position)
-            pieces.append(stream.read(min(SAMPLE_BYTES, size - position)))
+    pieces = []
+    for position in sorted({last * index // (SAMPLES - 1) for index in range(SAMPLES)}):
+        file.seek(start + position)
+        pieces.append(file.read(min(SAMPLE_BYTES, size - position)))
     return b"".join(pieces)

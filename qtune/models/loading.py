@@ -24,14 +24,14 @@ from qtune.models.fingerprint import fingerprint
 from qtune.models.names import Match, check_shapes, match
 from qtune.models.placing import owner_of, place, place_packed
 from qtune.models.preparation import freeze
-from qtune.models.prequantized import Packed, check_config, check_constants, find, read_state
-from qtune.models.shards import read_tensors, tensor_table
+from qtune.models.prequantized import Packed, check_config, check_constants, find
+from qtune.models.shards import read_from, read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
 from qtune.models.streaming import Streamer, layers_of
 from qtune.plan import read_config, stored_quantization
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from qtune.models.streaming import Streamed
@@ -101,6 +101,7 @@ class Checkpoint:
         self.table = {
             name: entry for file in self.files for name, entry in tensor_table(file).items()
         }
+        self._states: dict[str, dict[str, Any]] = {}
 
     def read(self, name: str) -> torch.Tensor:
         """One stored tensor, in memory of its own."""
@@ -109,8 +110,9 @@ class Checkpoint:
 
     def constants(self, packed: Packed, weight: str) -> dict[str, torch.Tensor]:
         """The constants of a weight that is stored quantised, by bitsandbytes' names."""
-        stored = packed.four_bit.get(weight) or packed.eight_bit[weight]
-        return {constant: self.read(name) for constant, name in stored.items()}
+        stored = packed.groups[weight]
+        found = dict(read_from(self.index, list(stored.values())))
+        return {constant: found[name] for constant, name in stored.items()}
 
     def packed(self, *, expected: bool) -> Packed:
         """The weights that are stored quantised, with all their constants; none unless expected."""
@@ -121,18 +123,17 @@ class Checkpoint:
                 f"{name} is stored quantised, but config.json has no quantization_config",
                 hint="config.json does not belong to these weights",
             )
-        check_constants(packed, self.table, self.index)
+        self._states = check_constants(packed, self.table, self.index)
         return packed
 
     def dense_shapes(self, packed: Packed) -> dict[str, tuple[int, ...]]:
-        """Shape of each weight as a dense tensor."""
+        """Shape of each weight as a dense tensor; `packed` is what this checkpoint gave."""
         shapes = {name: tuple(entry["shape"]) for name, entry in self.table.items()}
-        for weight, constants in packed.four_bit.items():
-            state = next(constants[key] for key in constants if key.startswith("quant_state"))
-            shapes[weight] = tuple(read_state(state, self.index)["shape"])
+        for weight in packed.four_bit:
+            shapes[weight] = tuple(self._states[weight]["shape"])
         return shapes
 
-    def in_order(self, names: Mapping[str, str]) -> Iterator[tuple[Path, list[str]]]:
+    def in_order(self, names: Iterable[str]) -> Iterator[tuple[Path, list[str]]]:
         """(file, names) as the tensors lie on disk."""
         by_file: dict[Path, list[str]] = defaultdict(list)
         for name in sorted(names, key=lambda name: self.table[name]["data_start"]):
@@ -162,21 +163,23 @@ class Filler:
         streaming = {name for layer in layers for name in layer}
         names = {name: at for name, at in self.pairs.names.items() if name not in streaming}
         count = _counter(len(names) + len(layers), on_progress)
-        for file, stored in self.checkpoint.in_order(names):
+        groups = _Groups(self.packed, names)
+        for file, stored in self.checkpoint.in_order(groups.names):
             for name, tensor in read_tensors(file, stored):
-                if name in self.packed.weights:
-                    self._place_packed(name, names[name], tensor)
-                else:
-                    place(self.network, names[name], tensor, self.quantization, self.device)
-                count()
+                target = names.get(name)
+                if target is not None and name not in self.packed.weights:
+                    place(self.network, target, tensor, self.quantization, self.device)
+                    count()
+                elif (whole := groups.add(name, tensor)) is not None:
+                    self._place_packed(names[whole[0]], whole[1])
+                    count()
                 del tensor
         streamed = self._stream(layers, count) if layers else None
         self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
         compute_buffers(self.network, self.device)
         return streamed
 
-    def _place_packed(self, name: str, target: str, weight: torch.Tensor) -> None:
-        parts = {"weight": weight} | self.checkpoint.constants(self.packed, name)
+    def _place_packed(self, target: str, parts: Mapping[str, torch.Tensor]) -> None:
         place_packed(self.network, target, parts, dtype=self._dtype, device=self.device)
 
     def _stream(self, layers: Sequence[Mapping[str, str]], count: Callable[[], None]) -> Streamed:
@@ -187,6 +190,28 @@ class Filler:
     @property
     def _dtype(self) -> torch.dtype:
         return getattr(torch, self.quantization.compute_dtype)  # type: ignore[no-any-return]
+
+
+class _Groups:
+    """Puts quantised weights together with their constants, which come in the order of the disk."""
+
+    def __init__(self, packed: Packed, names: Iterable[str]) -> None:
+        groups = {name: packed.groups[name] for name in names if name in packed.groups}
+        self.names = [*names, *(part for group in groups.values() for part in group.values())]
+        """Every stored tensor to read."""
+        self._parts = {name: {"weight": name} | group for name, group in groups.items()}
+        self._owners = {
+            part: (name, key) for name, group in self._parts.items() for key, part in group.items()
+        }
+        self._here: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+
+    def add(self, part: str, tensor: torch.Tensor) -> tuple[str, dict[str, torch.Tensor]] | None:
+        """The weight's name and all its parts when this was the last of them."""
+        name, key = self._owners[part]
+        self._here[name][key] = tensor
+        if len(self._here[name]) < len(self._parts[name]):
+            return None
+        return name, self._here.pop(name)
 
 
 def _counter(total: int, on_progress: Callable[[int, int], None] | None) -> Callable[[], None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import ModelError
-from qtune.models.shards import read_tensors
+from qtune.models.shards import read_from
 from qtune.plan import refuse_clash, stored_quantization
 
 if TYPE_CHECKING:
@@ -31,16 +32,20 @@ class Packed:
     four_bit: dict[str, dict[str, str]] = field(default_factory=dict)
     eight_bit: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    @property
-    def constants(self) -> set[str]:
+    @cached_property
+    def constants(self) -> frozenset[str]:
         """Names of all tensors that are no weights."""
-        groups = (*self.four_bit.values(), *self.eight_bit.values())
-        return {name for group in groups for name in group.values()}
+        return frozenset(name for group in self.groups.values() for name in group.values())
 
-    @property
-    def weights(self) -> set[str]:
+    @cached_property
+    def weights(self) -> frozenset[str]:
         """Names of the quantised weights."""
-        return {*self.four_bit, *self.eight_bit}
+        return frozenset(self.groups)
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, str]]:
+        """Every quantised weight with its constants."""
+        return self.four_bit | self.eight_bit
 
 
 def check_config(config: Mapping[str, Any], quantization: QuantizationSection) -> bool:
@@ -73,29 +78,41 @@ def find(table: Mapping[str, Mapping[str, Any]]) -> Packed:
 
 def check_constants(
     packed: Packed, table: Mapping[str, Mapping[str, Any]], index: Mapping[str, Path]
-) -> None:
-    """`ModelError` naming the first constant that a quantised weight lacks, or that is cut."""
+) -> dict[str, dict[str, Any]]:
+    """The state of each 4-bit weight, as `read_states` gives it; `ModelError` naming the first
+    constant that a quantised weight lacks, or that is cut."""
     for weight, constants in packed.eight_bit.items():
         _require(weight, constants, ["SCB"], prefix=weight.removesuffix("weight"))
     for weight, constants in packed.four_bit.items():
         states = [constant for constant in constants if constant.startswith(STATE)]
         wanted = [*SINGLE, *(states or [f"{STATE}nf4"])]
         _require(weight, constants, wanted, prefix=f"{weight}.")
-        state = read_state(constants[states[0]], index)
+    found = read_states(packed, index)
+    for weight, constants in packed.four_bit.items():
+        state = found[weight]
         if "nested_offset" in state:
             _require(weight, constants, list(NESTED), prefix=f"{weight}.")
         _check_sizes(weight, constants, state, table)
     for weight in packed.weights - table.keys():
         raise ModelError(f"{weight} is missing, though its constants are there", hint=_REPAIR)
+    return found
 
 
-def read_state(name: str, index: Mapping[str, Path]) -> dict[str, Any]:
-    """The packed JSON of a 4-bit weight: block size, dtype, shape, nested constants."""
-    ((_, tensor),) = read_tensors(index[name], [name])
-    try:
-        return json.loads(bytes(tensor.tolist()))  # type: ignore[no-any-return]
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{name} is not readable", place=str(index[name])) from error
+def read_states(packed: Packed, index: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The packed JSON of each 4-bit weight: block size, dtype, shape, nested constants."""
+    owners = {
+        name: weight
+        for weight, constants in packed.four_bit.items()
+        for constant, name in constants.items()
+        if constant.startswith(STATE)
+    }
+    found = {}
+    for name, tensor in read_from(index, list(owners)):
+        try:
+            found[owners[name]] = json.loads(bytes(tensor.tolist()))
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{name} is not readable", place=str(index[name])) from error
+    return found
 
 
 def _require(weight: str, constants: Mapping[str, str], wanted: list[str], *, prefix: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import sys
+from collections import defaultdict
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OWN_PAGES = 2**17
+AHEAD = 2**26  # bytes that the system fetches before they are asked for
 LONGEST_HEADER = 100_000_000  # as the format has it
 # What a weight or a constant may be stored as; 8-bit floats need scales that no code here applies.
 DTYPES = {
@@ -81,22 +84,43 @@ def _parse(path: Path, size: int, header: bytes) -> dict[str, dict[str, Any]]:
     return table  # type: ignore[no-any-return]
 
 
+def read_from(index: Mapping[str, Path], names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """As `read_tensors`, from the files of an index, each file opened once."""
+    by_file: dict[Path, list[str]] = defaultdict(list)
+    for name in names:
+        by_file[index[name]].append(name)
+    for file in sorted(by_file):
+        yield from read_tensors(file, by_file[file])
+
+
 def read_tensors(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) as stored, one at a time, in memory of its own.
 
     The file is read and not mapped: its pages would count as resident until it is closed, and a
-    file that is replaced under a mapping kills the process.
+    file that is replaced under a mapping kills the process. The system is told to fetch what comes
+    next, so that the disk is busy while a tensor is put in its place.
     """
     table = tensor_table(path)
     with path.open("rb", buffering=0) as file:
+        told = 0
         for name in names:
             entry = table[name]
+            told = _announce(file, entry["data_start"], told)
             file.seek(entry["data_start"])
             content = _memory(_span(entry))
             if not _read(file, content):
                 raise _broken(path, f"{name} ends early", path.stat().st_size)
             yield name, _tensor(content, entry)
             del content
+
+
+def _announce(file: FileIO, position: int, told: int) -> int:
+    """Tell the system that a file is read on from a position; returns how far it was told."""
+    if not hasattr(os, "posix_fadvise") or position + AHEAD // 2 < told:
+        return told
+    start = max(position, told)
+    os.posix_fadvise(file.fileno(), start, position + AHEAD - start, os.POSIX_FADV_WILLNEED)
+    return position + AHEAD
 
 
 def _memory(size: int) -> bytearray | mmap.mmap:

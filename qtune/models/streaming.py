@@ -9,6 +9,7 @@ those brings the layer: forward, backward, recomputed or dequantised, in whateve
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from qtune.models.layer_files import LayerFiles, Piece
 from qtune.models.layer_slots import Slots
 from qtune.models.layer_sources import Disk, DiskToDevice, Pinned
 from qtune.models.placing import check_finite, owner_of
-from qtune.models.shards import DTYPES
+from qtune.models.shards import DTYPES, read_from
 from qtune.ops.nf4 import library
 from qtune.plan import human
 from qtune.plan.machine import host_memory
@@ -137,6 +138,7 @@ class Streamer:
             torch.empty(max(sizes), dtype=torch.uint8, device=self.device) for _ in range(SLOTS)
         ]
         slots = Slots(self._source(files, sizes, on_layer), buffers, layers=len(layers))
+        kept = self._constants(layers)
         for number, layer in enumerate(layers):
             buffer, bring = buffers[number % SLOTS], partial(slots.require, number)
             for name, target in layer.items():
@@ -144,7 +146,7 @@ class Streamer:
                     self._view(buffer, pieces[number][stored], stored)
                     for stored in (name, self.packed.four_bit[name][ABSMAX])
                 )
-                state = StreamedConstants(self._state(name, absmax), bring)
+                state = StreamedConstants(self._state(kept[name], absmax), bring)
                 self._place(target, codes, state)
         return Streamed(slots, sizes)
 
@@ -175,16 +177,26 @@ class Streamer:
         flat = buffer[piece.place : piece.place + piece.size]
         return flat.view(DTYPES[entry["dtype"]]).view(entry["shape"])
 
-    def _state(self, name: str, absmax: Tensor) -> Any:
-        """bitsandbytes' state of a weight, its block constants a view of a slot."""
-        stored = self.packed.four_bit[name]
-        kept = {key: self.checkpoint.read(at) for key, at in stored.items() if key != ABSMAX}
-        checked = dict(kept)
-        if absmax.is_floating_point():
-            checked[ABSMAX] = self.checkpoint.read(stored[ABSMAX])
-        for key, constant in checked.items():
+    def _constants(self, layers: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Tensor]]:
+        """Of each weight the constants that stay, which are small; all are checked."""
+        owners = {
+            stored: (name, key)
+            for layer in layers
+            for name in layer
+            for key, stored in self.packed.four_bit[name].items()
+            if key != ABSMAX or self.checkpoint.table[stored]["dtype"] == "F32"
+        }
+        kept: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for stored, constant in read_from(self.checkpoint.index, list(owners)):
+            name, key = owners[stored]
             check_finite(f"{name} ({key})", constant)
-        state = library().functional.QuantState.from_dict(kept | {ABSMAX: absmax}, self.device)
+            if key != ABSMAX:
+                kept[name][key] = constant
+        return kept
+
+    def _state(self, kept: Mapping[str, Tensor], absmax: Tensor) -> Any:
+        """bitsandbytes' state of a weight, its block constants a view of a slot."""
+        state = library().functional.QuantState.from_dict({**kept, ABSMAX: absmax}, self.device)
         state.dtype = self.dtype
         return state
 

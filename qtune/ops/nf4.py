@@ -21,6 +21,7 @@ NESTED_BLOCK_SIZE = 256
 # A CPU quantises with about 24 bytes of scratch an element. Pieces keep that small, and small
 # enough for the heap to use it again: with 2**18 it grew by 25-55 MB between the packed weights.
 PIECE = 2**16
+LOOKED_AT = 2**20  # elements; what is only added up needs no scratch
 _NOISY = ("bitsandbytes.backends.cpu.ops", "bitsandbytes.autograd._functions")
 
 
@@ -89,7 +90,7 @@ def _quantize_pieces(
 
 def first_non_finite(weight: Tensor) -> int | None:
     """Flat position of the first NaN or infinity, looked for piece by piece."""
-    for start, piece in _pieces(weight.detach().reshape(-1)):
+    for start, piece in _pieces(weight.detach().reshape(-1), LOOKED_AT):
         # A sum is much cheaper than isfinite, and not finite if any element is not.
         if not piece.sum(dtype=torch.float32).isfinite():
             broken = piece.isfinite().logical_not().nonzero()
@@ -98,9 +99,9 @@ def first_non_finite(weight: Tensor) -> int | None:
     return None
 
 
-def _pieces(flat: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _pieces(flat: Tensor, size: int = PIECE) -> Iterator[tuple[int, Tensor]]:
     """Consecutive (start, piece) of a flat tensor; whole on a GPU, which needs no scratch."""
-    size = PIECE if flat.device.type == "cpu" else max(flat.numel(), 1)
+    size = size if flat.device.type == "cpu" else max(flat.numel(), 1)
     for start in range(0, flat.numel(), size):
         yield start, flat[start : start + size]
 

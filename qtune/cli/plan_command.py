@@ -9,10 +9,12 @@ import typer
 
 from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides
-from qtune.cli.output import print_error, print_json, results
+from qtune.cli.output import news, print_error, print_json, print_text, results
 from qtune.errors import ResourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from rich.table import Table
 
     from qtune.plan import Plan
@@ -26,6 +28,9 @@ def plan(
         typer.Option("--gpu", metavar="SIZE", help="Plan for such a card, not this machine."),
     ] = None,
     overrides: Overrides = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Print what to change in the recipe to make it fit.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a recipe would take, and refuse what cannot fit (exit 5). Loads nothing.
@@ -33,16 +38,24 @@ def plan(
     Examples:
       qtune plan recipe.yaml
       qtune plan recipe.yaml --gpu 48GB
+      qtune plan recipe.yaml --gpu 24GB --suggest
       qtune plan recipe.yaml --gpu 24GB --set data.max_length=1024
     """
     obey_offline(recipe, overrides)
-    from qtune.run.plan import plan as run
+    from qtune.run import plan as run
 
-    planned = run(recipe, overrides=overrides or (), gpu=gpu)
+    given: Sequence[str] = overrides or ()
+    planned = run.plan(recipe, overrides=given, gpu=gpu)
+    found = run.suggest(recipe, planned, overrides=given, gpu=gpu) if suggest else None
+    if found is not None:
+        print_json(found.to_dict()) if as_json else print_text(found.text.rstrip())
+        return
     if as_json:
         print_json(planned.to_dict())
     else:
         show(planned)
+    if suggest and planned.plan.fits:
+        news().print("nothing needs to change")
     try:
         planned.plan.check()
     except ResourceError as error:  # the plan itself is the answer
@@ -61,6 +74,10 @@ def show(planned: Planned) -> None:
     console.print()
     console.print(decision_table(made))
     console.print()
+    console.print(switch_table(made))
+    console.print()
+    for line in speed_lines(made):
+        console.print(line, soft_wrap=True)
     console.print(steps_line(planned), soft_wrap=True)
     console.print(verdict(made), soft_wrap=True)
 
@@ -93,6 +110,37 @@ def decision_table(made: Plan) -> Table:
     for decision in made.decisions:
         table.add_row(decision.key.removeprefix("memory."), decision.value, decision.reason)
     return table
+
+
+def switch_table(made: Plan) -> Table:
+    """What each single change saves and costs, by the cost model."""
+    from qtune.plan import human
+
+    table = _table()
+    table.add_column("switch", no_wrap=True)
+    table.add_column("memory", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("", style="dim")
+    for each in made.switches:
+        share = each.adds_seconds / made.seconds_per_step
+        name = f"{each.key.removeprefix('memory.')}: {each.value}"
+        more = human(-each.saves_bytes)
+        sign = "+" if each.saves_bytes < 0 else ""
+        table.add_row(name, sign + more, f"{share:+.0%}", "" if each.fits else "does not fit")
+    return table
+
+
+def speed_lines(made: Plan) -> Iterator[str]:
+    """How fast it should be, and what comes next to it; estimates."""
+    from qtune.plan import duration
+
+    step = duration(made.seconds_per_step)
+    yield (
+        f"estimate: {step} a step, {made.tokens_per_second:,.0f} tokens/s on {made.device}, "
+        "rows at their longest"
+    )
+    if made.next_best:
+        yield f"next best: {made.next_best}"
 
 
 def steps_line(planned: Planned) -> str:

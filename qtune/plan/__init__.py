@@ -9,12 +9,13 @@ from qtune.plan.configuration import (
 )
 from qtune.plan.machine import Machine
 from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
-from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy
+from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy, Switch
 from qtune.plan.planner import make
 from qtune.plan.rows import RowCount, count_rows
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
-from qtune.plan.sizes import human, parse_size
+from qtune.plan.sizes import duration, human, parse_size
 from qtune.plan.steps import Steps, schedule
+from qtune.plan.suggestion import Suggestion, suggestion
 from qtune.plan.weights import refuse_clash
 
 __all__ = [
@@ -28,8 +29,11 @@ __all__ = [
     "Remedy",
     "RowCount",
     "Steps",
+    "Suggestion",
+    "Switch",
     "TensorShape",
     "count_rows",
+    "duration",
     "human",
     "loss_chunk_size",
     "make",
@@ -40,5 +44,6 @@ __all__ = [
     "shape_of",
     "shape_of_model",
     "stored_quantization",
+    "suggestion",
     "trainable_parameters",
 ]

@@ -21,11 +21,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qtune.plan.adapters import DTYPE_BYTES, adapted_linears
+from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.targets import layer_index
 from qtune.recipe.methods import LoraConfig, MethodConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qtune.plan.adapters import AdaptedLinear
     from qtune.plan.shape import ModelShape
     from qtune.recipe.sections import Recipe
 
@@ -49,7 +52,13 @@ class Activations:
 
 
 def activations_of(
-    recipe: Recipe, shape: ModelShape, *, compute_bytes: int, length: int, dropout_mask_bytes: int
+    recipe: Recipe,
+    shape: ModelShape,
+    adapted: Sequence[AdaptedLinear],
+    *,
+    compute_bytes: int,
+    length: int,
+    dropout_mask_bytes: int,
 ) -> Activations:
     """Activations a token, in rows of `length` tokens."""
     eager = recipe.model.attn_implementation == "eager"
@@ -57,11 +66,11 @@ def activations_of(
     own = _norms_and_mlp(shape, compute_bytes) + attention
     scores = compute_bytes * length if eager else 4
     attended = shape.heads * (compute_bytes * shape.head_dim + scores)
-    adapters = _adapters_by_layer(recipe.method, shape, compute_bytes, dropout_mask_bytes)
+    adapters = _adapters_by_layer(recipe.method, adapted, compute_bytes, dropout_mask_bytes)
     widest = max(shape.intermediate_size * (2 if shape.gated else 1), shape.heads * shape.head_dim)
     return Activations(
         layer_input=compute_bytes * shape.hidden_size,
-        products=_linear_outputs(recipe.method, shape, compute_bytes) + attended,
+        products=_linear_outputs(recipe.method, shape, adapted, compute_bytes) + attended,
         kept=shape.layers * own + sum(adapters.values()),
         largest_layer=own + max(adapters.values(), default=0),
         in_flight=2 * compute_bytes * widest,
@@ -69,14 +78,14 @@ def activations_of(
     )
 
 
-def _linear_outputs(method: MethodConfig, shape: ModelShape, compute_bytes: int) -> int:
+def _linear_outputs(
+    method: MethodConfig, shape: ModelShape, adapted: Sequence[AdaptedLinear], compute_bytes: int
+) -> int:
     """The outputs of one layer's linears and of its adapters' first matrices."""
     number = max(1, shape.layers)
     size = compute_bytes * sum(linear.out_features for linear in shape.linears)
     if isinstance(method, LoraConfig):
-        size += DTYPE_BYTES[method.dtype] * sum(
-            each.rank for each in adapted_linears(method, shape)
-        )
+        size += DTYPE_BYTES[method.dtype] * sum(each.rank for each in adapted)
     return size // number
 
 
@@ -102,7 +111,10 @@ def _eager(shape: ModelShape, compute_bytes: int, length: int) -> int:
 
 
 def _adapters_by_layer(
-    method: MethodConfig, shape: ModelShape, compute_bytes: int, dropout_mask_bytes: int
+    method: MethodConfig,
+    adapted: Sequence[AdaptedLinear],
+    compute_bytes: int,
+    dropout_mask_bytes: int,
 ) -> dict[int | None, int]:
     """What the adapters of each layer keep."""
     if not isinstance(method, LoraConfig):
@@ -113,10 +125,10 @@ def _adapters_by_layer(
     shared = not mask and adapter_bytes == compute_bytes
     read: set[tuple[str, int]] = set()
     kept: dict[int | None, int] = {}
-    for adapted in adapted_linears(method, shape):
-        linear = adapted.linear
+    for each in adapted:
+        linear = each.linear
         source = (linear.name.rpartition(".")[0], linear.in_features)
-        size = adapter_bytes * adapted.rank
+        size = adapter_bytes * each.rank
         if not shared or source not in read:
             size += (adapter_bytes + mask) * linear.in_features
         if method.use_dora:

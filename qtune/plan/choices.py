@@ -1,70 +1,164 @@
-"""The ways a recipe could run on a machine, and the one to take."""
+"""The ways a recipe could run on a machine, what each takes, and the one to take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from qtune.plan.memory import LOSS_CHUNK, Costs
+from qtune.plan.way import Way
 
-    from qtune.plan.memory import Costs
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from qtune.plan.plan import MemoryItem
-    from qtune.recipe.sections import ActivationPolicy
+    from qtune.plan.work import Estimate, Work
+    from qtune.recipe.sections import ActivationPolicy, Base
 
 # Above so many tokens a pass, a larger micro-batch gains nothing worth its memory.
 ENOUGH_TOKENS = {"cuda": 16_384, "cpu": 4_096}
-# Tokens at which unfolding the quantised weights costs as much time as multiplying with them.
-UNFOLDING_TOKENS = {"cuda": 340, "cpu": 64}
-# Work of a step in forward passes over the frozen base: its own, the gradient's, the recomputation.
-PASSES: dict[ActivationPolicy, float] = {"none": 2, "selective": 2.15, "layer": 3, "offload": 3.05}
+LOSS_CHUNKS = (LOSS_CHUNK, 256)
+PLAIN: tuple[ActivationPolicy, ...] = ("none", "selective", "layer")
+# Unfolded copies take what is left of this share of the budget.
+SAFE_SHARE = 0.95
+AS_FAST = 1.02
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run: rows a pass, what is kept of it, and what it takes on the device."""
+    """One way to run, what it takes, and how long a step is."""
 
-    micro_batch_size: int
-    policy: ActivationPolicy
+    way: Way
     items: tuple[MemoryItem, ...]
     device_bytes: int
     """With all optimizer states on the device."""
-    least_bytes: int
-    """With the pageable states moved to host memory."""
+    host_bytes: int
+    """Beside the optimizer states that move."""
+    paged: int
+    """Bytes of optimizer states that must wait in host memory."""
+    pageable: int
+    estimate: Estimate
+
+    @property
+    def least_bytes(self) -> int:
+        """With all states that may move in host memory."""
+        return self.device_bytes - self.pageable
+
+    @property
+    def seconds(self) -> float:
+        """Of one optimizer step."""
+        return self.estimate.seconds
 
 
-def choices_of(costs: Costs) -> Iterator[Choice]:
-    """Every micro-batch size and policy the recipe leaves open, smaller sizes first."""
-    wish = costs.recipe.memory.activations
-    policies = [each for each in PASSES if each != "offload"]
-    for size in micro_batch_sizes(costs):
-        for policy in policies if wish == "auto" else [wish]:
-            items = tuple(costs.items(size, policy))
-            total = sum(item.bytes for item in items if item.where == "device")
-            yield Choice(size, policy, items, total, total - costs.pageable)
+@dataclass(frozen=True)
+class Planner:
+    """Weighs ways to run one recipe within a budget of device memory."""
 
+    costs: Costs
+    work: Work
+    budget: int
 
-def micro_batch_sizes(costs: Costs) -> list[int]:
-    """The recipe's own, or the divisors of the batch that a pass can use, ascending."""
-    wish, batch = costs.recipe.memory.micro_batch_size, costs.recipe.train.batch_size
-    if wish != "auto":
-        return [min(wish, batch)]
-    most = max(1, ENOUGH_TOKENS[costs.machine.device] // costs.row_tokens)
-    return [size for size in range(1, min(batch, most) + 1) if batch % size == 0]
+    def weigh(self, way: Way) -> Choice:
+        """What one way takes; states page out where the device is too small for them."""
+        costs = self.costs
+        items = tuple(costs.items(way))
+        device = sum(item.bytes for item in items if item.where == "device")
+        host = sum(item.bytes for item in items if item.where == "host")
+        pageable = costs.pageable
+        if costs.machine.host_memory:
+            pageable = min(pageable, max(0, costs.machine.host_memory - host))
+        paged = min(pageable, max(0, device - self.budget))
+        estimate = self.work.estimate(way, paged=paged)
+        return Choice(way, items, device, host, paged, pageable, estimate)
 
+    def fits(self, choice: Choice) -> bool:
+        """Whether device and host have room for it."""
+        room = self.costs.machine.host_memory
+        host = self.costs.machine.device == "cpu" or not room or choice.host_bytes <= room
+        return host and choice.device_bytes - choice.paged <= self.budget
 
-def choose(choices: Sequence[Choice], costs: Costs, budget: int) -> Choice:
-    """The fastest that fits, without paging if one does; the smallest if none does."""
-    for fitting in (
-        [choice for choice in choices if choice.device_bytes <= budget],
-        [choice for choice in choices if choice.least_bytes <= budget],
-    ):
-        if fitting:
-            return min(fitting, key=lambda choice: (_time(choice, costs), -choice.micro_batch_size))
-    return min(choices, key=lambda choice: choice.least_bytes)
+    def choices(self) -> tuple[Choice, ...]:
+        """All that the recipe leaves open; what needs the link to the host where nothing else
+        fits."""
+        plain = self._weighed(self._bases()[:1], self._policies(PLAIN))
+        if any(self.fits(choice) for choice in plain):
+            return plain
+        return self._weighed(self._bases(), self._policies(self._all_policies()))
 
+    def choose(self, choices: Iterable[Choice]) -> Choice:
+        """The fastest that fits; the smallest if none does."""
+        choices = list(choices)
+        fitting = [choice for choice in choices if self.fits(choice)]
+        if not fitting:
+            return min(choices, key=lambda choice: choice.least_bytes)
+        # rows are seldom at their longest, so of two that are as fast the larger pass gains more
+        enough = min(each.seconds for each in fitting) * AS_FAST
+        fast = [each for each in fitting if each.seconds <= enough]
+        return min(fast, key=lambda each: (-each.way.micro_batch_size, each.seconds))
 
-def _time(choice: Choice, costs: Costs) -> float:
-    """Time of a token in forward passes, each with its unfolding."""
-    tokens = choice.micro_batch_size * costs.row_tokens
-    return PASSES[choice.policy] * (1 + UNFOLDING_TOKENS[costs.machine.device] / tokens)
+    def least_bytes(self) -> int:
+        """The fewest device bytes that any way takes."""
+        smallest = self.micro_batch_sizes()[0]
+        sizes = []
+        for way in self._ways(self._bases(), self._policies(self._all_policies()), smallest):
+            choice = self.weigh(self.with_copies(way))
+            sizes.append(choice.least_bytes)
+        return min(sizes)
+
+    def micro_batch_sizes(self) -> list[int]:
+        """The recipe's own, or the divisors of the batch that a pass can use, ascending."""
+        recipe = self.costs.recipe
+        wish, batch = recipe.memory.micro_batch_size, recipe.train.batch_size
+        if wish != "auto":
+            return [min(wish, batch)]
+        most = max(1, ENOUGH_TOKENS[self.costs.machine.device] // self.costs.row_tokens)
+        return [size for size in range(1, min(batch, most) + 1) if batch % size == 0]
+
+    def with_copies(self, way: Way) -> Way:
+        """The way with as many unfolded layers as the recipe asks for, or memory is left for."""
+        layers, wish = self.costs.layers, self.costs.recipe.memory.dequantized_layers
+        if wish != "auto":
+            number = layers.number if wish == "all" else min(wish, layers.number)
+            return replace(way, dequantized_layers=number)
+        unfolds = self.costs.holding.bits == 4 and layers.unfolded and way.base == "resident"
+        if not unfolds or self.costs.machine.device == "cpu":
+            return way
+        one, none = (self._device_bytes(replace(way, dequantized_layers=n)) for n in (1, 0))
+        number = int((SAFE_SHARE * self.budget - none) // (one - none))
+        return replace(way, dequantized_layers=max(0, min(layers.number, number)))
+
+    def _device_bytes(self, way: Way) -> int:
+        return sum(item.bytes for item in self.costs.items(way) if item.where == "device")
+
+    def _weighed(
+        self, bases: tuple[Base, ...], policies: tuple[ActivationPolicy, ...]
+    ) -> tuple[Choice, ...]:
+        return tuple(
+            self.weigh(self.with_copies(way))
+            for size in self.micro_batch_sizes()
+            for way in self._ways(bases, policies, size)
+        )
+
+    def _ways(
+        self, bases: tuple[Base, ...], policies: tuple[ActivationPolicy, ...], size: int
+    ) -> Iterator[Way]:
+        wish = self.costs.recipe.memory.loss_chunk_size
+        for base in bases:
+            for policy in policies:
+                for chunk in LOSS_CHUNKS if wish == "auto" else (wish,):
+                    yield Way(size, policy, base, 0, chunk)
+
+    def _all_policies(self) -> tuple[ActivationPolicy, ...]:
+        return (*PLAIN, "offload") if self.costs.machine.device == "cuda" else PLAIN
+
+    def _bases(self) -> tuple[Base, ...]:
+        wish = self.costs.recipe.memory.base
+        if wish != "auto":
+            return (wish,)
+        streams = self.costs.holding.bits == 4 and self.costs.layers.number > 2
+        streams &= self.costs.recipe.memory.dequantized_layers in ("auto", 0)
+        return ("resident", "stream") if streams else ("resident",)
+
+    def _policies(self, open_: tuple[ActivationPolicy, ...]) -> tuple[ActivationPolicy, ...]:
+        wish = self.costs.recipe.memory.activations
+        return open_ if wish == "auto" else (wish,)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtune.plan.adapters import targeted_linears
-from qtune.plan.choices import ENOUGH_TOKENS, PASSES
-from qtune.plan.memory import loss_chunk_size
+from qtune.plan.adapters import whereabouts
+from qtune.plan.choices import ENOUGH_TOKENS, PLAIN
 from qtune.plan.plan import Decision
 from qtune.plan.sizes import count, human
-from qtune.recipe.methods import PromptConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qtune.plan.choices import Choice
+    from qtune.plan.choices import Choice, Planner
     from qtune.plan.memory import Costs
 
 AS_ASKED = "as the recipe says"
@@ -26,11 +24,14 @@ AS_ASKED = "as the recipe says"
 class Verdict:
     """What was chosen, and from what."""
 
-    costs: Costs
+    planner: Planner
     choices: tuple[Choice, ...]
     chosen: Choice
-    budget: int
-    paged: int
+
+    @property
+    def costs(self) -> Costs:
+        """Of the recipe on its machine."""
+        return self.planner.costs
 
     @property
     def optimizer(self) -> str:
@@ -45,6 +46,8 @@ class Verdict:
         yield self._method()
         yield self._micro_batch()
         yield self._activations()
+        yield from self._base()
+        yield from self._copies()
         yield self._loss_chunk()
         yield self._optimizer()
         yield from self._positions()
@@ -53,9 +56,9 @@ class Verdict:
         machine, wish = self.costs.machine, self.costs.recipe.memory.budget
         reason = machine.note
         if wish is not None:
-            smaller = self.budget < machine.device_memory
+            smaller = self.planner.budget < machine.device_memory
             reason = AS_ASKED if smaller else f"all there is: {wish} is more"
-        return Decision("memory.budget", human(self.budget), reason)
+        return Decision("memory.budget", human(self.planner.budget), reason)
 
     def _quantization(self) -> Decision:
         shape, holding = self.costs.shape, self.costs.holding
@@ -73,62 +76,112 @@ class Verdict:
         method, shape = self.costs.recipe.method, self.costs.shape
         trained = sum(tensor.elements for tensor in self.costs.tensors)
         share = f"{trained / shape.total_parameters:.2%} of {count(shape.total_parameters)}"
-        if isinstance(method, PromptConfig):
-            where = f"{method.num_virtual_tokens} learned positions before each row"
-        else:
-            where = f"on {len(targeted_linears(method, shape))} of {len(shape.linears)} linears"
-        return Decision("method", f"{method.name}: {count(trained)}", f"{where}; {share}")
+        reason = f"{whereabouts(method, shape)}; {share}"
+        return Decision("method", f"{method.name}: {count(trained)}", reason)
 
     def _micro_batch(self) -> Decision:
-        size, batch = self.chosen.micro_batch_size, self.costs.recipe.train.batch_size
-        work = f"{size} x {self.costs.row_tokens:,} tokens a pass, {ceil(batch / size)} a step"
+        size, batch = self.chosen.way.micro_batch_size, self.costs.recipe.train.batch_size
+        tokens, passes = f"{size} x {self.costs.row_tokens:,} tokens a pass", ceil(batch / size)
+        work = f"{tokens}, {passes} a step"
+        if self.costs.recipe.data.packing:
+            work = f"rows packed, at most {tokens} and {passes} passes a step"
         return Decision("memory.micro_batch_size", str(size), f"{work}; {self._why_size()}")
 
     def _why_size(self) -> str:
-        recipe, size = self.costs.recipe, self.chosen.micro_batch_size
+        recipe, size = self.costs.recipe, self.chosen.way.micro_batch_size
         wish, batch = recipe.memory.micro_batch_size, recipe.train.batch_size
         if wish != "auto":
             return AS_ASKED if wish <= batch else f"batch_size is only {batch}"
         if size == batch:
             return "the whole batch"
-        larger = [choice for choice in self._same_policy() if choice.micro_batch_size > size]
+        larger = [each for each in self.planner.micro_batch_sizes() if each > size]
         if not larger:
             most = ENOUGH_TOKENS[self.costs.machine.device]
             return f"more than {most:,} tokens gain nothing"
-        return f"{larger[0].micro_batch_size} would need {human(larger[0].device_bytes)}"
+        return f"{larger[0]} {self._beside(micro_batch_size=larger[0])}"
 
-    def _same_policy(self) -> list[Choice]:
-        wanted = self.chosen.policy
-        return [choice for choice in self.choices if choice.policy == wanted]
+    def _beside(self, **changes: Any) -> str:
+        """Why another value was not taken: it does not fit, or is slower."""
+        way = replace(self.chosen.way, **changes)
+        if self.costs.recipe.memory.dequantized_layers == "auto":
+            way = self.planner.with_copies(replace(way, dequantized_layers=0))
+        other = self.planner.weigh(way)
+        if not self.planner.fits(other):
+            return f"would need {human(other.device_bytes)}"
+        slower = other.seconds / self.chosen.seconds - 1
+        return f"is {slower:.0%} slower" if slower >= 0.005 else "is no faster"
 
     def _activations(self) -> Decision:
-        key, value = "memory.activations", self.chosen.policy
+        key, value = "memory.activations", self.chosen.way.activations
         if self.costs.recipe.memory.activations != "auto":
             return Decision(key, value, AS_ASKED)
-        if value == "none":
-            return Decision(key, value, "all activations fit: nothing is recomputed")
-        others = {
-            choice.policy: choice.device_bytes
-            for choice in self.choices
-            if choice.micro_batch_size == self.chosen.micro_batch_size
+        reasons = {
+            "none": "nothing is recomputed",
+            "selective": "products of matrices are kept",
+            "layer": "layers are recomputed",
+            "offload": "layers are recomputed, their inputs wait in host memory",
         }
-        quicker = [each for each in others if PASSES[each] < PASSES[value]]
-        return Decision(
-            key, value, "; ".join(f"{each} would need {human(others[each])}" for each in quicker)
+        quicker = PLAIN[: PLAIN.index(value)] if value in PLAIN else PLAIN
+        beside = [f"{each} {self._beside(activations=each)}" for each in quicker]
+        return Decision(key, value, "; ".join([reasons[value], *beside]))
+
+    def _base(self) -> Iterator[Decision]:
+        key, way = "memory.base", self.chosen.way
+        asked = self.costs.recipe.memory.base != "auto"
+        if way.base == "resident":
+            if asked:
+                yield Decision(key, way.base, AS_ASKED)
+            return
+        even, tokens = (
+            self.planner.work.break_even_tokens(way),
+            way.micro_batch_size * self.costs.row_tokens,
         )
+        link = f"the link hides behind the work from {even:,} tokens a pass, here {tokens:,}"
+        resident = "" if asked else f"resident {self._beside(base='resident')}; "
+        yield Decision(key, way.base, f"{resident}{link}")
+
+    def _copies(self) -> Iterator[Decision]:
+        key, way = "memory.dequantized_layers", self.chosen.way
+        layers, number = self.costs.layers, way.dequantized_layers
+        if not number and self.costs.recipe.memory.dequantized_layers == "auto":
+            return
+        without = self.planner.weigh(replace(way, dequantized_layers=0)).seconds
+        saved = f"without, a step takes {without / self.chosen.seconds - 1:.0%} longer"
+        yield Decision(key, f"{number} of {layers.number}", f"kept unfolded; {saved}")
 
     def _loss_chunk(self) -> Decision:
-        chunk = loss_chunk_size(self.costs.recipe)
+        chunk = self.chosen.way.loss_chunk_size
         reason = "positions whose logits exist at a time"
         return Decision("memory.loss_chunk_size", f"{chunk:,}", reason)
+
+    def next_best(self) -> str:
+        """The fastest that fits of those with another pass or policy; empty without one."""
+        way = self.chosen.way
+        same = (way.micro_batch_size, way.activations, way.base)
+        others = [
+            each
+            for each in self.choices
+            if (each.way.micro_batch_size, each.way.activations, each.way.base) != same
+            and self.planner.fits(each)
+        ]
+        if not others:
+            return ""
+        second = self.planner.choose(others)
+        size, policy, base = second.way.micro_batch_size, second.way.activations, second.way.base
+        slower = second.seconds / self.chosen.seconds - 1
+        taken = human(second.device_bytes - second.paged)
+        streamed = ", base stream" if base == "stream" else ""
+        return (
+            f"micro_batch_size {size}, activations {policy}{streamed}: {taken}, {slower:.0%} slower"
+        )
 
     def _optimizer(self) -> Decision:
         asked = self.costs.recipe.optim.name
         reason = AS_ASKED
         if self.optimizer != asked:
             reason = f"for {asked}: plain states in host memory, nothing to page from"
-        elif self.paged:
-            reason = f"{human(self.paged)} of its states page out to host memory"
+        elif self.chosen.paged:
+            reason = f"{human(self.chosen.paged)} of its states page out to host memory"
         elif self.costs.pageable:
             reason = "its states fit on the device, and page out under pressure"
         return Decision("optim.name", self.optimizer, reason)

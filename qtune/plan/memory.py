@@ -1,21 +1,24 @@
-"""The table of bytes: what every part of a run takes, for one micro-batch size and policy.
+"""The table of bytes: what every part of a run takes, one way to run it.
 
 T = tokens of a micro-batch, V vocabulary, c bytes of the compute dtype. Logits: a chunk of
-positions x V x (c + 8), the head's output and two fp32 copies. Slack: 3% of what goes through the
-allocator, which is all but the context and the pageable states.
+positions x V x 2 c, the head's output and its gradient, on CUDA with 4 of fp32. A streamed base
+has the two largest of its layers on the device, the rest in pinned host memory or, on a CPU, in
+the file. Slack: 3% of what goes through the allocator, which is all but the context and the
+pageable states.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.activations import Activations, activations_of
-from qtune.plan.adapters import TrainableTensor, trainable_tensors
+from qtune.plan.adapters import AdaptedLinear, TrainableTensor, adapted_linears, trainable_tensors
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import MemoryItem
 from qtune.plan.sizes import count
+from qtune.plan.targets import layer_index
 from qtune.plan.weights import (
     Holding,
     constant_bytes,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from qtune.plan.machine import Machine
     from qtune.plan.shape import ModelShape
+    from qtune.plan.way import Way
     from qtune.recipe.sections import ActivationPolicy, Recipe
 
 SLACK = 0.03
@@ -42,6 +46,17 @@ LIBRARIES = 600_000_000
 
 
 @dataclass(frozen=True)
+class LayerBytes:
+    """Layers that hold quantised weights: how many, and the bytes of the largest."""
+
+    number: int
+    folded: int
+    """As it is quantised, with its constants."""
+    unfolded: int
+    """The same weights in the compute dtype."""
+
+
+@dataclass(frozen=True)
 class Costs:
     """What a recipe takes on a machine, apart from the choice of micro-batch and policy."""
 
@@ -50,9 +65,13 @@ class Costs:
     shape: ModelShape
     holding: Holding
     tensors: tuple[TrainableTensor, ...]
+    adapted: tuple[AdaptedLinear, ...]
     states: OptimizerStates
     activations: Activations
+    quantized: tuple[MemoryItem, ...]
+    """Values and constants of the quantised weights."""
     fixed: tuple[MemoryItem, ...]
+    layers: LayerBytes
     unfolded: int
     """The largest weight, dequantised."""
     pageable: int
@@ -63,18 +82,30 @@ class Costs:
         """Tokens of the longest row, a soft prompt included."""
         return row_tokens(self.recipe)
 
-    def items(self, micro_batch_size: int, policy: ActivationPolicy) -> list[MemoryItem]:
+    def items(self, way: Way) -> list[MemoryItem]:
         """The table, with all optimizer states on the device."""
-        tokens = micro_batch_size * self.row_tokens
-        table = [*self.fixed, *self._activations(tokens, policy)]
-        table.append(self._logits(tokens))
+        tokens = way.micro_batch_size * self.row_tokens
+        table = [*self._quantized(way), *self.fixed, *self._activations(tokens, way.activations)]
+        table.append(self._logits(tokens, way.loss_chunk_size))
         if self.unfolded:
             table.append(_item("dequantised weight", self.unfolded, "the largest, one at a time"))
         there = sum(item.bytes for item in table if item.where == "device")
         slack = int(SLACK * (there - self.pageable))
-        table.append(self._process())
+        table += self._process()
         table.append(_item("allocator slack", slack, f"{SLACK:.0%} of the above"))
         return table
+
+    def _quantized(self, way: Way) -> Iterator[MemoryItem]:
+        if way.base == "resident":
+            yield from self.quantized
+            layers = way.dequantized_layers
+            if layers:
+                size = layers * self.layers.unfolded
+                yield _item("unfolded layers", size, f"{layers} of {self.shape.layers}, kept")
+            return
+        where: Literal["host", "disk"] = "host" if self.machine.device == "cuda" else "disk"
+        yield from (replace(item, where=where) for item in self.quantized)
+        yield _item("layers on their way", 2 * self.layers.folded, "two, each when it is its turn")
 
     def _activations(self, tokens: int, policy: ActivationPolicy) -> Iterator[MemoryItem]:
         each, layers = self.activations, self.shape.layers
@@ -99,41 +130,49 @@ class Costs:
             working = max(each.in_flight + each.ends, working - each.products)
         yield _item("work of one layer", working * tokens, "kept while it is recomputed")
 
-    def _logits(self, tokens: int) -> MemoryItem:
-        chunk = min(tokens, loss_chunk_size(self.recipe))
-        each = self.holding.compute_bytes + 8
+    def _logits(self, tokens: int, chunk: int) -> MemoryItem:
+        chunk = min(tokens, chunk)
+        each = 2 * self.holding.compute_bytes + (4 if self.machine.device == "cuda" else 0)
         reason = f"{chunk:,} positions x {self.shape.vocab_size:,} x {each} B"
         return _item("logits", chunk * self.shape.vocab_size * each, reason)
 
-    def _process(self) -> MemoryItem:
-        if self.machine.device == "cuda":
-            return _item("CUDA context", CUDA_CONTEXT, "kernels and the driver")
-        return _item("interpreter and libraries", LIBRARIES, "Python, torch, transformers")
+    def _process(self) -> Iterator[MemoryItem]:
+        process = _item("interpreter and libraries", LIBRARIES, "Python, torch, transformers")
+        if self.machine.device == "cpu":
+            yield process
+            return
+        yield _item("CUDA context", CUDA_CONTEXT, "kernels and the driver")
+        yield replace(process, where="host")
 
 
 def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
     """Everything about a recipe's memory that does not depend on the micro-batch."""
     holding = holding_of(recipe.quantization, shape)
     tensors = tuple(trainable_tensors(recipe.method, shape))
+    adapted = tuple(adapted_linears(recipe.method, shape))
     states = states_of(recipe.optim.name, device=machine.device)
     # CUDA's dropout keeps one byte an element, the CPU's a factor in the input's dtype
     adapter_bytes = max((tensor.bytes_each for tensor in tensors), default=4)
-    fixed = (*_weights(shape, holding), *_trained(tensors), _states(states, tensors))
+    fixed = (*_rest(shape, holding), *_trained(tensors), _states(states, tensors))
     return Costs(
         recipe=recipe,
         machine=machine,
         shape=shape,
         holding=holding,
         tensors=tensors,
+        adapted=adapted,
         states=states,
         activations=activations_of(
             recipe,
             shape,
+            adapted,
             compute_bytes=holding.compute_bytes,
             length=row_tokens(recipe),
             dropout_mask_bytes=1 if machine.device == "cuda" else adapter_bytes,
         ),
+        quantized=tuple(_quantized(shape, holding)),
         fixed=fixed,
+        layers=_layers(shape, holding),
         unfolded=dequantized_bytes(shape, holding),
         pageable=min(states.pageable(tensors), machine.host_memory or sys.maxsize),
     )
@@ -152,25 +191,45 @@ def row_tokens(recipe: Recipe) -> int:
     return recipe.data.max_length + prompt
 
 
-def _weights(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
-    quantised = [linear for linear in shape.linears if holding.quantizes(linear)]
+def _quantized(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
+    linears = [linear for linear in shape.linears if holding.quantizes(linear)]
+    if not linears:
+        return
+    code = "int8" if holding.bits == 8 else holding.quant_type.upper()
+    values = sum(weight_bytes(linear, holding) for linear in linears)
+    constants = sum(constant_bytes(linear, holding) for linear in linears)
+    weights = sum(linear.weights for linear in linears)
+    yield _item(f"{code} weights", values, f"{len(linears)} linears, {count(weights)} weights")
+    bits = 8 * (values + constants) / weights
+    reason = f"{'double quantised; ' if holding.double_quant else ''}{bits:.3f} bits a weight"
+    yield _item(f"{code} constants", constants, reason)
+
+
+def _rest(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
     dense = [linear for linear in shape.linears if not holding.quantizes(linear)]
-    if quantised:
-        code = "int8" if holding.bits == 8 else holding.quant_type.upper()
-        values = sum(weight_bytes(linear, holding) for linear in quantised)
-        constants = sum(constant_bytes(linear, holding) for linear in quantised)
-        weights = sum(linear.weights for linear in quantised)
-        reason = f"{len(quantised)} linears, {count(weights)} weights"
-        yield _item(f"{code} weights", values, reason)
-        bits = 8 * (values + constants) / weights
-        reason = f"{'double quantised; ' if holding.double_quant else ''}{bits:.3f} bits a weight"
-        yield _item(f"{code} constants", constants, reason)
     if dense:
         size = sum(weight_bytes(linear, holding) for linear in dense)
         yield _item("linears not quantised", size, f"{len(dense)} in {holding.dense}")
     parts = "embeddings, norms, biases" + ("; the head is tied" if shape.tied else ", head")
     yield _item(
         "the rest of the base", leftover_bytes(shape, holding), f"{parts} in {holding.dense}"
+    )
+
+
+def _layers(shape: ModelShape, holding: Holding) -> LayerBytes:
+    folded: dict[int | None, int] = {}
+    unfolded: dict[int | None, int] = {}
+    for linear in shape.linears:
+        if holding.quantizes(linear):
+            layer = layer_index(linear.name)
+            size = weight_bytes(linear, holding) + constant_bytes(linear, holding)
+            folded[layer] = folded.get(layer, 0) + size
+            size = linear.weights * holding.compute_bytes
+            unfolded[layer] = unfolded.get(layer, 0) + size
+    return LayerBytes(
+        number=len(folded),
+        folded=max(folded.values(), default=0),
+        unfolded=max(unfolded.values(), default=0),
     )
 
 

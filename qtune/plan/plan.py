@@ -11,6 +11,7 @@ from qtune.plan.sizes import human
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
     from qtune.plan.steps import Steps
+    from qtune.plan.work import Estimate
     from qtune.recipe.sections import ActivationPolicy, Base
 
 
@@ -20,7 +21,7 @@ class MemoryItem:
 
     part: str
     bytes: int
-    where: Literal["device", "host"]
+    where: Literal["device", "host", "disk"]
     reason: str
 
 
@@ -31,6 +32,19 @@ class Decision:
     key: str
     value: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One setting changed, everything else as planned; an estimate of what it does to a step."""
+
+    key: str
+    value: str
+    saves_bytes: int
+    """Of device memory; negative where it takes more."""
+    adds_seconds: float
+    """To a step; negative where it is faster."""
+    fits: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Plan:
     decisions: tuple[Decision, ...]
     micro_batch_size: int
     gradient_accumulation_steps: int
+    """Passes of a step; with data.packing the most that it may take."""
     activations: ActivationPolicy
     base: Base
     """Where the frozen quantised layers are."""
@@ -69,8 +84,20 @@ class Plan:
     """The adapter and the optimizer's states, on disk."""
     steps: Steps | None
     device_bytes: int
+    host_bytes: int
+    """Host memory beside a CUDA device; 0 on a CPU."""
     budget_bytes: int
     fits: bool
+    device: str
+    """What the estimates are made for."""
+    estimate: Estimate
+    seconds_per_step: float
+    """An estimate, of rows at their longest."""
+    tokens_per_second: float
+    next_best: str
+    """The fastest other way that fits; empty when there is none."""
+    switches: tuple[Switch, ...]
+    """What each single change costs and saves."""
     remedies: tuple[Remedy, ...] = field(default=())
     """What would make it fit; empty when it does."""
 

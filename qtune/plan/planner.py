@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
 from qtune.plan.adapters import saved_modules
-from qtune.plan.choices import Choice, choices_of, choose
+from qtune.plan.choices import Choice, Planner
 from qtune.plan.decisions import Verdict
-from qtune.plan.memory import Costs, costs_of, loss_chunk_size
+from qtune.plan.devices import device_of
+from qtune.plan.memory import Costs, costs_of
 from qtune.plan.plan import MemoryItem, Plan
 from qtune.plan.remedies import remedies
 from qtune.plan.sizes import parse_size
 from qtune.plan.steps import schedule
+from qtune.plan.switches import switches
 from qtune.plan.targets import is_within
+from qtune.plan.work import Work
 from qtune.recipe.methods import LoraConfig
 
 if TYPE_CHECKING:
@@ -29,48 +32,53 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
     refuse_attention(recipe, shape)
     costs = costs_of(recipe, machine, shape)
     refuse_quantized_copies(costs)
-    budget = budget_of(recipe, machine)
-    choices = tuple(choices_of(costs))
-    chosen = choose(choices, costs, budget)
-    paged = min(costs.pageable, max(0, chosen.device_bytes - budget))
-    verdict = Verdict(costs, choices, chosen, budget, paged)
-    fits = chosen.device_bytes - paged <= budget
+    refuse_base(costs)
+    planner = planner_of(costs, budget_of(recipe, machine))
+    choices = planner.choices()
+    chosen = planner.choose(choices)
+    way = chosen.way
+    verdict = Verdict(planner, choices, chosen)
+    fits = planner.fits(chosen)
     return Plan(
         machine=machine,
-        memory=_place_states(chosen, paged),
+        memory=_place_states(chosen),
         decisions=tuple(verdict.decisions()),
-        micro_batch_size=chosen.micro_batch_size,
-        gradient_accumulation_steps=ceil(recipe.train.batch_size / chosen.micro_batch_size),
-        activations=chosen.policy,
-        base="stream" if recipe.memory.base == "stream" else "resident",
-        dequantized_layers=dequantized_layers(recipe, shape),
-        loss_chunk_size=loss_chunk_size(recipe),
+        micro_batch_size=way.micro_batch_size,
+        gradient_accumulation_steps=ceil(recipe.train.batch_size / way.micro_batch_size),
+        activations=way.activations,
+        base=way.base,
+        dequantized_layers=way.dequantized_layers,
+        loss_chunk_size=way.loss_chunk_size,
         optimizer=verdict.optimizer,
         trainable_parameters=sum(tensor.elements for tensor in costs.tensors),
         total_parameters=shape.total_parameters,
         adapter_bytes=(adapter := sum(tensor.size for tensor in costs.tensors)),
         checkpoint_bytes=adapter + costs.states.total(costs.tensors),
         steps=None if rows is None else schedule(recipe, rows),
-        device_bytes=chosen.device_bytes - paged,
-        budget_bytes=budget,
+        device_bytes=chosen.device_bytes - chosen.paged,
+        host_bytes=chosen.host_bytes + chosen.paged,
+        budget_bytes=planner.budget,
         fits=fits,
+        device=planner.work.device.name,
+        estimate=chosen.estimate,
+        seconds_per_step=chosen.seconds,
+        tokens_per_second=chosen.estimate.tokens_per_second,
+        next_best=verdict.next_best(),
+        switches=tuple(switches(planner, chosen)),
         remedies=()
         if fits
         else remedies(recipe, machine, least=lambda changed: least(changed, machine, shape)),
     )
 
 
-def dequantized_layers(recipe: Recipe, shape: ModelShape) -> int:
-    """Layers whose weights are also kept unfolded."""
-    wish = recipe.memory.dequantized_layers
-    if wish == "auto":
-        return 0
-    return shape.layers if wish == "all" else min(wish, shape.layers)
+def planner_of(costs: Costs, budget: int) -> Planner:
+    """What weighs the ways to run a recipe on the machine of its costs."""
+    return Planner(costs, Work.of(costs, device_of(costs.machine)), budget)
 
 
 def least(recipe: Recipe, machine: Machine, shape: ModelShape) -> int:
     """The fewest device bytes a recipe can do with on this machine."""
-    return min(choice.least_bytes for choice in choices_of(costs_of(recipe, machine, shape)))
+    return planner_of(costs_of(recipe, machine, shape), budget_of(recipe, machine)).least_bytes()
 
 
 def budget_of(recipe: Recipe, machine: Machine) -> int:
@@ -90,6 +98,22 @@ def refuse_attention(recipe: Recipe, shape: ModelShape) -> None:
         )
 
 
+def refuse_base(costs: Costs) -> None:
+    """`UsageError` for a base that cannot be held as the recipe asks."""
+    memory, four = costs.recipe.memory, costs.holding.bits == 4 and costs.layers.number > 0
+    if memory.base == "stream" and not (four and costs.layers.number > 2):
+        raise UsageError(
+            "only 4-bit layers are streamed, three of them or more",
+            place="memory.base",
+            hint="set quantization.bits: 4, or memory.base: resident",
+        )
+    if memory.dequantized_layers in ("auto", 0):
+        return
+    if memory.base == "stream" or not four:
+        what = "layers that are streamed" if four else "weights that are not in 4 bits"
+        raise UsageError(f"{what} are not kept unfolded", place="memory.dequantized_layers")
+
+
 def refuse_quantized_copies(costs: Costs) -> None:
     """`UsageError` when a module to train whole holds quantised weights."""
     method = costs.recipe.method
@@ -105,8 +129,9 @@ def refuse_quantized_copies(costs: Costs) -> None:
                 )
 
 
-def _place_states(choice: Choice, paged: int) -> tuple[MemoryItem, ...]:
+def _place_states(choice: Choice) -> tuple[MemoryItem, ...]:
     """The table, with the optimizer states that the device lacks room for in host memory."""
+    paged = choice.paged
     if not paged:
         return choice.items
     on_device = (

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from qtune.plan.memory import loss_chunk_size
 from qtune.plan.plan import Remedy
 from qtune.plan.sizes import parse_size
 from qtune.recipe.methods import LoraConfig
@@ -28,7 +27,10 @@ LIGHTER = {
     "layer": (),
     "offload": (),
 }
-_QUALITY = ("quantization.bits", "method.rank", "method.modules_to_save", "data.max_length")
+_DEAR = (
+    *("quantization.bits", "method.rank", "method.modules_to_save", "data.max_length"),
+    "memory.base",
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Setting:
         return f"{self.section}.{self.key}={shown}"
 
     @property
-    def costs_quality(self) -> bool:
-        """The model may learn less with it, not only slower."""
-        return f"{self.section}.{self.key}" in _QUALITY
+    def is_dear(self) -> bool:
+        """The model may learn less with it, or much slower."""
+        return f"{self.section}.{self.key}" in _DEAR
 
     def over(self, recipe: Recipe) -> Recipe:
         """The recipe with this setting; the value is valid by construction."""
@@ -60,7 +62,7 @@ def remedies(
 ) -> tuple[Remedy, ...]:
     """Settings with what each saves, sufficient ones first; `least` plans a recipe's minimum.
 
-    When no single setting is enough, or only one that costs quality, several together follow;
+    When no single setting is enough, or only a dear one, several together follow;
     they are all of them when even that is too large.
     """
     needed = least(recipe)
@@ -76,7 +78,7 @@ def remedies(
         size = least(changed)
         return Remedy(tuple(map(str, settings)), size, needed - size, size <= budget)
 
-    found = [(group[0].costs_quality, _mildest(group, remedy)) for group in groups]
+    found = [(group[0].is_dear, _mildest(group, remedy)) for group in groups]
     alone = [each for _, each in found if each.saving > 0]
     if budget < needed <= machine.device_memory:
         alone.append(Remedy(("memory.budget=null",), needed, 0, True))
@@ -120,9 +122,9 @@ def _together(
 
 
 def _groups(recipe: Recipe, machine: Machine) -> Iterator[list[Setting]]:
-    """The values of each key that need less memory; mildest first, what costs quality last."""
+    """The values of each key that need less memory; mildest first, the dear ones last."""
     yield from _free_groups(recipe)
-    if lighter := _lighter_optimizer(recipe.optim.name, machine):
+    if lighter := lighter_optimizer(recipe.optim.name, machine):
         yield [Setting("optim", "name", lighter)]
     if recipe.quantization.compute_dtype == "float32":
         yield [Setting("quantization", "compute_dtype", "bfloat16")]
@@ -132,6 +134,9 @@ def _groups(recipe: Recipe, machine: Machine) -> Iterator[list[Setting]]:
         yield from _lora_groups(recipe.method)
     if lengths := _halved(recipe.data.max_length, SHORTEST_ROW):
         yield [Setting("data", "max_length", length) for length in lengths]
+    # last: who asks for a resident base does not want to wait for the link
+    if recipe.memory.base == "resident" and recipe.quantization.bits == 4:
+        yield [Setting("memory", "base", "stream")]
 
 
 def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:
@@ -139,11 +144,13 @@ def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:
     memory, quantization = recipe.memory, recipe.quantization
     if lighter := LIGHTER[memory.activations]:
         yield [Setting("memory", "activations", policy) for policy in lighter]
+    if memory.dequantized_layers not in ("auto", 0):
+        yield [Setting("memory", "dequantized_layers", 0)]
     if memory.micro_batch_size not in ("auto", 1):
         yield [Setting("memory", "micro_batch_size", 1)]
     if recipe.model.attn_implementation == "eager":
         yield [Setting("model", "attn_implementation", "sdpa")]
-    if loss_chunk_size(recipe) > SMALL_CHUNK:
+    if memory.loss_chunk_size == "auto" or memory.loss_chunk_size > SMALL_CHUNK:
         yield [Setting("memory", "loss_chunk_size", SMALL_CHUNK)]
     if quantization.bits == 4 and not quantization.double_quant:
         yield [Setting("quantization", "double_quant", True)]
@@ -158,7 +165,7 @@ def _lora_groups(method: LoraConfig) -> Iterator[list[Setting]]:
         yield [Setting("method", "modules_to_save", "[]")]
 
 
-def _lighter_optimizer(name: str, machine: Machine) -> str | None:
+def lighter_optimizer(name: str, machine: Machine) -> str | None:
     """The optimizer of the same family with 8-bit states, paged where that is possible."""
     if name in ("paged_adamw_32bit", "adamw"):
         return "paged_adamw_8bit" if machine.device == "cuda" else "adamw_8bit"

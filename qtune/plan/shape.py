@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -85,17 +86,22 @@ class ModelShape:
     """transformers runs the family with torch's scaled_dot_product_attention."""
     stored: StoredQuantization | None = None
 
-    @property
+    @cached_property
     def linear_parameters(self) -> int:
         """N: weights of the linear modules without head and biases."""
         return sum(linear.weights for linear in self.linears)
 
     @property
+    def active_parameters(self) -> int:
+        """Weights of the linear modules that one token meets."""
+        return self.linear_parameters
+
+    @cached_property
     def other_parameters(self) -> int:
         """Embeddings, norms, biases and, where it is its own tensor, the head."""
         return self.total_parameters - self.linear_parameters
 
-    @property
+    @cached_property
     def total_parameters(self) -> int:
         """Every distinct parameter of the base once."""
         linears = sum(linear.weights + linear.biases for linear in self.linears)

@@ -42,6 +42,15 @@ def human(size: int) -> str:
     return f"{'-' if size < 0 else ''}{value:.{digits}f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """Two digits and a unit: 41 ms, 3.1 s, 4.5 min, 2.1 h, 3.4 days."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min"), (1, "s")):
+        if abs(seconds) >= 1.5 * size or (unit == "s" and abs(seconds) >= 1):
+            value = seconds / size
+            return f"{value:.0f} {unit}" if abs(value) >= 9.95 else f"{value:.1f} {unit}"
+    return f"{seconds * 1000:.{0 if abs(seconds) >= 0.00995 else 1}f} ms"
+
+
 def count(number: int) -> str:
     """A count as people say it: 64.8 billion, 800 million, 41,984."""
     for size, word in ((10**9, "billion"), (10**6, "million")):

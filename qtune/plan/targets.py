@@ -6,6 +6,7 @@ Names are full module names such as "model.layers.3.self_attn.q_proj".
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from qtune.errors import UsageError
@@ -28,6 +29,7 @@ def is_within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
 
+@cache
 def layer_index(name: str) -> int | None:
     """The first number in the name: the layer it belongs to."""
     return next((int(part) for part in name.split(".") if part.isdecimal()), None)

@@ -45,3 +45,40 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
         rows=counted.rows,
         rows_reason=counted.reason,
     )
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """Changes of a recipe, and the plan that was made with them."""
+
+    text: str
+    settings: tuple[str, ...]
+    plan: Plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        made = self.plan
+        return {
+            "fits": made.fits,
+            "settings": list(self.settings),
+            "yaml": self.text,
+            "device_bytes": made.device_bytes,
+            "budget_bytes": made.budget_bytes,
+            "seconds_per_step": made.seconds_per_step,
+        }
+
+
+def suggest(
+    path: Path, planned: Planned, *, overrides: Sequence[str] = (), gpu: str | None = None
+) -> Suggested | None:
+    """What to change in a recipe that does not fit, planned anew with it; None where nothing helps
+    or nothing needs to."""
+    found = plans.suggestion(planned.plan)
+    if found is None:
+        return None
+    made = plan(path, overrides=(*overrides, *found.settings), gpu=gpu).plan
+    share = f"{plans.human(made.device_bytes)} of {plans.human(made.budget_bytes)}"
+    speed = f"about {plans.duration(made.seconds_per_step)} a step"
+    lines = [f"# planned with it on {made.machine.name}: {share}, {speed}\n", found.yaml()]
+    lines += [f"# or {' with '.join(each)}\n" for each in found.others]
+    return Suggested("".join(lines), found.settings, made)

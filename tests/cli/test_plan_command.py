@@ -17,6 +17,7 @@ RECIPE = """\
 model: {name_or_path: ./llama}
 data: {train: [{path: rows.jsonl}], max_length: 512}
 """
+RESIDENT = ["--set", "memory.base=resident"]
 
 
 @pytest.fixture
@@ -49,11 +50,11 @@ def test_65b_on_a_48gb_card_is_itemised(recipe: Path, capsys: pytest.CaptureFixt
 def test_what_cannot_fit_is_shown_and_refused(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_app(["plan", str(recipe), "--gpu", "24GB"]) == 5
+    assert run_app(["plan", str(recipe), "--gpu", "24GB", *RESIDENT]) == 5
     shown = capsys.readouterr()
     assert "does not fit" in shown.out
     assert "NF4 weights" in shown.out
-    assert shown.err.startswith("error: memory: needs 44.5 GB, and 23.8 GB are there (24 GB GPU)")
+    assert shown.err.startswith("error: memory: needs 43.7 GB, and 23.8 GB are there (24 GB GPU)")
     assert "Traceback" not in shown.err
 
 
@@ -66,10 +67,47 @@ def test_json_is_one_object_also_when_it_does_not_fit(
     assert fitting["recipe"] == "recipe"
     assert fitting["steps"]["total"] == 100
     assert fitting["rows"] == {"count": 1600, "reason": "rows in the files, before any is dropped"}
-    assert run_app(["plan", str(recipe), "--gpu", "40GB", "--json"]) == 5
+    assert run_app(["plan", str(recipe), "--gpu", "40GB", "--json", *RESIDENT]) == 5
     refused = json.loads(capsys.readouterr().out)
     assert refused["fits"] is False
     assert any(remedy["fits"] for remedy in refused["remedies"])
+
+
+def test_a_suggestion_is_yaml_that_makes_it_fit(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_24 = ["plan", str(recipe), "--gpu", "24GB"]
+    assert run_app([*on_24, "--suggest", *RESIDENT]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# planned with it on 24 GB GPU: ")
+    recipe.write_text(RECIPE + "".join(f"{line}\n" for line in text.splitlines()))
+    assert run_app(on_24) == 0
+    assert "memory.base=stream" not in capsys.readouterr().err
+
+
+def test_a_suggestion_is_not_made_where_none_is_needed_or_none_helps(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "48GB", "--suggest"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "nothing needs to change\n"
+    assert "fits" in shown.out
+    assert run_app(["plan", str(recipe), "--gpu", "1GB", "--suggest"]) == 5
+    assert "does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(
+    recipe: Path,
+    columns: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run_app(["plan", str(recipe), "--gpu", "48GB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    tables = [line for line in lines if not line.startswith(("estimate", "next best", "steps"))]
+    assert max(map(len, tables)) <= max(columns, 60)
 
 
 def test_settings_are_planned_over_the_recipe(

@@ -9,8 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from qtune import methods
-from qtune.plan import shape_of
+from qtune.plan import ModelShape, shape_of
 from qtune.plan.activations import Activations, activations_of
+from qtune.plan.adapters import adapted_linears
+from qtune.recipe.sections import Recipe
 from tests.plan.given import LLAMA_65B, TINY, recipe
 
 ROWS, LENGTH = 2, 64
@@ -58,9 +60,11 @@ def predicted(
         method=method,
         max_length=LENGTH,
     )
+    shape = shape_of({"model_type": family, **settings})
     return activations_of(
         asked,
-        shape_of({"model_type": family, **settings}),
+        shape,
+        adapted_linears(asked.method, shape),
         compute_bytes=2 if dtype == "bfloat16" else 4,
         length=LENGTH,
         dropout_mask_bytes=2 if method.get("dtype") == "bfloat16" else 4,
@@ -118,11 +122,17 @@ def test_what_is_kept_is_predicted_within_a_tenth(
     assert tokens * (expected.kept + expected.ends) == pytest.approx(kept_bytes(model), rel=0.1)
 
 
+def of(asked: Recipe, shape: ModelShape, length: int = 512) -> Activations:
+    adapted = adapted_linears(asked.method, shape)
+    return activations_of(
+        asked, shape, adapted, compute_bytes=2, length=length, dropout_mask_bytes=1
+    )
+
+
 def test_a_layer_of_65b_by_hand() -> None:
     asked = recipe(method={"name": "lora", "rank": 16, "dropout": 0.1, "dtype": "bfloat16"})
-    found = activations_of(
-        asked, shape_of(LLAMA_65B), compute_bytes=2, length=512, dropout_mask_bytes=1
-    )
+    shape = shape_of(LLAMA_65B)
+    found = of(asked, shape)
     hidden, width = 8192, 22016
     own = 2 * 4 * hidden + 4 * 2 * hidden + 4 * 64 + 3 * 2 * width
     adapters = 7 * 2 * 16 + (2 + 1) * (6 * hidden + width)
@@ -137,10 +147,7 @@ def test_adapters_on_one_layer_make_that_layer_the_largest() -> None:
     few = recipe(method={"name": "lora", "rank": 4, "layers_to_transform": [1]})
     every = recipe(method={"name": "lora", "rank": 4})
     none = recipe(method={"name": "bitfit"})
-    by_recipe = [
-        activations_of(each, shape, compute_bytes=2, length=512, dropout_mask_bytes=1)
-        for each in (none, few, every)
-    ]
+    by_recipe = [of(each, shape) for each in (none, few, every)]
     assert by_recipe[0].largest_layer < by_recipe[1].largest_layer == by_recipe[2].largest_layer
     added = [each.kept - by_recipe[0].kept for each in by_recipe]
     assert added[2] == 2 * added[1] > 0
@@ -149,13 +156,7 @@ def test_adapters_on_one_layer_make_that_layer_the_largest() -> None:
 def test_eager_attention_grows_with_the_length() -> None:
     eager = {"name_or_path": "x", "attn_implementation": "eager"}
     short, long = (
-        activations_of(
-            recipe(model=eager, method={"name": "bitfit"}),
-            shape_of(TINY),
-            compute_bytes=2,
-            length=length,
-            dropout_mask_bytes=1,
-        )
+        of(recipe(model=eager, method={"name": "bitfit"}), shape_of(TINY), length)
         for length in (100, 300)
     )
     # scores in fp32 and bf16 for each of 4 heads and 200 more positions

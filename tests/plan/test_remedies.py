@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qtune.errors import ExitCode, ResourceError
-from qtune.plan import Machine, Plan, Remedy, make, shape_of
+from qtune.plan import Machine, Plan, Remedy, human, make, shape_of
 from qtune.recipe.sections import Recipe
 from tests.plan.given import LLAMA_8B, LLAMA_65B, TINY, cpu, gpu, recipe
 
@@ -32,39 +32,45 @@ def taken(asked: Recipe, remedy: Remedy) -> Recipe:
     return Recipe.model_validate(values)
 
 
+def resident(*, memory: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+    """A recipe whose base must be on the device."""
+    return recipe(memory={"base": "resident", **(memory or {})}, **sections)
+
+
 CASES: dict[str, tuple[Machine, dict[str, Any], Recipe]] = {
-    "just too large": (gpu(47), LLAMA_65B, recipe(max_length=2048)),
-    "states cannot page": (gpu(43), LLAMA_65B, recipe(optim={"name": "adamw"})),
-    "a high rank": (gpu(48), LLAMA_65B, recipe(method={"name": "lora", "rank": 256})),
-    "not quantised": (gpu(44), LLAMA_65B, recipe(quantization={"bits": 16})),
+    "just too large": (gpu(45), LLAMA_65B, resident(max_length=2048)),
+    "states cannot page": (gpu(43), LLAMA_65B, resident(optim={"name": "adamw"})),
+    "a high rank": (gpu(48), LLAMA_65B, resident(method={"name": "lora", "rank": 256})),
+    "not quantised": (gpu(43), LLAMA_65B, resident(quantization={"bits": 16})),
     "no double quantisation": (
-        gpu(42),
+        gpu(41.3),
         LLAMA_65B,
-        recipe(quantization={"double_quant": False}, method={"name": "lora", "rank": 16}),
+        resident(quantization={"double_quant": False}, method={"name": "lora", "rank": 16}),
     ),
     "everything kept": (
         gpu(14),
         LLAMA_8B,
-        recipe(memory={"activations": "none", "micro_batch_size": 4}, max_length=1024),
+        resident(memory={"activations": "none", "micro_batch_size": 4}, max_length=1024),
     ),
     "eager and long": (
         gpu(16),
         LLAMA_8B,
-        recipe(model={"name_or_path": "x", "attn_implementation": "eager"}, max_length=8192),
+        resident(model={"name_or_path": "x", "attn_implementation": "eager"}, max_length=8192),
     ),
     "a trained head": (
         gpu(12),
         LLAMA_8B,
-        recipe(method={"name": "lora", "modules_to_save": ["lm_head", "embed_tokens"]}),
+        resident(method={"name": "lora", "modules_to_save": ["lm_head", "embed_tokens"]}),
     ),
     "fp32 on a CPU": (
         cpu(9),
         LLAMA_8B,
-        recipe(quantization={"compute_dtype": "float32"}, max_length=256),
+        resident(quantization={"compute_dtype": "float32"}, max_length=256),
     ),
-    "far too large": (gpu(8), LLAMA_65B, recipe()),
-    "a small budget": (gpu(80), LLAMA_8B, recipe(memory={"budget": "6GB"})),
-    "bitfit": (gpu(35.5), LLAMA_65B, recipe(method={"name": "bitfit"}, max_length=4096)),
+    "far too large": (gpu(8), LLAMA_65B, resident()),
+    "hopeless": (gpu(2), LLAMA_65B, resident()),
+    "a small budget": (gpu(80), LLAMA_8B, resident(memory={"budget": "6GB"})),
+    "bitfit": (gpu(35.5), LLAMA_65B, resident(method={"name": "bitfit"}, max_length=4096)),
 }
 
 
@@ -105,6 +111,7 @@ def test_advice_is_for_this_recipe() -> None:
         ("method.dtype=bfloat16",),
         ("method.rank=32",),
         ("data.max_length=1024",),
+        ("memory.base=stream",),
     ]
     assert ("memory.budget=null",) in settings_of("a small budget")
     assert ("memory.activations=layer",) in settings_of("everything kept")
@@ -114,12 +121,13 @@ def test_advice_is_for_this_recipe() -> None:
     assert ("quantization.bits=4", "method.dtype=bfloat16") in settings_of("not quantised")
     together = ("optim.name=paged_adamw_8bit", "method.dtype=bfloat16")
     assert together in settings_of("states cannot page")
-    assert settings_of("far too large") == []
+    assert settings_of("far too large") == [("method.rank=4", "memory.base=stream")]
+    assert settings_of("hopeless") == []
 
 
 def test_the_mildest_value_that_is_enough_is_advised() -> None:
     machine, config, asked = CASES["just too large"]
-    doubled = recipe(max_length=2048, method={"name": "lora", "rank": 48})
+    doubled = resident(max_length=2048, method={"name": "lora", "rank": 48})
     assert make(doubled, machine, shape_of(config)).fits
     assert not make(asked, machine, shape_of(config)).fits
     assert ("method.rank=32",) in settings_of("just too large")
@@ -127,15 +135,15 @@ def test_the_mildest_value_that_is_enough_is_advised() -> None:
 
 def test_the_refusal_says_how_much_and_what_to_do() -> None:
     _, text = refused(*CASES["just too large"])
-    assert "needs 48.1 GB, and 47.0 GB are there (GPU)" in text
+    assert "needs 45.1 GB, and 45.0 GB are there (GPU)" in text
     assert "any one of these makes it fit: method.dtype=bfloat16 (saves 3.60 GB)" in text
     _, text = refused(*CASES["states cannot page"])
     assert "or together optim.name=paged_adamw_8bit method.dtype=bfloat16" in text
     _, text = refused(*CASES["not quantised"])
     assert "no one setting is enough; together these fit" in text
-    made, text = refused(*CASES["far too large"])
+    made, text = refused(*CASES["hopeless"])
     smallest = min(remedy.device_bytes for remedy in made.remedies)
-    assert f"leaves {smallest / 1e9:.1f} GB; take a smaller model" in text
+    assert f"leaves {human(smallest)}; take a smaller model" in text
 
 
 @pytest.mark.parametrize(

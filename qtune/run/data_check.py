@@ -86,7 +86,7 @@ def _source_faults(source: SourceReport) -> Iterator[Fault]:
     if source.end_lost:
         yield Fault(
             message=f"{source.end_lost:,} of {source.read:,} answers are cut and do not teach "
-            "where to stop",
+            f"where to stop: {listed(source.end_lost_places, source.end_lost)}",
             place=source.path,
             hint="raise data.max_length, or leave long rows out with overlong: drop",
         )
@@ -107,16 +107,22 @@ def _source_warnings(source: SourceReport) -> Iterator[Fault]:
 
 
 def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:
-    """What the tensors themselves show: how rows begin, and how their answers end."""
+    """What the tensors themselves show: how rows begin, and how answers end that are not cut.
+
+    Cut ones are as long as a row may be; the encoder has counted them, or split them off.
+    """
     ends = special_ids(opened.tokenizer) | {opened.tokenizer.eos_token_id}
     begin = opened.tokenizer.bos_token_id
     everything = opened.recipe.loss.train_on == "all"  # then a row may end on its template's text
+    cut = opened.recipe.data.overlong in ("truncate_end", "split")
+    limit = opened.recipe.data.max_length
     found: Counter[str] = Counter()
     places: dict[str, str] = {}
     for row in rows:
         # the loss never meets the first label
         last = next((label for label in reversed(row.labels[1:]) if label != IGNORED), None)
-        answered = row.prompt_ids is not None and not everything
+        whole = not (cut and len(row.input_ids) == limit)
+        answered = row.prompt_ids is not None and not everything and whole
         messages = {
             "begins with two begin-of-sequence tokens": begin is not None
             and row.input_ids[:2] == [begin, begin],

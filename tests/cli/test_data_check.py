@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qtune.cli.app import run_app
+from qtune.data.encode.encoder import Encoder
+from qtune.data.rows import Encoded
 from tests.cli.data_recipe import exchange, make_recipe
 from tests.data.building import write_jsonl
 
@@ -52,9 +55,31 @@ def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     rows = [*ROWS, exchange(1, "a" * 400)]
     recipe = make_recipe(tmp_path, rows, overlong="truncate_end")
     report, said = checked(recipe, capsys, 3)
-    assert "1 of 9 answers are cut" in said
-    ends = [f for f in report["faults"] if "does not end on a learnt end token" in f["message"]]
-    assert ends[0]["place"].endswith("rows.jsonl:9")
+    assert "1 of 9 answers are cut and do not teach where to stop: rows.jsonl:9" in said
+    assert len(report["faults"]) == 1
+    assert report["sources"][0]["end_lost_places"] == ["rows.jsonl:9"]
+
+
+def test_a_split_answer_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*ROWS, exchange(1, "a" * 400)]
+    report, _ = checked(make_recipe(tmp_path, rows, overlong="split"), capsys, 0)
+    assert report["sources"][0]["split"] == 1
+
+
+def test_an_answer_without_its_end_is_a_fault_even_if_nothing_was_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Encoder._row
+
+    def endless(encoder: Encoder, *row: Any) -> Encoded:
+        made = ended(encoder, *row)
+        return replace(made, ids=made.ids[:-2], learnt=made.learnt[:-2])
+
+    monkeypatch.setattr(Encoder, "_row", endless)
+    report, said = checked(make_recipe(tmp_path, ROWS), capsys, 3)
+    (fault,) = report["faults"]
+    assert "has an answer that does not end on a learnt end token, and 7 more rows" in said
+    assert fault["place"] == "rows.jsonl:1"
 
 
 def test_evaluation_rows_in_training_are_a_fault(

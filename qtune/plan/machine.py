@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qtune.plan.cores import cores
 from qtune.plan.sizes import human
 
 # A card sold as 48 GB holds 48 GiB, of which error correction and the driver leave 44.4 to 47.5;
@@ -55,13 +56,6 @@ class Machine:
         busy = total - free
         note = f"{human(busy)} of it are in use" if busy > _GIB else "all of it is free"
         return cls("cuda", name, free, host, cores(), note)
-
-
-def cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def host_memory(root: Path = Path("/")) -> tuple[int, str]:

@@ -11,9 +11,12 @@ from qtune.models.fused_blocks import (
     ATTENTION,
     MIXINS,
     MLP,
+    FusedAttention,
     FusedMlp,
+    FusedNorm,
     activation_of,
     children,
+    is_frozen,
     plain_class,
 )
 from qtune.ops.projection import why_not
@@ -52,8 +55,8 @@ def fuse(model: Any, kernels: Kernels, policy: ActivationPolicy) -> Fused:
     layers = decoder_layers(model)
     if not layers:
         found.why = f"{type(model).__name__} is no family whose blocks qtune fuses"
-    for layer in layers:
-        _fuse_layer(layer, policy, found)
+    plain = [layer for layer in layers if not _fuse_layer(layer, policy, found)]
+    _fuse_norms(model, plain, found)
     if kernels == "fused" and not found.blocks:
         raise UsageError(
             found.why or "; ".join(found.left),
@@ -64,12 +67,13 @@ def fuse(model: Any, kernels: Kernels, policy: ActivationPolicy) -> Fused:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers that hold a block of a known class."""
-    return [
-        module
-        for module in model.modules()
-        if any(type(child).__name__ in MIXINS for child in module.children())
-    ]
+    """The layers that hold an attention or an MLP of a known class."""
+    return [module for module in model.modules() if _blocks(module)]
+
+
+def _blocks(layer: nn.Module) -> list[nn.Module]:
+    wanted = (FusedAttention, FusedMlp)
+    return [child for child in layer.children() if MIXINS.get(type(child).__name__) in wanted]
 
 
 def unfuse(model: nn.Module) -> None:
@@ -79,25 +83,41 @@ def unfuse(model: nn.Module) -> None:
             module.__class__ = plain_class(module)
 
 
-def _fuse_layer(layer: Any, policy: ActivationPolicy, found: Fused) -> None:
-    """Fuse the blocks of one layer; under `selective` all or none, as it then keeps by itself."""
-    blocks = [child for child in layer.children() if type(child).__name__ in MIXINS]
+def _fuse_layer(layer: Any, policy: ActivationPolicy, found: Fused) -> bool:
+    """Fuse the blocks of one layer, and say whether anything in it may be.
+
+    Under `selective` all are or none: a fused layer chooses by itself what it keeps, and the
+    operators that others choose by are hidden in its nodes.
+    """
+    blocks = _blocks(layer)
     reasons = [_reason(block) for block in blocks]
     first = next((reason for reason in reasons if reason), None)
-    if policy == "selective":
-        if first:
-            reasons = [first] * len(blocks)
-        else:
-            layer.gradient_checkpointing = False
+    if policy == "selective" and first:
+        reasons = [first] * len(blocks)
     for block, reason in zip(blocks, reasons, strict=True):
-        name = type(block).__name__
         if reason:
-            found.left[f"{name} plain ({reason})"] += 1
+            found.left[f"{type(block).__name__} plain ({reason})"] += 1
             continue
-        found.blocks[name] += 1
-        block.__class__ = fused_class(type(block))
+        _exchange(block, found)
         if isinstance(block, FusedMlp):
             block.recompute_inside = policy == "selective"
+    if policy == "selective":
+        layer.gradient_checkpointing = first is not None
+    return policy != "selective" or first is None
+
+
+def _fuse_norms(model: nn.Module, plain: list[nn.Module], found: Fused) -> None:
+    """Fuse the norms of a known class that are frozen, outside of the layers to leave alone."""
+    left = {id(module) for layer in plain for module in layer.modules()}
+    for module in model.modules():
+        known = MIXINS.get(type(module).__name__) is FusedNorm
+        if known and id(module) not in left and is_frozen(module):
+            _exchange(module, found)
+
+
+def _exchange(block: nn.Module, found: Fused) -> None:
+    found.blocks[type(block).__name__] += 1
+    block.__class__ = fused_class(type(block))
 
 
 def _reason(block: Any) -> str | None:

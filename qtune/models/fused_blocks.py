@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.ops import document_attention, gated_mlp, lora_linear
+from qtune.ops import document_attention, gated_mlp, lora_linear, rms_norm
 from qtune.ops.projection import why_not
 
 if TYPE_CHECKING:
@@ -45,6 +45,17 @@ class FusedMlp:
         gate, up, down = layers
         mlp = gated_mlp.Mlp(gate, up, down, activation_of(self))
         return gated_mlp.fused(x, mlp, recompute=self.recompute_inside)
+
+
+class FusedNorm:
+    """An RMSNorm that keeps its input in its own dtype, and whose output need not be kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., M] -> [..., M]."""
+        norm: Any = self
+        if not (is_frozen(norm) and torch.is_grad_enabled() and x.dtype == norm.weight.dtype):
+            return super().forward(x)  # type: ignore[misc, no-any-return]
+        return rms_norm.fused(x, norm.weight, norm.variance_epsilon)
 
 
 class FusedAttention:
@@ -102,6 +113,11 @@ class FusedAttention:
 def children(block: Any, names: tuple[str, ...]) -> list[nn.Module]:
     """The block's layers, as they are now."""
     return [getattr(block, name) for name in names]
+
+
+def is_frozen(norm: Any) -> bool:
+    """Whether no gradient is wanted for a norm's weight."""
+    return not norm.weight.requires_grad
 
 
 def activation_of(mlp: Any) -> str:
@@ -178,5 +194,6 @@ MIXINS: dict[str, type] = {
         f"{family}MLP": FusedMlp
         for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2")
     },
+    **{f"{family}RMSNorm": FusedNorm for family in ("Llama", "Mistral", "Qwen2", "Qwen3")},
 }
 """Which mixin suits a class of transformers, by its name."""

@@ -112,9 +112,9 @@ class _Documents(torch.autograd.Function):
         sums_BHT = query.new_zeros(batch, heads, tokens, dtype=torch.float32)
         for document in documents:
             number, begin, end = document
-            parts = [_part(states, document, heads) for states in (query, key, value)]
+            q, k, v = (_part(states, document, heads) for states in (query, key, value))
             made, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                *parts, 0.0, True, scale=scale
+                q, k, v, 0.0, True, scale=scale
             )
             output_BTHD[number, begin:end] = made[0].transpose(0, 1)
             sums_BHT[number, :, begin:end] = sums[0]
@@ -130,10 +130,10 @@ class _Documents(torch.autograd.Function):
         made = [_empty(states) for states in given[:3]]
         for document in ctx.documents:
             number, begin, end = document
-            parts = [_part(states, document, heads) for states in given]
+            q, k, v, o, g = (_part(states, document, heads) for states in given)
             sums = sums_BHT[number : number + 1, :, begin:end].contiguous()
             way = _written_out if end - begin <= SHORT else _by_kernel
-            found = way(*parts, sums, scale=ctx.scale)
+            found = way(q, k, v, o, g, sums, scale=ctx.scale)
             for into, gradient in zip(made, found, strict=True):
                 shares = into.shape[1]
                 grouped = gradient.reshape(shares, heads // shares, *gradient.shape[-2:])

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from qtune.ops.low_rank import Kept, back, enter, leave
 from qtune.ops.projection import Projection, adapter_tensors, projection_of
+from qtune.ops.rms_norm import input_again, kept_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +60,8 @@ def plain(x: Tensor, mlp: Mlp) -> Tensor:
 def fused(x: Tensor, mlp: Mlp, *, recompute: bool = False) -> Tensor:
     """As `plain`, in one node of the graph."""
     projections = tuple(projection_of(layer) for layer in (mlp.gate, mlp.up, mlp.down))
-    settings = _Settings(projections, ACTIVATIONS[mlp.activation], recompute)
+    kept_x = kept_input(x, wanted=True)
+    settings = _Settings(projections, ACTIVATIONS[mlp.activation], recompute, kept_x)
     return _GatedMlp.apply(x, settings, *adapter_tensors(projections))  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -67,6 +69,7 @@ class _Settings(NamedTuple):
     projections: tuple[Projection, ...]
     activation: Activation
     recompute: bool
+    kept_x: tuple[Tensor | None, ...]
 
 
 class _GatedMlp(torch.autograd.Function):
@@ -74,7 +77,7 @@ class _GatedMlp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, settings: _Settings, *_: Tensor | None) -> Tensor:
-        (*wide, narrow), activation, recompute = settings
+        (*wide, narrow), activation, recompute, kept_x = settings
         x_TH = x.reshape(-1, x.shape[-1])
         entered = enter(x_TH, wide)
         gate_TF, up_TF = leave(x_TH, wide, entered)
@@ -83,9 +86,9 @@ class _GatedMlp(torch.autograd.Function):
         (output_TH,) = leave(inner_TF, [narrow], inside)
         if recompute:
             entered.products = [None, None]
-        ctx.settings, ctx.shape = settings, x.shape
+        ctx.settings, ctx.shape = settings._replace(kept_x=()), x.shape
         ctx.save_for_backward(
-            x_TH,
+            *kept_x,
             *((None, None) if recompute else (gate_TF, up_TF)),
             *entered.tensors(),
             *inside.tensors(),
@@ -94,8 +97,10 @@ class _GatedMlp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        (*wide, narrow), activation, recompute = ctx.settings
-        x_TH, gate_TF, up_TF, *kept = ctx.saved_tensors
+        (*wide, narrow), activation, recompute, _ = ctx.settings
+        *kept_x, gate_TF, up_TF = (saved := ctx.saved_tensors)[:6]
+        kept, x_TH = saved[6:], input_again(kept_x)
+        assert x_TH is not None
         entered, inside = Kept.of(kept[:5]), Kept.of(kept[5:])
         if recompute:
             gate_TF, up_TF = leave(x_TH, wide, entered)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol, Self, overload
 
 import torch
 
-from qtune.data.ahead import ahead
+from qtune.data.ahead import ahead, ignore
 from qtune.data.batch import Batch, collate, collate_packed
 from qtune.data.order import Order
 from qtune.data.packing import arranged, pack_evenly
 from qtune.data.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -117,6 +117,8 @@ class Feed:
     order: Order
     batch_size: int
     layout: Layout
+    tell: Callable[[str], None] = ignore
+    """Gets a line when rows do not come."""
 
     def resized(self, micro_batch_size: int) -> Self:
         """The same steps in micro-batches of another size."""
@@ -125,7 +127,7 @@ class Feed:
     def steps(self, total_steps: int, start: int = 0) -> Generator[list[Batch]]:
         """The micro-batches of each step from `start` on, without reading the rest; the next
         step's are made while this one's are used."""
-        with ahead(self._made(total_steps, start), most=1) as steps:
+        with ahead(self._made(total_steps, start), most=1, tell=self.tell) as steps:
             yield from steps
 
     def _made(self, total_steps: int, start: int) -> Iterator[list[Batch]]:
@@ -168,6 +170,8 @@ class StreamFeed:
     batch_size: int
     layout: Layout
     max_length: int
+    tell: Callable[[str], None] = ignore
+    """Gets a line when rows do not come."""
 
     def resized(self, micro_batch_size: int) -> Self:
         """The same steps in micro-batches of another size."""
@@ -178,11 +182,11 @@ class StreamFeed:
         one's are used, and the window of rows after it is read."""
         if start >= total_steps:
             return
-        with ahead(self._made(total_steps, start), most=1) as steps:
+        with ahead(self._made(total_steps, start), most=1, tell=self.tell) as steps:
             yield from steps
 
     def _made(self, total_steps: int, start: int) -> Iterator[list[Batch]]:
-        with ahead(self.stream.windows(), most=1) as windows:
+        with ahead(self.stream.windows(), most=1, tell=self.tell) as windows:
             for held in islice(self._chosen(windows), start, total_steps):
                 rows = [one.row() for one in held]
                 yield _batches(self.layout, rows, [len(row.input_ids) for row in rows])

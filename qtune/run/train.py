@@ -227,6 +227,12 @@ def make_job(settled: Settled, pupil: Learner, journal: Journal, stop: StopReque
     asked, decided = settled.asked, settled.plan
     steps = decided.steps
     assert steps is not None
+    feed = make_feed(
+        asked,
+        settled.prepared.train,
+        micro_batch_size=decided.micro_batch_size,
+        pad_id=filler_id(pupil.tokenizer),
+    )
     groups = pupil.method.param_groups(
         learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay
     )
@@ -236,12 +242,7 @@ def make_job(settled: Settled, pupil: Learner, journal: Journal, stop: StopReque
         loss=losses.make(asked.loss, chunk_size=decided.loss_chunk_size),
         optimizer=optim.make(asked.optim, groups),
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
-        feed=make_feed(
-            asked,
-            settled.prepared.train,
-            micro_batch_size=decided.micro_batch_size,
-            pad_id=filler_id(pupil.tokenizer),
-        ),
+        feed=replace(feed, tell=journal.line),
         total_steps=steps.total,
         steps_per_epoch=steps.per_epoch,
         max_grad_norm=asked.optim.max_grad_norm,

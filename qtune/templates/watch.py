@@ -6,8 +6,9 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+
+from qtune.thread_clock import computing_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,18 +91,12 @@ class _Job:
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.firing = self.fired = False
-        self._clock = _clock_of(self.thread)
+        self._clock = computing_time()
         self._start = self._clock()
 
     def seconds(self) -> float:
         """How long it has been computing."""
         return self._clock() - self._start
-
-
-def _clock_of(thread: int) -> Callable[[], float]:
-    """A thread's own computing time; the time of the wall on systems that do not tell it."""
-    find = getattr(time, "pthread_getcpuclockid", None)
-    return time.monotonic if find is None else partial(time.clock_gettime, find(thread))
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:

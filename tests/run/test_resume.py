@@ -389,7 +389,7 @@ def test_the_watchdogs_patience_outlives_a_crash(place: Path) -> None:
 
 
 def test_weights_thrown_to_where_no_gradient_is_end_the_run(place: Path) -> None:
-    with pytest.raises(DivergedError, match="the gradient is exactly zero") as caught:
+    with pytest.raises(DivergedError, match="the gradient is exactly zero|no update was made") as caught:
         _run(place, "thrown", "optim.learning_rate=1e6", "eval.steps=null")
     assert "lower optim.learning_rate" in caught.value.faults[0].hint
     assert not (place / "thrown" / "adapter").exists()

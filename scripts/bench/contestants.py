@@ -46,20 +46,22 @@ class Ticks:
     """
 
     last: float = field(default_factory=time.perf_counter)
+    last_cpu: float = field(default_factory=time.process_time)
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """The first step begins now."""
-        self.last = time.perf_counter()
+        """A step begins now."""
+        self.last, self.last_cpu = time.perf_counter(), time.process_time()
 
     def end(self) -> None:
         """A step has ended."""
-        now = time.perf_counter()
-        self.seconds.append(now - self.last)
+        self.seconds.append(time.perf_counter() - self.last)
+        self.cpu_seconds.append(time.process_time() - self.last_cpu)
         if len(self.seconds) == 1:
             forget_peak()
-        self.last = time.perf_counter()
+        self.begin()
 
 
 def forget_peak() -> None:
@@ -89,6 +91,7 @@ def qtune(job: Job, ticks: Ticks) -> None:
         def step(self, event: Any) -> None:
             if not ticks.seconds:  # what came before the first step was loading
                 ticks.last = time.perf_counter() - event.seconds
+                ticks.last_cpu = time.process_time()
             ticks.losses.append(event.loss)
             ticks.end()
 
@@ -362,6 +365,7 @@ def main() -> None:
     CONTESTANTS[name](job, ticks)
     result = {
         "seconds": [round(value, 4) for value in ticks.seconds],
+        "cpu_seconds": [round(value, 4) for value in ticks.cpu_seconds],
         "losses": [round(value, 5) for value in ticks.losses],
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "training_peak_bytes": peak_since(),

@@ -6,7 +6,8 @@ Every run is a process of its own; contestants take turns, so that a slow minute
 meets all of them. Tokens/s count no padding and leave out the first steps (`--warm`). `matmul` is
 the 4N limit: the products with the frozen weights alone. A contestant that does not run is told
 with its reason. `pip install 'qtune[bench]'` brings TRL and PEFT; Unsloth asks for other versions
-and wants a place of its own: --unsloth-python ENVIRONMENT/bin/python.
+and wants a place of its own: --unsloth-python ENVIRONMENT/bin/python. On a machine that others
+use, OMP_NUM_THREADS=1 and `--clock cpu` count the seconds of the processor instead.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ LABELS = {
     "unsloth": "Unsloth",
 }
 AGREE = 1e-3
+WALL, CPU = "seconds", "cpu_seconds"
 TIMEOUT = 3600
 
 
@@ -94,7 +96,9 @@ def counts(folder: Path, size: workload.Size, steps: int) -> dict[str, list[int]
     return told
 
 
-def summarise(runs: list[dict[str, Any]], counted: dict[str, list[int]], warm: int) -> Any:
+def summarise(
+    runs: list[dict[str, Any]], counted: dict[str, list[int]], warm: int, clock: str = WALL
+) -> Any:
     """Medians over the repeats of each contestant, and their ratios to TRL's defaults."""
     tokens, supervised = sum(counted["tokens"][warm:]), sum(counted["supervised"][warm:])
     summary: dict[str, dict[str, Any]] = {}
@@ -104,7 +108,7 @@ def summarise(runs: list[dict[str, Any]], counted: dict[str, list[int]], warm: i
         if not good:
             summary[name] = {"failed": mine[-1]["failed"]}
             continue
-        seconds = [sum(one["seconds"][warm:]) for one in good]
+        seconds = [sum(one[clock][warm:]) for one in good]
         summary[name] = {
             "runs": len(good),
             "tokens_per_second": round(median(tokens / value for value in seconds), 1),
@@ -176,7 +180,7 @@ def show(size: str, summary: dict[str, dict[str, Any]]) -> None:
     console.print(beside)
 
 
-def draw(path: Path, sizes: dict[str, Any], warm: int) -> None:
+def draw(path: Path, sizes: dict[str, Any], warm: int, clock: str) -> None:
     """Tokens/s and peak memory of every size, with each run as a dot."""
     panels: dict[str, dict[str, list[float]]] = {}
     for size, one in sizes.items():
@@ -186,7 +190,7 @@ def draw(path: Path, sizes: dict[str, Any], warm: int) -> None:
         for made in one["runs"]:
             if "failed" not in made:
                 label = LABELS[made["contestant"]]
-                speed.setdefault(label, []).append(tokens / sum(made["seconds"][warm:]))
+                speed.setdefault(label, []).append(tokens / sum(made[clock][warm:]))
                 if made["contestant"] != "matmul":
                     memory.setdefault(label, []).append(made["peak_bytes"] / 1e6)
     if any(panels.values()):
@@ -215,9 +219,9 @@ def bench(arguments: argparse.Namespace, size_name: str, results: dict[str, Any]
             overrides = arguments.set if name.startswith("qtune") else []
             found = {"failed": why} if why else run(name, {**job, "overrides": overrides}, python)
             one["runs"].append({"contestant": name, "repeat": repeat, **found})
-            told = found.get("failed") or f"{sum(found['seconds'][arguments.warm :]):.1f} s"
+            told = found.get("failed") or f"{sum(found[arguments.clock][arguments.warm :]):.1f} s"
             print(f"{size_name} repeat {repeat} {LABELS[name]}: {told}", file=sys.stderr)
-            one["summary"] = summarise(one["runs"], one["counts"], arguments.warm)
+            one["summary"] = summarise(one["runs"], one["counts"], arguments.warm, arguments.clock)
             arguments.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
@@ -246,6 +250,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--warm", type=int, default=2, help="first steps that are not counted")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     choices = list(contestants.CONTESTANTS)
     parser.add_argument("--contestants", nargs="+", choices=choices, default=choices)
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of qtune's recipe")
@@ -257,6 +262,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--picture", type=Path, help="an .svg or .png")
     arguments = parser.parse_args()
+    arguments.clock = CPU if arguments.clock == "cpu" else WALL
     if arguments.steps <= arguments.warm:
         arguments.warm = arguments.steps - 1
     return arguments
@@ -268,12 +274,13 @@ def main() -> None:
     results: dict[str, Any] = {"sizes": {}}
     if arguments.resume and arguments.output.exists():
         results = json.loads(arguments.output.read_text())
-    results |= {"machine": machine(), "steps": arguments.steps, "warm": arguments.warm}
+    results |= {"machine": machine(), "clock": arguments.clock}
+    results |= {"steps": arguments.steps, "warm": arguments.warm}
     for size in arguments.size:
         bench(arguments, size, results)
         show(size, results["sizes"][size]["summary"])
     if arguments.picture is not None:
-        draw(arguments.picture, results["sizes"], arguments.warm)
+        draw(arguments.picture, results["sizes"], arguments.warm, arguments.clock)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,8 @@ def show(planned: Planned) -> None:
     # a hub id in full; of a folder its own name, which fits on the line
     model = planned.model if planned.model.count("/") == 1 else Path(planned.model).name
     console.print(f"[bold]{made.machine.name}[/], {model}", soft_wrap=True)
+    if planned.sizes:
+        console.print(f"[dim]{planned.sizes}[/]", soft_wrap=True)
     console.print(memory_table(made))
     console.print()
     console.print(decision_table(made))
@@ -88,7 +90,7 @@ def memory_table(made: Plan) -> Table:
 
     table = _table()
     table.add_column("memory", no_wrap=True)
-    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True, min_width=7)
     table.add_column("reason", style="dim")
     for item in made.memory:
         if item.bytes or item.where == "host":
@@ -117,16 +119,16 @@ def switch_table(made: Plan) -> Table:
     from qtune.plan import human
 
     table = _table()
-    table.add_column("switch", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("", style="dim")
+    table.add_column("switch")
+    table.add_column("memory", justify="right", no_wrap=True, min_width=8)
+    table.add_column("time", no_wrap=True, min_width=5)
     for each in made.switches:
         share = each.adds_seconds / made.seconds_per_step
         name = f"{each.key.removeprefix('memory.')}: {each.value}"
         more = human(-each.saves_bytes)
         sign = "+" if each.saves_bytes < 0 else ""
-        table.add_row(name, sign + more, f"{share:+.0%}", "" if each.fits else "does not fit")
+        room = "" if each.fits else ", does not fit"
+        table.add_row(name, sign + more, f"{share:+.0%}{room}")
     return table
 
 

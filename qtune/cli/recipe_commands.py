@@ -65,7 +65,7 @@ def show(
 
     Examples:
       qtune show recipe.yaml
-      qtune show llama-3-8b --set method.rank=16
+      qtune show llama-8b-24gb --set method.rank=16
     """
     loaded = load(recipe, overrides or ())
     if as_json:

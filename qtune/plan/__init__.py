@@ -3,6 +3,7 @@
 from qtune.plan.adapters import trainable_parameters
 from qtune.plan.configuration import (
     read_config,
+    shape_before_download,
     shape_of,
     shape_of_model,
     stored_quantization,
@@ -41,6 +42,7 @@ __all__ = [
     "read_config",
     "refuse_clash",
     "schedule",
+    "shape_before_download",
     "shape_of",
     "shape_of_model",
     "stored_quantization",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from qtune.artefacts import read_object
 from qtune.errors import ModelError
 from qtune.plan import families
 from qtune.plan.fields import ConfigFields
+from qtune.plan.published import published_config
 from qtune.plan.shape import ModelShape, StoredQuantization
 from qtune.registry import nearest
 
@@ -25,6 +27,18 @@ def shape_of_model(model: ModelSection) -> ModelShape:
         hub.go_offline()
     config = read_config(model.name_or_path, model.revision)
     return shape_of(config, place=f"{model.name_or_path}/config.json")
+
+
+def shape_before_download(model: ModelSection) -> tuple[ModelShape, str]:
+    """The shape of a recipe's model, and a note where it is not read from its own config.json:
+    of a well-known model that is not here yet the published sizes are enough."""
+    name, revision = model.name_or_path, model.revision
+    if revision is None and hub.local_folder(name) is None and not _is_cached(name):
+        sizes = published_config(name)
+        if sizes is not None:
+            note = f"sizes of {name} as published: its config.json is not in the local cache"
+            return shape_of(sizes, place=f"{name}/config.json"), note
+    return shape_of_model(model), ""
 
 
 def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelShape:
@@ -118,4 +132,30 @@ def _config_from_hub(repository: str, revision: str | None) -> Path:
         cached = try_to_load_from_cache(repository, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached)
+        _ask_once(repository, revision)
         return Path(hf_hub_download(repository, "config.json", revision=revision))
+
+
+def _ask_once(repository: str, revision: str | None) -> None:
+    """Raise what the hub answers, at once where it cannot be reached: a download tries six times,
+    and says so each time."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    address = hf_hub_url(repository, "config.json", revision=revision)
+    try:
+        get_hf_file_metadata(address, timeout=5)
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled):
+        raise
+    except Exception as error:  # the hub's HTTP library changes from version to version
+        raise errors.LocalEntryNotFoundError(f"no answer: {error}") from error
+
+
+def _is_cached(repository: str) -> bool:
+    """Whether a hub id's config.json is in the local cache; without the hub's library."""
+    places = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    home = (
+        os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME', '~/.cache')}/huggingface"
+    )
+    root = Path(places or f"{home}/hub").expanduser()
+    folder = root / f"models--{repository.replace('/', '--')}"
+    return any(folder.glob("snapshots/*/config.json"))

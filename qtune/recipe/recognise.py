@@ -12,7 +12,7 @@ from qtune.recipe.keys import SECTIONS
 if TYPE_CHECKING:
     from qtune.recipe.node import Node
 
-_START = "start from a shipped recipe: qtune show llama-3-8b"
+_START = "start from a shipped recipe: qtune show llama-8b-24gb"
 
 
 def top_level(root: Node) -> dict[str, Node]:

@@ -23,11 +23,14 @@ class Planned:
     plan: Plan
     rows: int | None
     rows_reason: str
+    sizes: str = ""
+    """Where the model's sizes come from, when not from its own config.json."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         rows = {"count": self.rows, "reason": self.rows_reason}
-        return {"recipe": self.name, "model": self.model, "rows": rows, **self.plan.to_dict()}
+        named = {"recipe": self.name, "model": self.model, "sizes": self.sizes, "rows": rows}
+        return named | self.plan.to_dict()
 
 
 def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -> Planned:
@@ -35,7 +38,7 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
     machine = Machine.probe() if gpu is None else Machine.gpu(parse_size(gpu, place="--gpu"))
     loaded = recipes.load(path, overrides)
     recipe = loaded.recipe
-    shape = plans.shape_of_model(recipe.model)
+    shape, note = plans.shape_before_download(recipe.model)
     counted = plans.count_rows(recipe.data)
     made = plans.make(recipe, machine, shape, rows=counted.rows)
     return Planned(
@@ -44,6 +47,7 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
         plan=made,
         rows=counted.rows,
         rows_reason=counted.reason,
+        sizes=note,
     )
 
 

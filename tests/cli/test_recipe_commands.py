@@ -66,12 +66,12 @@ def test_validate_json_is_one_object_with_the_exit_code() -> None:
 
 
 def test_show_prints_every_value_with_its_origin_in_80_columns() -> None:
-    done = run("show", "guanaco-65b", "--set", "lr=1e-3")
+    done = run("show", "guanaco-65b-48gb", "--set", "lr=1e-3")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     values = [line for line in lines if line.startswith("  ") and line[2] != " "]
-    loaded = load("guanaco-65b", ["lr=1e-3"])
+    loaded = load("guanaco-65b-48gb", ["lr=1e-3"])
     assert len(values) == len(list(leaves(loaded.recipe)))
     words = {line.split()[0]: line.split()[1:] for line in values}
     assert words["learning_rate"] == ["0.001", "--set", "lr=1e-3,", "written", "lr"]

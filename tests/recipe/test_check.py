@@ -84,7 +84,10 @@ def test_all_faults_come_together_in_order_with_line_key_and_hint(faults: Faults
         ("env: {LD_PRELOAD: x}", "env: unknown key (a recipe sets no environment variables)"),
         ("lerning_rate: 1", "lerning_rate: unknown key (did you mean learning_rate?)"),
         ("optim: {nesterov: true}", "optim.nesterov: unknown key (keys: name, learning"),
-        ("train: {gradient_checkpointing: true}", "train.gradient_checkpointing: unknown key (write memory.act"),
+        (
+            "train: {gradient_checkpointing: true}",
+            "train.gradient_checkpointing: unknown key (write memory.act",
+        ),
         ("train: {lora_rank: 1}", "train.lora_rank: unknown key (write method.rank)"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_folder_names_the_recipes_inside(write: Write) -> None:
     [
         ("recipy.yaml", "did you mean recipe.yaml"),
         ("nowhere/recipe.yaml", "there is no folder nowhere"),
-        ("llama-3-8", "did you mean llama-3-8b"),
+        ("llama-8b-24g", "did you mean llama-8b-24gb"),
         ("x" * 300, "cannot be read"),
     ],
 )

@@ -17,7 +17,7 @@ print([name for name in {heavy} if name in sys.modules])
 
 @pytest.mark.parametrize(
     "statements",
-    ["import qtune.recipe", "from qtune.recipe import load; load('guanaco-65b')"],
+    ["import qtune.recipe", "from qtune.recipe import load; load('guanaco-65b-48gb')"],
 )
 def test_nothing_heavy_is_imported(statements: str) -> None:
     code = MEASURE.format(statements=statements, heavy=HEAVY)

@@ -31,16 +31,18 @@ def test_loaded_has_path_name_and_an_origin_for_every_value(write: Write) -> Non
     }
 
 
-@pytest.mark.parametrize("name", ["llama-3-8b", "recipes/llama-3-8b.yaml", "recipes/llama-3-8b"])
+@pytest.mark.parametrize(
+    "name", ["llama-8b-24gb", "recipes/llama-8b-24gb.yaml", "recipes/llama-8b-24gb"]
+)
 def test_a_shipped_recipe_is_found_by_name(name: str) -> None:
     loaded = load(name)
-    assert loaded.name == "llama-3-8b"
+    assert loaded.name == "llama-8b-24gb"
     assert loaded.origins["model.name_or_path"].place == "configs/model/llama-3-8b.yaml:3"
 
 
 def test_a_file_of_ones_own_comes_before_a_shipped_one(write: Write) -> None:
-    path = write(MINIMAL, "llama-3-8b")
-    assert load("llama-3-8b").path == path.resolve()
+    path = write(MINIMAL, "llama-8b-24gb")
+    assert load("llama-8b-24gb").path == path.resolve()
 
 
 @pytest.mark.parametrize(

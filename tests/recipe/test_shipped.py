@@ -7,7 +7,7 @@ from qtune.recipe.extends import read_file
 
 
 def test_there_are_recipes_and_fragments() -> None:
-    assert {"llama-3-8b", "guanaco-65b", "bitfit", "prompt"} <= set(shipped.recipes())
+    assert {"llama-8b-24gb", "guanaco-65b-48gb", "bitfit", "prompt"} <= set(shipped.recipes())
     assert {"model/llama-65b", "hardware/gpu-48gb", "method/qlora"} <= set(shipped.fragments())
 
 
@@ -50,7 +50,7 @@ def test_a_fragment_that_leaves_its_sections_is_refused(tmp_path, monkeypatch) -
 
 
 def test_guanaco_65b_is_as_published() -> None:
-    recipe = load("guanaco-65b").recipe
+    recipe = load("guanaco-65b-48gb").recipe
     method = recipe.method
     assert method.name == "lora"
     assert (method.rank, method.alpha, method.dropout) == (64, 16.0, 0.05)

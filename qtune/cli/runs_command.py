@@ -72,6 +72,10 @@ def show(run: RunFolder, as_json: AsJson = False) -> None:
         console.print(text, markup=False, soft_wrap=True)
     for part in (_pairs("recipe", shown["recipe"]), _pairs("plan", shown["plan"])):
         console.print(part)
+    if shown["memory"]:
+        console.print(_pairs("memory", shown["memory"]))
+    if shown["shrunk"]:
+        console.print(_rows("out of memory", shown["shrunk"]))
     if shown["evaluations"]:
         console.print(_rows("held out", shown["evaluations"]))
     if shown["gates"]:

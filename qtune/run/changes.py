@@ -23,6 +23,7 @@ _FREE = (
     "logging",
     "memory.base",
     "memory.budget",
+    "memory.on_oom",
     "memory.dequantized_layers",
     "merge",
     "model.offline",

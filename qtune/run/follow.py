@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qtune.errors import ExitCode
+from qtune.errors import ExitCode, QtuneError
+from qtune.oom import HARMLESS, REPEATABLE, OutOfMemory
+from qtune.plan import human
 from qtune.recipe.duration import seconds
 from qtune.run.doubts import risen
-from qtune.training import Boundary, EvalEvent, StepEvent, merge_steps
+from qtune.run.memory import peak_bytes
+from qtune.training import Boundary, EvalEvent, ShrinkEvent, StepEvent, merge_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from qtune.recipe.sections import Recipe
+    from qtune.run.ceiling import Ceiling
     from qtune.run.display import Journal
     from qtune.runs import RunFolder
-    from qtune.training import Event, Progress, StopRequest
+    from qtune.training import Event, Progress, RehearsalEvent, StopRequest
 
 
 class Tracker(Protocol):
@@ -67,14 +72,16 @@ class Follower:
         tracker: Tracker,
         save: Callable[[Progress], None],
         clock: Clock,
+        ceiling: Ceiling,
     ) -> None:
         self.progress = progress
         self._recipe = recipe
         self._folder = folder
         self._journal = journal
         self._tracker = tracker
-        self._save = save
+        self._write = save
         self._clock = clock
+        self._ceiling = ceiling
         self._first = self._saved_step = progress.step
         self._saved_at = time.perf_counter()
         self._evaluated = self._warned = False
@@ -83,18 +90,32 @@ class Follower:
         """Consume the events until they end, a signal asks to stop or time is up; the last
         boundary is always saved. Returns why it stopped early, if it did."""
         code: ExitCode | None = None
-        for event in events:
-            if isinstance(event, StepEvent):
-                self._on_step(event)
-            elif isinstance(event, EvalEvent):
-                self._on_evaluation(event)
-            else:
-                self._on_boundary(event, stop)
-                code = stop.code or self._time_limit(event)
-                if code is not None:
-                    break
+        try:
+            for event in events:
+                if isinstance(event, Boundary):
+                    self._on_boundary(event, stop)
+                    code = stop.code or self._time_limit(event)
+                    if code is not None:
+                        break
+                else:
+                    self._on_news(event)
+        except OutOfMemory as error:
+            self._keep_what_is_done(error)
+            raise
         self._save_now()
         return code
+
+    def _on_news(self, event: StepEvent | EvalEvent | RehearsalEvent | ShrinkEvent) -> None:
+        if isinstance(event, StepEvent):
+            self._on_step(event)
+        elif isinstance(event, EvalEvent):
+            self._on_evaluation(event)
+        elif isinstance(event, ShrinkEvent):
+            self._on_shrink(event)
+        else:
+            tokens = f"{event.rows} x {event.length:,} tokens in {event.seconds:.1f} s"
+            held = human(peak_bytes())
+            self._journal.line(f"the longest batch ran first: {tokens}, {held} at the peak")
 
     def due(self, stop: StopRequest, step: int) -> bool:
         """Whether this has something to do at the end of a step, for which the device must have
@@ -122,11 +143,16 @@ class Follower:
     def _on_step(self, event: StepEvent) -> None:
         self.progress.add_step(event)
         if event.step % self._recipe.logging.steps == 0 or event.step == event.total:
-            self._log(merge_steps(self.progress.unlogged))
+            self._log(self._rated(merge_steps(self.progress.unlogged)))
             self.progress.unlogged = []
         if not self._warned and self.progress.has_risen():
             self._warned = True
             self._journal.line(f"warning: {risen(self.progress)}")
+
+    def _rated(self, event: StepEvent) -> StepEvent:
+        """The event with its share of the limit; the progress with that of the whole run."""
+        self.progress.limit_share = self._ceiling.share_of(self.progress)
+        return replace(event, limit_share=self._ceiling.share_of(event))
 
     def _log(self, event: StepEvent) -> None:
         values = {
@@ -135,6 +161,8 @@ class Follower:
             "learning_rate": event.learning_rate,
             "tokens_per_second": event.tokens_per_second,
         }
+        if event.limit_share is not None:
+            values["limit_share"] = event.limit_share
         counts = {"epoch": event.epoch, "tokens": event.tokens, "supervised": event.supervised}
         self._folder.append_metrics({"kind": "train", "step": event.step} | values | counts)
         self._tracker.log({f"train/{name}": value for name, value in values.items()}, event.step)
@@ -149,6 +177,29 @@ class Follower:
         )
         self._journal.evaluation(event)
 
+    def _on_shrink(self, event: ShrinkEvent) -> None:
+        """Say it loudly, and keep it: who goes on from here goes on with the smaller ones."""
+        record = self.progress.add_shrink(event)
+        self._folder.append_metrics({"kind": "shrink"} | record)
+        passes = -(-self._recipe.train.batch_size // event.rows)
+        self._journal.line(
+            f"OUT OF MEMORY {event.where}: step {event.step + 1} and those after it take "
+            f"micro-batches of {event.rows} rows instead of {event.before}, {passes} a step; batch "
+            "and loss stay as they are"
+        )
+        if event.step:
+            self._save()
+
+    def _keep_what_is_done(self, error: OutOfMemory) -> None:
+        """Save the last whole step of a run that memory ends, if no weight has been touched since;
+        the error counts for more than a save that fails, too."""
+        if error.phase not in HARMLESS:
+            return
+        if error.phase not in REPEATABLE:
+            self.progress.evaluation_due = True
+        with suppress(QtuneError, OSError, RuntimeError, MemoryError):
+            self._save_now()
+
     def _on_boundary(self, event: Boundary, stop: StopRequest) -> None:
         self.progress.evaluation_due = not event.evaluated
         asked = stop.take_save()
@@ -161,6 +212,10 @@ class Follower:
     def _save_now(self) -> None:
         """Save the progress unless it is saved already; before the first step nothing is."""
         if self.progress.step != self._saved_step:
-            self._save(self.progress)
-            self._saved_step = self.progress.step
+            self._save()
         self._saved_at = time.perf_counter()
+
+    def _save(self) -> None:
+        self.progress.peak_bytes = max(self.progress.peak_bytes, peak_bytes())
+        self._write(self.progress)
+        self._saved_step = self.progress.step

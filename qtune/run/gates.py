@@ -84,7 +84,7 @@ def _resources(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
         (
             "max_peak_memory",
             None if memory is None else parse_size(memory),
-            report["memory"]["peak_bytes"],
+            report["memory"]["measured_peak_bytes"],
             "bytes",
         ),
         (

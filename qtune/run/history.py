@@ -53,6 +53,8 @@ def show_run(folder: Path) -> dict[str, Any]:
     return shown.to_dict() | {
         "recipe": {key: _plain(values[key]) for key in ESSENTIALS if key in values},
         "plan": {key: plan.get(key) for key in PLANNED if key in plan},
+        "memory": _memory(report),
+        "shrunk": _records(report.get("shrunk", files.metrics("shrink"))),
         "evaluations": _evaluations(files, report),
         "gates": report.get("gates", []),
         "checkpoints": [
@@ -121,8 +123,8 @@ def _measures(files: Files) -> Iterator[tuple[str, Any]]:
         if isinstance(report.get(key), int | float):
             yield key, report[key]
     memory = report.get("memory")
-    if isinstance(memory, dict) and isinstance(memory.get("peak_bytes"), int):
-        yield "peak_bytes", memory["peak_bytes"]
+    if isinstance(memory, dict) and isinstance(memory.get("measured_peak_bytes"), int):
+        yield "measured_peak_bytes", memory["measured_peak_bytes"]
     evaluations = _evaluations(files, report)
     result = [one for one in evaluations if one.get("step") == report.get("adapter_step")]
     for record in result or evaluations[-1:]:
@@ -132,10 +134,19 @@ def _measures(files: Files) -> Iterator[tuple[str, Any]]:
 def _evaluations(files: Files, report: dict[str, Any]) -> list[dict[str, Any]]:
     """The held-out measures: of the report, or of a run without one as far as it came."""
     told = report.get("evaluations")
-    if isinstance(told, list):
-        return [record for record in told if isinstance(record, dict)]
-    records = files.metrics("eval")
+    return _records(told if isinstance(told, list) else files.metrics("eval"))
+
+
+def _records(told: Any) -> list[dict[str, Any]]:
+    records = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
     return [{key: v for key, v in record.items() if key != "kind"} for record in records]
+
+
+def _memory(report: dict[str, Any]) -> dict[str, Any]:
+    """Planned against measured bytes, as far as the report tells them."""
+    memory = report.get("memory")
+    figures = memory if isinstance(memory, dict) else {}
+    return {key: value for key, value in figures.items() if isinstance(value, int | float)}
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[Any]]:

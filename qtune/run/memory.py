@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+from qtune.oom import status
+from qtune.plan import human
+from qtune.plan.memory import CUDA_CONTEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def limit(device: torch.device, *, budget: int) -> None:
@@ -16,10 +26,41 @@ def limit(device: torch.device, *, budget: int) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
 
 
-def peak_bytes() -> int:
-    """The most memory this process held: on the GPU if there is one, else in the host (RSS)."""
+def forget_peak() -> None:
+    """Let `peak_bytes` begin again at what is held now, where the system allows it: what loading
+    took is no part of what training takes."""
     if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_reserved())
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most memory this process held since `forget_peak`, as a plan counts it: on the GPU, if
+    there is one, what the allocator took and the context; else what was resident in the host."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved()) + CUDA_CONTEXT
+    peak = status().get("VmHWM")
+    if peak is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kilobytes, macOS bytes
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def compared(predicted: int, measured: int) -> dict[str, int | float]:
+    """A plan's bytes beside the measured peak, and by what share the peak is larger."""
+    return {
+        "predicted_bytes": predicted,
+        "measured_peak_bytes": measured,
+        "error": round(measured / predicted - 1, 4),
+    }
+
+
+def memory_line(memory: Mapping[str, int | float]) -> str:
+    """The same in words."""
+    measured, predicted = int(memory["measured_peak_bytes"]), int(memory["predicted_bytes"])
+    error = memory["error"]
+    how = f"{abs(error):.1%} {'more' if error > 0 else 'less'}" if error else "exactly"
+    return f"memory: {human(measured)} at the peak, {human(predicted)} planned ({how})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from qtune.run.memory import peak_bytes
+from qtune.run.memory import compared, peak_bytes
 
 if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
@@ -28,12 +28,15 @@ def train_report(
         "padding_share": round(1 - tokens / computed, 4) if computed else None,
         "training_seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        "limit_share": None if progress.limit_share is None else round(progress.limit_share, 4),
         "loss_first": progress.loss_first,
         "loss_last": progress.loss_last,
         "evaluations": progress.evaluations,
         "best": asdict(progress.best),
         "trainable_parameters": decided.trainable_parameters,
-        "memory": {"planned_bytes": decided.device_bytes, "peak_bytes": peak_bytes()},
+        "memory": compared(decided.device_bytes, max(progress.peak_bytes, peak_bytes())),
+        "shrunk": progress.shrunk,
+        "streamed": pupil.base.streamed.account() if pupil.base.streamed else None,
         "data": prepared.report.to_dict(),
         "base_fingerprint": pupil.base.fingerprint,
     }

@@ -138,14 +138,16 @@ def facts(settled: Settled, *, base: str) -> dict[str, Any]:
 
 
 def pinned(asked: Recipe, earlier: Earlier | None) -> Recipe:
-    """The recipe with what the plan chose for the run's beginning: another micro-batch, chosen
-    for the memory of this hour, would round otherwise."""
+    """The recipe with what the run did last: another micro-batch, chosen for the memory of this
+    hour, would round otherwise, and one that memory made smaller would fail again. A key that is
+    another one now is taken as it is."""
     if earlier is None or earlier.facts is None:
         return asked
+    began = earlier.facts["recipe"]
     chosen = {
         key: value
         for key, value in earlier.facts["plan"].items()
-        if getattr(asked.memory, key) == "auto"
+        if getattr(asked.memory, key) in ("auto", began.get(f"memory.{key}"))
     }
     return asked.model_copy(update={"memory": asked.memory.model_copy(update=chosen)})
 

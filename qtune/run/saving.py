@@ -45,7 +45,7 @@ class Saver:
         self.folder.save_checkpoint(
             progress.step,
             lambda draft: self._fill(draft, progress),
-            facts=self.facts,
+            facts=self.facts | {"plan": self.facts["plan"] | _standing(progress)},
             newest=self.keep,
             pinned=frozenset() if best is None else frozenset({best}),
         )
@@ -56,6 +56,11 @@ class Saver:
         save_file(tensors, draft / TENSORS_FILE)
         state = {"progress": progress.to_dict(), "above": self.watchdog.above, "numbers": numbers}
         write_json(draft / STATE_FILE, state)
+
+
+def _standing(progress: Progress) -> dict[str, int]:
+    """What the plan decided and memory has changed since."""
+    return {"micro_batch_size": progress.micro_batch_size} if progress.shrunk else {}
 
 
 def load_progress(checkpoint: Path) -> Progress:

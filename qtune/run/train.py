@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
 from qtune.data.feed import make_feed
 from qtune.errors import DivergedError, ExitCode
+from qtune.oom import LOADING, OutOfMemory, during
 from qtune.run import gates, pins, resume
+from qtune.run.ceiling import Ceiling
 from qtune.run.display import Journal
 from qtune.run.doubts import doubts
+from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
+from qtune.run.memory import forget_peak, memory_line
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
+from qtune.run.profile import Profile
 from qtune.run.report import train_report
 from qtune.run.saving import Saver, load_into, load_progress
 from qtune.run.trackers import accelerator, flat
@@ -72,13 +78,7 @@ def train(
             journal.line(f"all {settled.total_steps} steps are done already")
             report, verdict = gates.conclude(folder.path, loaded.recipe.gates, done, journal)
             return report | {"folder": str(folder.path)}, int(verdict)
-        pupil = learner(
-            settled.asked,
-            settled.plan,
-            settled.tokenizer,
-            device=settled.tracker.device,
-            journal=journal,
-        )
+        pupil = loaded_learner(settled, journal)
         _open(settled)
         journal.write_to(folder.log)
         settled.tracker.init_trackers("qtune", config=flat(settled.asked))
@@ -127,6 +127,17 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
     )
 
 
+def loaded_learner(settled: Settled, journal: Journal) -> Learner:
+    """The learner of a run; `ResourceError` says what would help where there is no memory."""
+    asked, decided = settled.asked, settled.plan
+    try:
+        with during(LOADING):
+            device = settled.tracker.device
+            return learner(asked, decided, settled.tokenizer, device=device, journal=journal)
+    except OutOfMemory as error:
+        raise advise(error, asked, decided) from error
+
+
 def require_disk(folder: RunFolder, asked: Recipe, decided: Plan) -> None:
     """`ResourceError` unless there is room for the newest checkpoints, the best one and the
     result."""
@@ -153,12 +164,10 @@ def learn(
 ) -> tuple[Progress, ExitCode | None]:
     """Train from where the run stands; returns what was done and why it stopped early, if so."""
     asked, earlier, folder = settled.asked, settled.earlier, settled.folder
-    job = make_job(settled, pupil, journal, stop)
-    if earlier is None or earlier.checkpoint is None:
-        progress = training.Progress(best=training.Best(asked.checkpoint.metric))
-    else:
+    progress = standing(settled)
+    job = make_job(settled, pupil, journal, stop, progress)
+    if earlier is not None and earlier.checkpoint is not None:
         load_into(earlier.checkpoint, pupil, job.optimizer, job.watchdog)
-        progress = load_progress(earlier.checkpoint)
         job = replace(job, start=progress.step, evaluate_first=progress.evaluation_due)
     facts = resume.facts(settled, base=pupil.base.fingerprint)
     keep = asked.checkpoint.keep
@@ -171,13 +180,33 @@ def learn(
         tracker=settled.tracker,
         save=saver.save,
         clock=Clock.of_recipe(asked, started=started),
+        ceiling=Ceiling.of(
+            plan.shape_of_model(asked.model),
+            device=settled.tracker.device,
+            dtype=getattr(torch, asked.quantization.compute_dtype),
+        ),
     )
+    profile = Profile(asked.logging.profile_steps, folder.path, journal)
+    forget_peak()
     try:
-        job = replace(job, due=partial(follower.due, stop))
-        return progress, follower.follow(training.fit(job), stop)
+        job = replace(job, due=lambda step: profile.due(step) or follower.due(stop, step))
+        return progress, follower.follow(profile.around(training.fit(job), start=job.start), stop)
+    except OutOfMemory as error:
+        raise advise(error, asked, settled.plan, progress) from error
     except DivergedError as error:
         folder.write_diverged(str(error), rows=error.rows)
         raise
+
+
+def standing(settled: Settled) -> Progress:
+    """What the run has done so far."""
+    earlier = settled.earlier
+    if earlier is None or earlier.checkpoint is None:
+        progress = training.Progress(best=training.Best(settled.asked.checkpoint.metric))
+    else:
+        progress = load_progress(earlier.checkpoint)
+    progress.micro_batch_size = settled.plan.micro_batch_size
+    return progress
 
 
 def conclude(
@@ -194,6 +223,7 @@ def conclude(
     folder = settled.folder
     report = train_report(settled.loaded, settled.plan, pupil, settled.prepared, progress)
     report["seconds"] = round(time.perf_counter() - started, 3)
+    journal.line(memory_line(report["memory"]))
     # where it lies is for the caller; the folder itself may move
     place = {"folder": str(folder.path)}
     if code is not None:
@@ -222,9 +252,16 @@ def _stopped(folder: RunFolder, step: int, code: ExitCode) -> str:
     return f"{why} after step {step}, saved in {saved}; go on with --resume"
 
 
-def make_job(settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest) -> training.Job:
-    """Loss, optimizer and schedule around a learner and its rows."""
+def make_job(
+    settled: Settled,
+    pupil: Learner,
+    journal: Journal,
+    stop: StopRequest,
+    progress: Progress | None = None,
+) -> training.Job:
+    """Loss, optimizer and schedule around a learner and its rows; `progress` is the run's own."""
     asked, decided = settled.asked, settled.plan
+    progress = progress or standing(settled)
     steps = decided.steps
     assert steps is not None
     feed = make_feed(
@@ -247,7 +284,9 @@ def make_job(settled: Settled, pupil: Learner, journal: Journal, stop: StopReque
         steps_per_epoch=steps.per_epoch,
         max_grad_norm=asked.optim.max_grad_norm,
         watchdog=training.Watchdog.of_recipe(asked.watchdog),
-        evaluate=_evaluation(settled, pupil, journal, stop),
+        rehearse=True,
+        shrinks=asked.memory.on_oom == "shrink",
+        evaluate=_evaluation(settled, pupil, journal, stop, progress),
         evaluate_first=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
@@ -263,7 +302,7 @@ def _without_folder(loaded: Loaded, folder: Path) -> str:
 
 
 def _evaluation(
-    settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest
+    settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest, done: Progress
 ) -> Callable[[], Measures] | None:
     """The held-out measures; a signal to stop interrupts them."""
     rows, asked, decided = settled.prepared.eval, settled.asked, settled.plan
@@ -281,7 +320,7 @@ def _evaluation(
             rows,
             asked.eval,
             loss=losses.CausalLoss(chunk_size=decided.loss_chunk_size),
-            batch_size=asked.eval.batch_size or decided.micro_batch_size,
+            batch_size=asked.eval.batch_size or done.micro_batch_size,
             on_progress=progress,
         )
 

@@ -38,7 +38,7 @@ def _facts(report: dict[str, Any]) -> str:
     if report["tokens_per_second"] is not None:
         rows.append(("tokens a second", f"{report['tokens_per_second']:,}"))
     rows += [
-        ("memory, peak", human(report["memory"]["peak_bytes"])),
+        ("memory, peak", human(report["memory"]["measured_peak_bytes"])),
         ("time", f"{report['seconds']:,.0f} s"),
         ("adapter", f"of step {report['adapter_step']}"),
     ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from qtune.training.best import Best
-from qtune.training.events import EvalEvent, StepEvent
+from qtune.training.events import EvalEvent, ShrinkEvent, StepEvent
 
 WINDOW = 10  # steps of one mean: single batches differ
 _RISEN_NATS, _RISEN_FACTOR = 2.0, 2.0
@@ -17,6 +17,7 @@ class Progress:
     """Sums over all steps, the held-out measures, and the steps that are not logged yet.
 
     `loss_begun` is the mean loss of the first `WINDOW` steps, `loss_recent` about that of the last.
+    `micro_batch_size` is the next step's, `shrunk` tells each time that memory made it smaller.
     """
 
     best: Best
@@ -32,6 +33,10 @@ class Progress:
     evaluations: list[dict[str, float]] = field(default_factory=list)
     unlogged: list[StepEvent] = field(default_factory=list)
     evaluation_due: bool = False
+    limit_share: float | None = None
+    micro_batch_size: int = 0
+    shrunk: list[dict[str, Any]] = field(default_factory=list)
+    peak_bytes: int = 0
 
     def add_step(self, event: StepEvent) -> None:
         """Count an optimizer step."""
@@ -58,6 +63,13 @@ class Progress:
         self.evaluations.append({"step": event.step} | event.measures)
         if event.step > 0:
             self.best.update(event)
+
+    def add_shrink(self, event: ShrinkEvent) -> dict[str, Any]:
+        """Note that micro-batches are smaller from here on; returns the record of it."""
+        self.micro_batch_size = event.rows
+        record = {"step": event.step, "micro_batch_size": event.rows, "before": event.before}
+        self.shrunk.append(record | {"where": event.where})
+        return self.shrunk[-1]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

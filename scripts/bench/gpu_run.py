@@ -89,8 +89,8 @@ def figures(output: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
     counted = steps[WARM_UP:] or steps[-1:]
-    planned = report["memory"]["planned_bytes"]
-    peak = report["memory"]["peak_bytes"]
+    planned = report["memory"]["predicted_bytes"]
+    peak = report["memory"]["measured_peak_bytes"]
     return {
         "tokens_per_second": round(statistics.median(s["tokens_per_second"] for s in counted), 1),
         "losses": [step["loss"] for step in steps],

@@ -21,7 +21,7 @@ REPORT: dict[str, Any] = {
     "loss_first": 2.0,
     "loss_last": 1.0,
     "tokens_per_second": 50.0,
-    "memory": {"peak_bytes": 3_000_000_000},
+    "memory": {"measured_peak_bytes": 3_000_000_000},
     "seconds": 90.0,
     "adapter_step": 4,
     "evaluations": [

@@ -20,7 +20,7 @@ REPORT: dict[str, Any] = {
     "tokens_per_second": 500.0,
     "best": {"metric": "loss", "step": 10, "value": 0.75},
     "adapter_step": 10,
-    "memory": {"peak_bytes": 1000},
+    "memory": {"measured_peak_bytes": 1000},
     "evaluations": [{"step": 0, "loss": 4.0}, {"step": 10, "loss": 0.75}],
     "gates": [{"gate": "max_loss", "passed": False}],
 }
@@ -122,7 +122,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> N
         {
             "loss_last": float("nan"),
             "best": {"metric": 1, "value": 2},
-            "memory": {"peak_bytes": "1"},
+            "memory": {"measured_peak_bytes": "1"},
         },
     ],
 )

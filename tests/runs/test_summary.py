@@ -12,7 +12,7 @@ REPORT: dict[str, Any] = {
     "loss_first": 2.5,
     "loss_last": 1.25,
     "tokens_per_second": 99.5,
-    "memory": {"peak_bytes": 2_000_000_000},
+    "memory": {"measured_peak_bytes": 2_000_000_000},
     "seconds": 61.4,
     "adapter_step": 8,
     "evaluations": [

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtune.data import cache, duplicates
+from qtune.data import cache, duplicates, workers
 from qtune.data.account import heading, refuse_unlearnable
 from qtune.data.checking import Checked, check
-from qtune.data.encoding import Encoding, Setting, tasks
+from qtune.data.encoding import BATCH, Encoding, Setting, tasks
 from qtune.data.faults import Faults
 from qtune.data.report import DataReport, SourceReport, marked
 from qtune.data.rows import Rows, RowStore
@@ -227,7 +227,8 @@ def _encode(
     encoding = Encoding(Setting.of(checked, recipe, tokenizer))
     reports = [heading(*pair) for pair in zip(checked, encoding.templates, strict=True)]
     faults = Faults()
-    for done in map(encoding.done, tasks(checked)):
+    batches = sum(-(-one.count // BATCH) for one in checked)
+    for done in workers.encoded(encoding, tasks(checked), batches=batches):
         faults.absorb(done.faults)
         reports[done.source].absorb(done.report)
         store.append(done.block, source=done.source)

@@ -47,6 +47,7 @@ class ChatLayout:
         A template that writes an answer otherwise once the conversation goes on (it strips the
         thinking, say) makes a row of each answer, as it stands when it is the last.
         """
+        self._calls = Calls.PLAIN  # no row depends on those before it
         try:
             return self._rows(example)
         except DataError as error:
@@ -67,14 +68,12 @@ class ChatLayout:
         return tuple(self._alone(one) for one in upto)
 
     def _with_other_calls(self, example: Example, error: DataError) -> tuple[WrittenRow, ...]:
-        """The rows with the calls in another shape, which stays; or the last error."""
-        usual = self._calls
-        for calls in (one for one in Calls if one > usual):
-            self._calls = calls
+        """The rows with the calls in another shape; or the last error."""
+        for self._calls in (Calls.NUMBERED, Calls.AS_TEXT):
             try:
                 return self._rows(example)
             except DataError as refusal:
-                self._calls, error = usual, refusal
+                error = refusal
         raise error
 
     def _alone(self, example: Example) -> WrittenRow:

@@ -113,16 +113,20 @@ class Method(ABC):
         """Take back what `state` gave."""
         refuse_differences({}, tensors, what="method state")
 
+    def file_parameters(self) -> dict[str, nn.Parameter]:
+        """What the adapter file holds: all that trains, unless a method needs more of it."""
+        return self.parameters()
+
     def adapter_state(self) -> dict[str, Tensor]:
         """The content of adapter_model.safetensors: contiguous copies on the CPU."""
         return {
             name: parameter.detach().to("cpu", copy=True).contiguous()
-            for name, parameter in self.parameters().items()
+            for name, parameter in self.file_parameters().items()
         }
 
     def load_adapter(self, tensors: Mapping[str, Tensor]) -> None:
         """Take other weights; `ModelError` lists foreign, missing and misshapen names."""
-        own = self.parameters()
+        own = self.file_parameters()
         refuse_differences(own, tensors, what="adapter")
         with torch.no_grad():
             for name, parameter in own.items():

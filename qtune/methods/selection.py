@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from qtune.recipe.methods import BitfitConfig, LoraConfig
+    from qtune.recipe.methods import BitfitConfig, LowRankConfig
 
 
 def chosen_linears(
-    model: nn.Module, config: LoraConfig | BitfitConfig, *, saved: Sequence[str] = ()
+    model: nn.Module, config: LowRankConfig | BitfitConfig, *, saved: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
     """The linear layers a recipe means, by full name; none inside the `saved` modules."""
     linears = linear_modules(model)
@@ -46,7 +46,7 @@ def saved_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
 
 
 def file_targets(
-    model: nn.Module, chosen: Iterable[str], config: LoraConfig | BitfitConfig
+    model: nn.Module, chosen: Iterable[str], config: LowRankConfig | BitfitConfig
 ) -> dict[str, Any]:
     """target_modules and layers_to_transform that mean exactly `chosen` to PEFT.
 

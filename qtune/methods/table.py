@@ -8,6 +8,8 @@ METHODS = Registry(
     "method",
     {
         "lora": "qtune.methods.lora:Lora",
+        "lora_fa": "qtune.methods.lora_fa:LoraFa",
+        "dylora": "qtune.methods.dylora:Dylora",
         "bitfit": "qtune.methods.bitfit:Bitfit",
         "prompt": "qtune.methods.prompt:Prompt",
         "prefix": "qtune.methods.prefix:PrefixTuning",

@@ -23,6 +23,8 @@ from qtune.recipe.methods import (
     BitfitConfig,
     BottleneckConfig,
     LoraConfig,
+    LoraFaConfig,
+    LowRankConfig,
     MethodConfig,
     PrefixConfig,
     PromptConfig,
@@ -59,9 +61,9 @@ class AdaptedLinear:
     rank: int
 
 
-def adapted_linears(method: MethodConfig, shape: ModelShape) -> list[AdaptedLinear]:
+def adapted_linears(method: MethodConfig | LowRankConfig, shape: ModelShape) -> list[AdaptedLinear]:
     """The linears that carry a low-rank adapter, with their ranks; none for other methods."""
-    if not isinstance(method, LoraConfig):
+    if not isinstance(method, LowRankConfig):
         return []
     linears = targeted_linears(method, shape)
     for key in ("rank_pattern", "alpha_pattern"):
@@ -73,7 +75,7 @@ def adapted_linears(method: MethodConfig, shape: ModelShape) -> list[AdaptedLine
     ]
 
 
-def targeted_linears(method: LoraConfig | BitfitConfig, shape: ModelShape) -> list[LinearShape]:
+def targeted_linears(method: LowRankConfig | BitfitConfig, shape: ModelShape) -> list[LinearShape]:
     """The linears the recipe's filters leave; a module trained whole carries no adapter."""
     linears = {linear.name: linear for linear in shape.linears}
     names = select_targets(
@@ -82,11 +84,11 @@ def targeted_linears(method: LoraConfig | BitfitConfig, shape: ModelShape) -> li
         exclude_modules=method.exclude_modules,
         layers_to_transform=method.layers_to_transform,
     )
-    whole = saved_modules(method, shape) if isinstance(method, LoraConfig) else []
+    whole = saved_modules(method, shape) if isinstance(method, LowRankConfig) else []
     return [linears[name] for name in names if not any(is_within(name, each) for each in whole)]
 
 
-def saved_modules(method: LoraConfig, shape: ModelShape) -> list[str]:
+def saved_modules(method: LowRankConfig, shape: ModelShape) -> list[str]:
     """Full names of the modules trained whole; `UsageError` for an entry that means none."""
     if not method.modules_to_save:
         return []
@@ -96,7 +98,7 @@ def saved_modules(method: LoraConfig, shape: ModelShape) -> list[str]:
 
 def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[TrainableTensor]:
     """Every tensor the method trains, in module order."""
-    if isinstance(method, LoraConfig):
+    if isinstance(method, LowRankConfig):
         return [*_lora(method, shape), *_whole_modules(method, shape)]
     if isinstance(method, BitfitConfig):
         return [
@@ -131,13 +133,14 @@ def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
     return f"on {len(targeted_linears(method, shape))} of {len(shape.linears)} linears"
 
 
-def _lora(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+def _lora(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
     each = DTYPE_BYTES[method.dtype]
     for adapted in adapted_linears(method, shape):
         linear, rank = adapted.linear, adapted.rank
-        yield TrainableTensor("low-rank matrices", linear.name, rank * linear.in_features, each)
+        if not isinstance(method, LoraFaConfig):  # whose A stays as it was drawn
+            yield TrainableTensor("low-rank matrices", linear.name, rank * linear.in_features, each)
         yield TrainableTensor("low-rank matrices", linear.name, linear.out_features * rank, each)
-        if method.use_dora:
+        if isinstance(method, LoraConfig) and method.use_dora:
             yield TrainableTensor("DoRA magnitudes", linear.name, linear.out_features, each)
 
 
@@ -149,7 +152,7 @@ def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[Traina
             yield TrainableTensor("bottlenecks", module, elements, 4)
 
 
-def _whole_modules(method: LoraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+def _whole_modules(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
     """Copies of whole modules; a tied head or embedding counts as its own once it is trained."""
     whole = saved_modules(method, shape)
     for owner, elements in _parameters(shape):

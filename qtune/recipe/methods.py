@@ -11,10 +11,9 @@ from qtune.recipe.section import Indices, Names, Real, Regex, Section
 Targets = Literal["all-linear"] | Names | Regex
 
 
-class LoraConfig(Section):
-    """Low-rank adapters (Hu et al. 2021), with rsLoRA, DoRA and LoRA+."""
+class LowRankConfig(Section):
+    """Keys of every method that learns a product of two small matrices beside a weight."""
 
-    name: Literal["lora"] = "lora"
     rank: int = Field(default=64, ge=1)
     """Rank of the update."""
     alpha: Annotated[Real, Field(gt=0.0)] = 16.0
@@ -29,18 +28,49 @@ class LoraConfig(Section):
     """Only these layers; empty means all."""
     use_rslora: bool = False
     """Rank-stabilised scale (Kalajdzievski 2023)."""
-    use_dora: bool = False
-    """Weight-decomposed: learn the row norms apart (Liu et al. 2024)."""
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
     """Other ranks by module name, suffix or regular expression."""
     alpha_pattern: dict[str, Annotated[Real, Field(gt=0.0)]] = {}
     """Other alphas by module name, suffix or regular expression."""
     modules_to_save: Names = ()
     """Modules trained whole (a copy in dtype), such as lm_head or embed_tokens."""
-    loraplus_ratio: Annotated[Real, Field(ge=1.0)] | None = None
-    """LoRA+ (Hayou et al. 2024): learning rate of B over that of A."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the adapter weights."""
+
+    def plain(self) -> LoraConfig:
+        """The LoRA that an adapter file of this method is."""
+        shared = LowRankConfig.model_fields
+        return LoraConfig(**{key: getattr(self, key) for key in shared})
+
+
+class LoraConfig(LowRankConfig):
+    """Low-rank adapters (Hu et al. 2021), with rsLoRA, DoRA and LoRA+."""
+
+    name: Literal["lora"] = "lora"
+    use_dora: bool = False
+    """Weight-decomposed: learn the row norms apart (Liu et al. 2024)."""
+    loraplus_ratio: Annotated[Real, Field(ge=1.0)] | None = None
+    """LoRA+ (Hayou et al. 2024): learning rate of B over that of A."""
+
+    def plain(self) -> LoraConfig:
+        """Itself."""
+        return self
+
+
+class LoraFaConfig(LowRankConfig):
+    """LoRA-FA (Zhang et al. 2023): A stays as it was drawn, B alone learns."""
+
+    name: Literal["lora_fa"] = "lora_fa"
+
+
+class DyloraConfig(LowRankConfig):
+    """DyLoRA (Valipour et al. 2022): one run trains every rank up to `rank`."""
+
+    name: Literal["dylora"] = "dylora"
+    min_rank: int = Field(default=1, ge=1)
+    """The smallest rank that is drawn."""
+    freeze_lower: bool = False
+    """Train only the drawn rank's own row and column; those below it stay."""
 
 
 class BitfitConfig(Section):
@@ -98,7 +128,8 @@ class BottleneckConfig(Section):
         return 4.0 if self.placement == "parallel" else 1.0
 
 
+LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig
 MethodConfig = Annotated[
-    LoraConfig | BitfitConfig | PromptConfig | PrefixConfig | BottleneckConfig,
+    LowRankMethod | BitfitConfig | PromptConfig | PrefixConfig | BottleneckConfig,
     Field(discriminator="name"),
 ]

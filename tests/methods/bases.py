@@ -13,7 +13,9 @@ from qtune.ops.nf4 import weight_of
 from qtune.recipe.methods import (
     BitfitConfig,
     BottleneckConfig,
+    DyloraConfig,
     LoraConfig,
+    LoraFaConfig,
     MethodConfig,
     PrefixConfig,
     PromptConfig,
@@ -56,6 +58,8 @@ CASES: dict[str, MethodConfig] = {
         exclude_modules=("q_proj",),
         layers_to_transform=(1,),
     ),
+    "lora_fa": LoraFaConfig(rank=4, alpha=8.0, dropout=0.1),
+    "dylora": DyloraConfig(rank=4, alpha=8.0, dropout=0.1, min_rank=2),
     "bitfit": BitfitConfig(exclude_modules=("down_proj",)),
     "prompt": PromptConfig(num_virtual_tokens=5),
     "prefix": PrefixConfig(num_virtual_tokens=5),

@@ -94,7 +94,7 @@ class PanelDisplay:
             f"step {event.step}/{event.total}",
             f"loss {event.loss:.4f}",
             f"lr {event.learning_rate:.2e}",
-            f"{event.tokens_per_second:,.0f} tokens/s",
+            f"{event.tokens_per_second:,.0f} tokens/s{_share(event)}",
         )
         grid.add_row(
             f"epoch {event.epoch:.2f}",
@@ -114,6 +114,10 @@ def _bar(what: str, done: int, total: int) -> RenderableType:
     grid.add_column(no_wrap=True)
     grid.add_row(what, ProgressBar(total=total, completed=done), f"{done:,}/{total:,}")
     return grid
+
+
+def _share(event: StepEvent) -> str:
+    return "" if event.limit_share is None else f" ({event.limit_share:.0%})"
 
 
 def _memory() -> str:

@@ -172,6 +172,14 @@ def _gate_conflicts() -> Iterator[Conflict]:
 
 CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
+        "logging.profile_steps",
+        (),
+        "ends before it begins",
+        "name the first step, then the last",
+        lambda r: r.logging.profile_steps is not None
+        and r.logging.profile_steps[0] > r.logging.profile_steps[1],
+    ),
+    Conflict(
         "data.streaming",
         ("train.max_steps",),
         "has no length, so nothing says when the run ends",

@@ -13,6 +13,7 @@ from qtune.recipe.duration import Duration  # noqa: TC001 - pydantic reads it
 from qtune.recipe.methods import LoraConfig, MethodConfig
 from qtune.recipe.section import ChatTemplate, Names, Real, Section, Share, Size
 
+Step = Annotated[int, Field(ge=1)]
 ActivationPolicy = Literal["none", "selective", "layer", "offload"]
 Base = Literal["resident", "stream"]
 Kernels = Literal["auto", "plain", "fused"]
@@ -310,6 +311,9 @@ class LoggingSection(Section):
 
     steps: int = Field(default=1, ge=1)
     """Log each so many optimizer steps."""
+    profile_steps: Annotated[tuple[Step, Step], Field(strict=False)] | None = None
+    """First and last optimizer step to record into profile/: a trace, and on a GPU a snapshot of
+    its memory."""
     report_to: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow", "comet_ml", "trackio"], ...],
         Field(strict=False),

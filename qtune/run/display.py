@@ -118,8 +118,13 @@ def step_line(event: StepEvent) -> str:
     return (
         f"step {event.step:>{width}}/{event.total}  loss {event.loss:.4f}"
         f"  norm {event.grad_norm:.3g}  lr {event.learning_rate:.2e}"
-        f"  {event.tokens_per_second:,.0f} tokens/s"
+        f"  {event.tokens_per_second:,.0f} tokens/s{limit_text(event)}"
     )
+
+
+def limit_text(event: StepEvent) -> str:
+    """How near a step came to what the machine can do, where that is known."""
+    return "" if event.limit_share is None else f" ({event.limit_share:.0%} of the limit)"
 
 
 def evaluation_line(event: EvalEvent) -> str:

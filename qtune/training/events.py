@@ -9,7 +9,10 @@ Measures = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
-    """After optimizer step `step` (1-based) of `total`; losses in nats per supervised token."""
+    """After optimizer step `step` (1-based) of `total`; losses in nats per supervised token.
+
+    `limit_share`: the time that the frozen weights need at this machine's rate, over `seconds`.
+    """
 
     step: int
     total: int
@@ -21,6 +24,7 @@ class StepEvent:
     supervised: int
     computed: int
     seconds: float
+    limit_share: float | None = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -7,6 +7,7 @@ from qtune.models.fuse import fuse
 from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
 from qtune.models.tokenizer import load_tokenizer
+from qtune.models.unfolded import keep_unfolded
 
 __all__ = [
     "Base",
@@ -16,6 +17,7 @@ __all__ = [
     "fingerprint",
     "fuse",
     "inventory",
+    "keep_unfolded",
     "load",
     "load_tokenizer",
     "resolve",

@@ -17,7 +17,7 @@ _KEPT = "dense_weight_kept"
 
 def dense(layer: nn.Module, dtype: torch.dtype) -> Tensor:
     """The weight [out, in] that a layer multiplies with, in `dtype`; do not write to it."""
-    kept: Tensor | None = getattr(layer, _KEPT, None)
+    kept = kept_dense(layer)
     if kept is not None:
         return kept
     if bits_of(layer) == 8:
@@ -34,16 +34,19 @@ def compute_dtype(layer: nn.Module) -> torch.dtype | None:
     return None if bits == 8 else weight.dtype
 
 
-def keep_dense(layer: nn.Module, dtype: torch.dtype) -> int:
-    """Keep a quantised layer's dense weight beside it; returns its bytes, 0 for a dense layer.
+def keep_dense(layer: nn.Module) -> int:
+    """Keep a 4-bit layer's dense weight beside it, in the dtype it multiplies in; its bytes.
 
     No parameter and no buffer: state dicts and inventories do not know it.
     """
-    if bits_of(layer) == 16:
-        return 0
-    weight = dense(layer, dtype)
+    weight = weight_of(layer)
     object.__setattr__(layer, _KEPT, weight)
     return weight.nbytes
+
+
+def kept_dense(layer: nn.Module) -> Tensor | None:
+    """The dense weight that `keep_dense` keeps."""
+    return getattr(layer, _KEPT, None)
 
 
 def product(layer: nn.Module, x_TM: Tensor, weight_NM: Tensor | None) -> Tensor:

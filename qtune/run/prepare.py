@@ -108,6 +108,9 @@ def learner(
         journal.line("packing: rows of one sequence do not see each other (tried on this model)")
     fused = models.fuse(base.model, asked.memory.kernels, decided.activations)
     journal.line(fused.line())
+    if decided.dequantized_layers:
+        size = models.keep_unfolded(base.model, decided.dequantized_layers)
+        journal.line(f"{decided.dequantized_layers} layers kept unfolded, too: {plan.human(size)}")
     for line in inventory_lines(models.inventory(base.model)):
         journal.line(line)
     torch.manual_seed(asked.train.seed)

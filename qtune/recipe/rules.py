@@ -176,8 +176,10 @@ CONFLICTS: tuple[Conflict, ...] = (
         (),
         "ends before it begins",
         "name the first step, then the last",
-        lambda r: r.logging.profile_steps is not None
-        and r.logging.profile_steps[0] > r.logging.profile_steps[1],
+        lambda r: (
+            r.logging.profile_steps is not None
+            and r.logging.profile_steps[0] > r.logging.profile_steps[1]
+        ),
     ),
     Conflict(
         "data.streaming",

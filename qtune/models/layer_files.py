@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ class LayerFiles:
 
     def __init__(self, layers: Sequence[Sequence[Piece]]) -> None:
         self.layers = layers
+        self.seconds = 0.0
+        """Time that reading took so far."""
         self._files: dict[Path, _Open] = {}
         for path in sorted({piece.file for layer in layers for piece in layer}):
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -58,6 +61,7 @@ class LayerFiles:
     def read(self, layer: int, target: Tensor) -> None:
         """Fill `target`, uint8 in host memory; `ModelError` when a file is no longer as it was,
         `ResourceError` when the disk does not give it."""
+        started = time.perf_counter()
         pieces = self.layers[layer]
         array: Any = target.numpy()
         with memoryview(array) as content:
@@ -66,6 +70,7 @@ class LayerFiles:
         # Asked after the bytes were read: a write in between shows.
         for path in {piece.file for piece in pieces}:
             self._check(path)
+        self.seconds += time.perf_counter() - started
 
     def _fill(self, piece: Piece, content: memoryview) -> None:
         handle, done = self._files[piece.file].handle, 0

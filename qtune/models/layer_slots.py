@@ -30,8 +30,8 @@ class Slots:
 
     def __init__(self, source: Source, buffers: Sequence[Tensor], *, layers: int) -> None:
         self.layers = layers
-        self.moves = 0
-        """Layers that were sent for."""
+        self.moves = [0] * layers
+        """How many times each layer was sent for."""
         self.waited = 0.0
         """Seconds that computations waited for layers."""
         self._source = source
@@ -68,7 +68,7 @@ class Slots:
         if self._held[slot] != layer:
             self._held[slot] = layer
             self._arrivals[slot] = self._source.start(layer, self._buffers[slot])
-            self.moves += 1
+            self.moves[layer] += 1
 
     def _await(self, slot: int) -> None:
         arrive, self._arrivals[slot] = self._arrivals[slot], None

@@ -74,7 +74,21 @@ class Streamed:
     """What streams in a model: its slots and the bytes of each layer."""
 
     slots: Slots
+    files: LayerFiles
     layer_bytes: tuple[int, ...]
+
+    def account(self) -> dict[str, int | float]:
+        """What came and went so far, for a report. Waits for a device are not among the seconds."""
+        moves = zip(self.slots.moves, self.layer_bytes, strict=True)
+        return {
+            "layers": len(self.layer_bytes),
+            "layer_bytes": sum(self.layer_bytes),
+            "slot_bytes": self.slot_bytes,
+            "moves": sum(self.slots.moves),
+            "moved_bytes": sum(number * size for number, size in moves),
+            "read_seconds": round(self.files.seconds, 3),
+            "waited_seconds": round(self.slots.waited, 3),
+        }
 
     @property
     def slot_bytes(self) -> int:
@@ -148,7 +162,7 @@ class Streamer:
                 )
                 state = StreamedConstants(self._state(kept[name], absmax), bring)
                 self._place(target, codes, state)
-        return Streamed(slots, sizes)
+        return Streamed(slots, files, sizes)
 
     def _lay_out(self, layer: Mapping[str, str]) -> dict[str, Piece]:
         """Each stored tensor of a layer that streams: where it lies on disk and in a slot."""

@@ -74,6 +74,9 @@ def test_a_streamed_run_is_the_resident_one(folder: Path, resident: Path, kernel
     log = (run / "log.txt").read_text()
     assert "a base that is streamed is read from a 4-bit copy: making one" in log
     assert "the base is streamed: 4 layers of together" in log
+    told = json.loads((run / "report.json").read_text())["streamed"]
+    assert told["moves"] > 4 * told["layers"] == 16
+    assert told["moved_bytes"] == told["moves"] * told["slot_bytes"] // 2
     assert len(list(copies.home().iterdir())) == 1
 
 

@@ -217,3 +217,20 @@ def test_a_real_file_of_tool_calls_is_learnt_answer_by_answer() -> None:
                 expected.append(f"<tool_call>\n{body}\n</tool_call><|im_end|>")
         assert spans(row, made) == expected
     assert calls > 100
+
+
+def test_no_row_is_written_otherwise_for_what_came_before_it() -> None:
+    """Ids are for the rows that the template refuses without."""
+    mild = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}[CALL]{{ c.function.name }}"
+        "{% if c.id %}#{{ c.id }}{% endif %}{% endfor %}"
+        "{% if m.role == 'tool' and not m.tool_call_id %}{{ raise_exception('no id') }}{% endif %}"
+        "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    layout = ChatLayout(Tokens(with_specials(mild)))
+    alone, whole = Example("x", 1, ROUND[:2]), Example("x", 2, ROUND)
+    before, with_ids = layout.write(alone), layout.write(whole)
+    assert layout.write(alone) == before
+    assert "weather#call00001" in "".join(segment.text for segment in with_ids[0].segments)
+    assert "#" not in "".join(segment.text for segment in before[0].segments)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune import models, runs
-from qtune.errors import OutputError, UsageError
+from qtune.errors import Fault, ModelError, OutputError, UsageError
 from qtune.models.files import locate
 from qtune.run import changes
 from qtune.run.saving import load_progress
@@ -80,6 +80,8 @@ def find(folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
             place=str(folder.path),
             hint="go on with --resume, or name another folder with -o",
         )
+    if newest.skipped and newest.checkpoint is None:
+        raise _nothing_whole(folder, newest.skipped)
     for name, reason in newest.skipped:
         journal.line(f"skipped {name}: {reason}")
     if newest.checkpoint is None:
@@ -89,6 +91,15 @@ def find(folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
     journal.line(f"resuming after step {found.step} ({found.path.name})")
     evaluated = not load_progress(found.path).evaluation_due
     return Earlier(found.step, evaluated, found.path, found.facts, report)
+
+
+def _nothing_whole(folder: RunFolder, skipped: tuple[tuple[str, str], ...]) -> ModelError:
+    """Hours of work may lie there: whether they are given up is for a person to say."""
+    *faults, last = [
+        Fault(message=reason, place=f"{folder.checkpoints.name}/{name}") for name, reason in skipped
+    ]
+    hint = f"no checkpoint can be used; to begin again remove {folder.checkpoints}, or name another"
+    return ModelError.of([*faults, replace(last, hint=f"{hint} folder with -o")])
 
 
 def check_recipe(loaded: Loaded, earlier: Earlier, wanted: Wanted, journal: Journal) -> None:

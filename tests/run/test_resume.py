@@ -13,6 +13,7 @@ import yaml
 
 from qtune.errors import (
     DivergedError,
+    ModelError,
     OutputError,
     QtuneError,
     ResourceError,
@@ -362,6 +363,21 @@ def test_a_damaged_checkpoint_is_skipped_and_named(broken: Path) -> None:
     assert mine == (broken / "straight" / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+def test_where_every_checkpoint_is_damaged_nothing_begins_again(broken: Path) -> None:
+    shutil.copytree(broken / "broken", broken / "all damaged")
+    files = sorted((broken / "all damaged").glob("checkpoints/*/state.json"))
+    for file in files:
+        file.write_text(file.read_text() + " ")
+    for wanted, setting in ((RESUME, "never"), (BEGIN, "auto")):
+        with pytest.raises(ModelError, match=r"checkpoints/step-\d+: state.json has") as caught:
+            _run(broken, "all damaged", f"checkpoint.resume={setting}", wanted=wanted)
+        assert len(caught.value.faults) == len(files)
+        assert "to begin again remove" in caught.value.faults[-1].hint
+    shutil.rmtree(broken / "all damaged" / "checkpoints")
+    assert _run(broken, "all damaged", wanted=RESUME)[1] == 0
+    _equal(broken, "all damaged")
+
+
 def test_a_diverged_run_keeps_its_checkpoint_and_names_the_rows(place: Path) -> None:
     with pytest.raises(DivergedError):
         _run(place, "limit", "logging.steps=1", "watchdog.loss_limit=0.5", "watchdog.patience=3")
@@ -389,7 +405,9 @@ def test_the_watchdogs_patience_outlives_a_crash(place: Path) -> None:
 
 
 def test_weights_thrown_to_where_no_gradient_is_end_the_run(place: Path) -> None:
-    with pytest.raises(DivergedError, match="the gradient is exactly zero|no update was made") as caught:
+    with pytest.raises(
+        DivergedError, match=r"the gradient is exactly zero|no update was made"
+    ) as caught:
         _run(place, "thrown", "optim.learning_rate=1e6", "eval.steps=null")
     assert "lower optim.learning_rate" in caught.value.faults[0].hint
     assert not (place / "thrown" / "adapter").exists()

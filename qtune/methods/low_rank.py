@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from qtune.methods.lora_linear import LoraLinear
-    from qtune.recipe.methods import LowRankConfig, LowRankMethod
+    from qtune.recipe.methods import LoraConfig, LowRankConfig, LowRankMethod
 
 
 class LowRank(Method):

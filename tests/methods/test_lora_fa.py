@@ -78,8 +78,10 @@ def test_it_saves_no_input_for_the_backward() -> None:
     assert kept(LoraFaConfig(rank=4, dropout=0.0)) == 10 * 4
 
 
-def test_steps_are_those_of_pefts_optimizer() -> None:
+def test_steps_are_those_of_pefts_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     peft = pytest.importorskip("peft")
+    # in bf16 the signs of small gradients, and so whole steps of Adam, would be others
+    monkeypatch.setattr("peft.optimizers.lorafa.is_bf16_available", lambda: False)
     from peft.optimizers import create_lorafa_optimizer
 
     ours = tiny_llama().requires_grad_(False)
@@ -92,9 +94,10 @@ def test_steps_are_those_of_pefts_optimizer() -> None:
     }
     theirs.load_state_dict(state, strict=False)
     optimizer = create_lorafa_optimizer(theirs, r=4, lora_alpha=8, lr=1e-2, weight_decay=0.0)
-    adam = torch.optim.AdamW(
-        method.param_groups(learning_rate=1e-2, weight_decay=0.0), eps=1e-6, betas=(0.9, 0.999)
-    )
+    for group in optimizer.param_groups:
+        group["eps"] = 1e-14  # theirs adds it before the bias correction, torch after it
+    groups = method.param_groups(learning_rate=1e-2, weight_decay=0.0)
+    adam = torch.optim.AdamW(groups, eps=1e-14)
     assert isinstance(method, LoraFa)
     for step in range(1, 6):
         for model, each in ((ours, adam), (theirs, optimizer)):
@@ -108,6 +111,4 @@ def test_steps_are_those_of_pefts_optimizer() -> None:
     assert found
     for name, value in found.items():
         wanted = method.parameters()[name.replace(".default", "")]
-        pair = torch.stack([wanted.detach().flatten(), value.detach().flatten()]).double()
-        # theirs corrects in bf16, which turns the sign of numbers near zero
-        assert torch.corrcoef(pair)[0, 1] > 0.99, name
+        assert torch.allclose(wanted, value, rtol=1e-3, atol=1e-5), name

@@ -1,0 +1,128 @@
+"""A base that a process has no room for trains when it is streamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qtune.models import writing
+from qtune.ops.nf4 import quantize
+
+HIDDEN, WIDTH, LAYERS, VOCABULARY = 512, 1536, 24, 512
+ROOM = 24 * 2**20  # for a base of 42 MB and all that computing with it takes
+
+SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from qtune import methods, models
+from qtune.recipe.methods import LoraConfig
+from qtune.recipe.sections import ModelSection, QuantizationSection
+
+def load(folder, base):
+    return models.load(
+        ModelSection(name_or_path=folder),
+        QuantizationSection(),
+        device=torch.device("cpu"),
+        activations="layer",
+        base=base,
+    )
+
+def train(folder, base):
+    loaded = load(folder, base)
+    method = methods.create(LoraConfig(rank=4, alpha=8.0, dropout=0.0), seed=0)
+    method.attach(loaded.model)
+    ids = torch.arange(3, 11)[None]
+    loss = loaded.model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return [float(loss.detach()), *(float(p.grad.norm()) for p in method.parameters().values())]
+
+def data():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+
+torch.set_num_threads(1)
+small, folder, room = sys.argv[1], sys.argv[2], int(sys.argv[3])
+train(small, "stream")
+free = train(folder, "resident")
+import gc; gc.collect()
+limit = data() + room
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+streamed = train(folder, "stream")
+gc.collect()
+try:
+    train(folder, "resident")
+    fits = True
+except (MemoryError, RuntimeError, OSError):
+    fits = False
+print(json.dumps({"free": free, "streamed": streamed, "resident_fits": fits}))
+"""
+
+
+def _checkpoint(folder: Path, layers: int) -> Path:
+    """A random Llama stored in 4 bits; its layers share their values."""
+    named: dict[str, torch.Tensor] = {}
+    draw = torch.Generator().manual_seed(0)
+    shapes = {f"self_attn.{name}_proj": (HIDDEN, HIDDEN) for name in "qkvo"}
+    shapes |= {f"mlp.{name}_proj": (WIDTH, HIDDEN) for name in ("gate", "up")}
+    for name, shape in {**shapes, "mlp.down_proj": (HIDDEN, WIDTH)}.items():
+        weight = torch.randn(shape, generator=draw).mul_(0.02).bfloat16()
+        packed, state = quantize(weight, quant_type="nf4", double_quant=True)
+        parts = {"weight": packed} | {
+            f"weight.{key}": part for key, part in state.as_dict(packed=True).items()
+        }
+        for layer in range(layers):
+            named |= {f"model.layers.{layer}.{name}.{key}": part for key, part in parts.items()}
+    norm = torch.ones(HIDDEN, dtype=torch.bfloat16)
+    for layer in range(layers):
+        named |= {
+            f"model.layers.{layer}.{n}_layernorm.weight": norm for n in ("input", "post_attention")
+        }
+    table = torch.randn(VOCABULARY, HIDDEN, generator=draw).mul_(0.02).bfloat16()
+    named |= {
+        "model.embed_tokens.weight": table,
+        "lm_head.weight": table,
+        "model.norm.weight": norm,
+    }
+    specs = [writing.TensorSpec(name, tuple(t.shape), t.dtype) for name, t in named.items()]
+    folder.mkdir()
+    writing.write(folder, [specs], lambda spec: named[spec.name])
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "vocab_size": VOCABULARY,
+        "tie_word_embeddings": False,
+        "quantization_config": {
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": "bfloat16",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_base_larger_than_the_room_for_it_trains_streamed_only(tmp_path: Path) -> None:
+    small, large = _checkpoint(tmp_path / "small", 3), _checkpoint(tmp_path / "large", LAYERS)
+    assert (large / "model.safetensors").stat().st_size > 1.7 * ROOM
+    arguments = [sys.executable, "-c", SCRIPT, str(small), str(large), str(ROOM)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["streamed"] == told["free"]
+    assert not told["resident_fits"]

@@ -1,6 +1,6 @@
 """Where the time of a training step goes.
 
-    python scripts/bench/step_profile.py [--size S] [--steps 3] [--output FILE.json]
+    python scripts/bench/step_profile.py [--size S] [--steps 3] [--kernels plain fused]
 
 Runs qtune's own loop under torch's profiler and sorts each operator's own time into parts: by its
 name, by the sizes of its inputs (the adapters' rank, the vocabulary), and by the part of the loop
@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pictures
 import workload
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ PARTS = (
     "loader",
     "python",
 )
+RANKS = {workload.RANK * count for count in (1, 2, 3)}  # gate and up, or q, k and v, in one
 _COPIES = ("aten::copy_", "aten::_to_copy", "aten::cat", "aten::clone", "aten::contiguous")
 _MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn")
 _ATTENTION = ("attention", "softmax", "aten::bmm", "aten::baddbmm")
@@ -56,7 +58,7 @@ def part_of(name: str, shapes: list[Any], above: set[str], size: workload.Size) 
     if any(word in name for word in _ATTENTION):
         return "attention"
     if name.startswith(_MATMULS):
-        return "adapter matmul" if workload.RANK in sizes else "base matmul"
+        return "adapter matmul" if sizes & RANKS else "base matmul"
     return "copies and casts" if name in _COPIES else "element-wise"
 
 
@@ -170,17 +172,18 @@ def sorted_time(profiler: Any, size: workload.Size) -> tuple[Counter[str], Any]:
     return parts, operators
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, kernels: str) -> dict[str, Any]:
     """The parts of the steps behind the warm-up, in seconds a step."""
     size = workload.SIZES[arguments.size]
     folder = Path(arguments.folder or Path(tempfile.gettempdir()) / "qtune-bench")
     folder = folder / arguments.size
     total = arguments.warm + arguments.steps
+    overrides = [*arguments.set, f"memory.kernels={kernels}"]
     workload.write(folder, size, rows=64 * size.batch)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "recipe.yaml"
         path.write_text(workload.recipe(folder, size, steps=total))
-        settled, job = jobs(path, arguments.set, Path(temporary) / "run")
+        settled, job = jobs(path, overrides, Path(temporary) / "run")
         mark_loader(job.feed)
         mark_updates(job.optimizer)
         profiler, events, seconds = profiled(job, warm=arguments.warm)
@@ -191,9 +194,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     tokens = sum(event.tokens for event in events)
     if arguments.trace is not None:
         profiler.export_chrome_trace(str(arguments.trace))
-    largest = sorted(operators.items(), key=lambda item: -item[1][0])[: arguments.operators]
     return {
         "size": arguments.size,
+        "kernels": kernels,
         "set": arguments.set,
         "plan": {"activations": settled.plan.activations},
         "steps": steps,
@@ -203,17 +206,26 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second_profiled": round(tokens / seconds, 1),
         "seconds_a_step": round(seconds / steps, 4),
         "parts": {part: round(parts[part] / micro, 4) for part in PARTS},
-        "operators": [
-            {
-                "part": part,
-                "name": name,
-                "shapes": shapes[:120],
-                "share": round(own / micro, 4),
-                "calls_a_step": round(calls / steps, 1),
-            }
-            for (part, name, shapes), (own, calls) in largest
-        ],
+        "operators": costliest(operators, micro, steps)[: arguments.operators],
     }
+
+
+def costliest(operators: Any, whole: float, steps: int) -> list[dict[str, Any]]:
+    """The operators by their own time, each with the shapes that took most of it."""
+    named: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
+    for (part, name, shapes), (own, calls) in operators.items():
+        named[part, name].append((own, calls, shapes))
+    found = [
+        {
+            "part": part,
+            "name": name,
+            "share": round(sum(own for own, _, _ in those) / whole, 4),
+            "calls_a_step": round(sum(calls for _, calls, _ in those) / steps, 1),
+            "most_on": max(those)[2][:100],
+        }
+        for (part, name), those in named.items()
+    ]
+    return sorted(found, key=lambda one: -float(str(one["share"])))
 
 
 def show(result: dict[str, Any]) -> None:
@@ -224,15 +236,19 @@ def show(result: dict[str, Any]) -> None:
 
     console = Console(width=130)
     table = Table(
-        "part", "share", "seconds a step", box=box.SIMPLE_HEAD, title=f"size {result['size']}"
+        "part",
+        "share",
+        "seconds a step",
+        box=box.SIMPLE_HEAD,
+        title=f"size {result['size']}, {result['kernels']} blocks",
     )
     for part, share in result["parts"].items():
         table.add_row(part, f"{share:.1%}", f"{share * result['seconds_a_step']:.3f}")
     console.print(table)
-    costs = Table("part", "operator", "share", "calls a step", "shapes", box=box.SIMPLE_HEAD)
+    costs = Table("part", "operator", "share", "calls a step", "most on", box=box.SIMPLE_HEAD)
     for one in result["operators"]:
         share, calls = f"{one['share']:.1%}", f"{one['calls_a_step']:.0f}"
-        costs.add_row(one["part"], one["name"], share, calls, one["shapes"])
+        costs.add_row(one["part"], one["name"], share, calls, one["most_on"])
     console.print(costs)
     speed = result["tokens_per_second_profiled"]
     console.print(f"{speed} tokens/s under the profiler; activations {result['plan']}")
@@ -248,12 +264,24 @@ def main() -> None:
     parser.add_argument("--operators", type=int, default=25, help="how many operators to show")
     parser.add_argument("--folder", help="where the made models are kept")
     parser.add_argument("--trace", type=Path, help="write a Chrome trace, too")
+    parser.add_argument("--kernels", nargs="+", default=["plain", "fused"])
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--picture", type=Path, help="an .svg or .png")
     arguments = parser.parse_args()
-    result = measure(arguments)
-    show(result)
+    results = {}
+    for kernels in arguments.kernels:
+        results[kernels] = measure(arguments, kernels)
+        show(results[kernels])
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.picture is not None:
+        rows = {
+            f"{kernels} blocks": {
+                part: share * one["seconds_a_step"] for part, share in one["parts"].items()
+            }
+            for kernels, one in results.items()
+        }
+        pictures.stacked(arguments.picture, f"seconds of a step, size {arguments.size}", rows)
 
 
 if __name__ == "__main__":

@@ -93,9 +93,11 @@ def test_the_parts_of_a_step_make_a_whole(
     output = job.folder / "profile.json"
     given = ["step_profile.py", "--size", "tiny", "--steps", "1", "--warm", "1"]
     given += ["--folder", str(job.folder.parent), "--output", str(output)]
-    monkeypatch.setattr("sys.argv", given)
+    picture = job.folder / "profile.svg"
+    monkeypatch.setattr("sys.argv", [*given, "--kernels", "fused", "--picture", str(picture)])
     script("step_profile").main()
-    parts = json.loads(output.read_text())["parts"]
+    parts = json.loads(output.read_text())["fused"]["parts"]
+    assert "optimizer" in picture.read_text()
     assert sum(parts.values()) == pytest.approx(1.0, abs=0.02)
     needed = ("dequantise", "base matmul", "adapter matmul", "head + loss", "optimizer")
     assert all(parts[name] > 0 for name in needed), parts
@@ -150,6 +152,7 @@ def test_ratios_are_against_the_defaults_of_trl_and_leave_out_the_warm_steps(scr
     [
         ("aten::mm", [[10, 64], [64, 64]], set(), "base matmul"),
         ("aten::mm", [[10, 64], [64, 16]], set(), "adapter matmul"),
+        ("aten::mm", [[10, 64], [64, 48]], set(), "adapter matmul"),
         ("aten::mm", [[10, 64], [64, 512]], set(), "head + loss"),
         ("aten::bmm", [[4, 10, 16], [4, 16, 10]], set(), "attention"),
         ("aten::mul", [[10, 64], []], {"Optimizer.step#AdamW.step"}, "optimizer"),

@@ -12,10 +12,15 @@ from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
+from qtune.errors import UsageError
 from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
+
+    from qtune.run.display import Display
 
 
 def train(  # noqa: PLR0913 - the options of a verb
@@ -27,6 +32,10 @@ def train(  # noqa: PLR0913 - the options of a verb
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, read some data, build without weights; stop.")
+    ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="With --dry-run: load, and run the longest batch for real."),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished run in the run folder.")
@@ -48,7 +57,10 @@ def train(  # noqa: PLR0913 - the options of a verb
       qtune train recipe.yaml -o runs/first --set optim.learning_rate=1e-4
       qtune train recipe.yaml --resume
       qtune train recipe.yaml --dry-run
+      qtune train recipe.yaml --dry-run --deep
     """
+    if deep and not dry_run:
+        raise UsageError("--deep belongs to --dry-run", hint="add --dry-run, or leave it away")
     settings = list(overrides or [])
     if output is not None:
         settings.append(f"train.output_dir={flow(str(output))}")
@@ -57,9 +69,7 @@ def train(  # noqa: PLR0913 - the options of a verb
     obey_offline(recipe, settings)
     with showing("qtune train", quiet=quiet) as display:
         if dry_run:
-            from qtune.run.dry import dry_run as rehearse
-
-            report, code = rehearse(recipe, overrides=settings, display=display), 0
+            report, code = _rehearse(recipe, settings, display, deep=deep), 0
         else:
             from qtune.run.resume import Wanted
             from qtune.run.train import train as run
@@ -68,10 +78,46 @@ def train(  # noqa: PLR0913 - the options of a verb
             report, code = run(recipe, overrides=settings, wanted=wanted, display=display)
     if as_json:
         print_json(report)
+    elif deep:
+        results().print(parts_table(report["memory"]))
     elif not dry_run:
         show(report)
     exit_by_gates(report)
     raise typer.Exit(code)
+
+
+def _rehearse(
+    recipe: Path, settings: Sequence[str], display: Display, *, deep: bool
+) -> dict[str, Any]:
+    if deep:
+        from qtune.run.deep import deep_run
+
+        return deep_run(recipe, overrides=settings, display=display)
+    from qtune.run.dry import dry_run
+
+    return dry_run(recipe, overrides=settings, display=display)
+
+
+def parts_table(memory: dict[str, Any]) -> Table:
+    """Each part of the plan beside what it took; `-` where it cannot be told apart."""
+    from rich import box
+    from rich.table import Table
+
+    from qtune.plan import human
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("memory")
+    for column in ("planned", "measured"):
+        table.add_column(column, justify="right")
+    for row in memory["parts"]:
+        measured = row["measured_bytes"]
+        told = "-" if measured is None else human(measured)
+        table.add_row(row["part"], human(row["predicted_bytes"]), told)
+    table.add_section()
+    table.add_row(
+        "the peak", human(memory["predicted_bytes"]), human(memory["measured_peak_bytes"])
+    )
+    return table
 
 
 def show(report: dict[str, Any]) -> None:

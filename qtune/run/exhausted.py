@@ -62,11 +62,20 @@ def _helping(
 
 def _switches(asked: Recipe, decided: Plan, rows: int) -> Sequence[Switch]:
     """What each single change does, planned anew for how the run stands now."""
+    return planned_anew(asked, decided, rows).switches
+
+
+def planned_anew(asked: Recipe, decided: Plan, rows: int, **data: int) -> Plan:
+    """The plan of what was decided, for micro-batches of `rows` and other settings of `data`."""
     values = {"micro_batch_size": rows, "activations": decided.activations, "base": decided.base}
     values["dequantized_layers"] = decided.dequantized_layers
     values["loss_chunk_size"] = decided.loss_chunk_size
-    standing = asked.model_copy(update={"memory": asked.memory.model_copy(update=values)})
-    return plan.make(standing, decided.machine, plan.shape_of_model(asked.model)).switches
+    sections = {
+        "memory": asked.memory.model_copy(update=values),
+        "data": asked.data.model_copy(update=data),
+    }
+    shape = plan.shape_of_model(asked.model)
+    return plan.make(asked.model_copy(update=sections), decided.machine, shape)
 
 
 def cheapest(switches: Sequence[Switch], *, needed: int) -> list[Switch]:

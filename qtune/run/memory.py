@@ -49,6 +49,18 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def held_bytes() -> int:
+    """What this process holds now: tensors on the GPU, if there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    return status().get("VmRSS", 0)
+
+
+def most_held_bytes() -> int:
+    """The most of it since `forget_peak`."""
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else peak_bytes()
+
+
 def compared(predicted: int, measured: int) -> dict[str, int | float]:
     """A plan's bytes beside the measured peak, and by what share the peak is larger."""
     return {

@@ -14,7 +14,7 @@ from qtune.training.loop import Job, fit
 from qtune.training.progress import Progress, merge_steps
 from qtune.training.signals import Interrupted, StopRequest, stop_on_signals
 from qtune.training.state import restore, training_state
-from qtune.training.step import train_step
+from qtune.training.step import accumulate, train_step
 from qtune.training.watch import Watchdog, check_finite
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "StepEvent",
     "StopRequest",
     "Watchdog",
+    "accumulate",
     "check_finite",
     "fit",
     "merge_steps",

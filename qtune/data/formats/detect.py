@@ -152,11 +152,12 @@ def _refuse_questions(row: Row, found: list[Reading]) -> None:
 
 def _no_columns(row: Row, source: SourceSection, expected: str, wanted: Iterable[str]) -> DataError:
     """Found against expected columns, with the nearest names."""
+    wanted = list(wanted)
+    others = [name for name in row.values if name not in wanted]
     near = {
         name: close[0]
         for name in wanted
-        if name not in row.values
-        and (close := difflib.get_close_matches(name, list(row.values), n=1))
+        if name not in row.values and (close := difflib.get_close_matches(name, others, n=1))
     }
     if near:
         hint = "; ".join(f"is {found!r} meant as {name!r}?" for name, found in near.items())

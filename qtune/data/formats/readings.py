@@ -174,17 +174,20 @@ def _chats(found: Found) -> Iterator[Reading]:
 
 
 def _pairs(found: Found) -> Iterator[Reading]:
-    """Instructions, or else prompts and completions."""
+    """Instructions, and prompts and completions in other columns than theirs."""
     output = found.first(*OUTPUTS)
+    taken: set[str] = set()
     if "instruction" in found and output is not None:
         given = found.first("input", "context")
         columns = found.columns("instruction") | ({} if given is None else {"input": given})
         columns["output"] = output
+        taken = set(columns.values())
         yield Reading("alpaca", columns, _found(columns))
-        return
     for prompt, completion in PAIRS:
         if prompt in found and completion in found:
             columns = {"prompt": found.fields[prompt], "completion": found.fields[completion]}
+            if taken & set(columns.values()):
+                continue
             yield Reading("prompt-completion", columns, _found(columns))
 
 

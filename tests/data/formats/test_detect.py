@@ -90,6 +90,10 @@ def test_a_mapping_makes_a_format_known() -> None:
     [
         ({"messages": SAID, "prompt": "a", "completion": "b"}, ["messages", "prompt-completion"]),
         ({"question": "a", "answer": "b", "response": "c"}, ["question, answer", "question, resp"]),
+        (
+            {"instruction": "a", "output": "b", "prompt": "c", "completion": "d"},
+            ["alpaca (found the columns instruction, output)", "prompt-completion"],
+        ),
         ({"input_ids": [1], "chosen": "b", "rejected": "c"}, ["tokens", "preference"]),
     ],
 )
@@ -98,6 +102,12 @@ def test_two_readings_are_refused_by_name(values: dict[str, Any], readings: list
         found(values)
     assert all(reading in str(caught.value) for reading in readings)
     assert caught.value.faults[0].place == "f.jsonl:1"
+
+
+def test_a_column_that_is_known_is_meant_as_it_is() -> None:
+    with pytest.raises(DataError) as caught:
+        found({"promt": "a", "completion": "b"})
+    assert caught.value.faults[0].hint == "is 'promt' meant as 'prompt'?"
 
 
 def test_unknown_columns_are_set_against_known_ones() -> None:

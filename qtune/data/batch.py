@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune.data.rows import IGNORED, EncodedRow
+from qtune.data.sharing import groups, mask_of, saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ class Batch:
 
     Padded rows have an attention mask. Packed ones have position ids that begin again at 0 with
     each row, and no mask: transformers isolates the rows by the positions, and an all-ones mask
-    would turn that off without a word.
+    would turn that off without a word. Rows that share their first tokens have a mask of all pairs.
     """
 
     input_ids: torch.Tensor
@@ -31,6 +32,8 @@ class Batch:
     tokens: int
     places: list[str]
     position_ids: torch.Tensor | None = None
+    shared: int = 0
+    """Tokens that several rows have in common and that are computed for the first of them alone."""
 
     @property
     def supervised(self) -> int:
@@ -39,8 +42,8 @@ class Batch:
 
     @property
     def computed(self) -> int:
-        """Tokens the model computes, padding included."""
-        return self.input_ids.numel()
+        """Tokens that the model computes or is spared, padding included."""
+        return self.input_ids.numel() + self.shared
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """What a model is called with."""
@@ -122,6 +125,42 @@ def collate_packed(sequences: Sequence[Sequence[EncodedRow]], *, pad_id: int) ->
         tokens=sum(len(row.input_ids) for row in packed),
         places=[row.place for row in packed],
         position_ids=position_ids,
+    )
+
+
+def collate_shared(rows: Sequence[EncodedRow]) -> Batch:
+    """Rows in one sequence, those that begin alike behind one copy of their beginning."""
+    found = groups(rows)
+    ids: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
+    spans: list[tuple[int, int, int, int]] = []
+
+    def put(row: EncodedRow, begin: int, end: int, prefix: tuple[int, int]) -> None:
+        at = len(ids)
+        ids.extend(row.input_ids[begin:end])
+        positions.extend(range(begin, end))
+        # the first token of a span is no label: another row's token stands before it
+        labels.extend([IGNORED, *row.labels[begin + 1 : end]])
+        spans.append((at, len(ids), *prefix))
+
+    for group in found:
+        prefix = (len(ids), len(ids) + group.shared)
+        if group.shared:
+            put(rows[group.rows[0]], 0, group.shared, (prefix[0], prefix[0]))
+        for number in group.rows:
+            put(rows[number], group.shared, len(rows[number].input_ids), prefix)
+    ordered = [rows[number] for group in found for number in group.rows]
+    label_ids = torch.tensor([labels])
+    return Batch(
+        input_ids=torch.tensor([ids]),
+        attention_mask=mask_of(len(ids), spans),
+        labels=label_ids,
+        learnt=learnt_places(label_ids),
+        tokens=sum(len(row.input_ids) for row in ordered),
+        places=[row.place for row in ordered],
+        position_ids=torch.tensor([positions]),
+        shared=saved(found),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self, overload
 import torch
 
 from qtune.data.ahead import ahead, ignore
-from qtune.data.batch import Batch, collate, collate_packed
+from qtune.data.batch import Batch, collate, collate_packed, collate_shared
 from qtune.data.order import Order
 from qtune.data.packing import arranged, pack_evenly
 from qtune.data.stream import Stream
@@ -107,6 +107,16 @@ class Joined(Packed):
         """The fewest micro-batches, each of one sequence."""
         micro_batches = _packed(lengths, self.capacity, self.micro_batch_size)
         return [[[row for rows in sequences for row in rows]] for sequences in micro_batches]
+
+
+@dataclass(frozen=True)
+class Shared(Joined):
+    """As `Joined`, where rows that begin with the same tokens have them computed once."""
+
+    def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
+        """The tensors of one micro-batch."""
+        (sequence,) = sequences
+        return collate_shared([rows[number] for number in sequence])
 
 
 @dataclass(frozen=True)

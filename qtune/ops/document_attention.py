@@ -2,7 +2,9 @@
 
 Legend: B sequences, H heads, K key-value heads (H is a multiple), T tokens, n of one document, D
 head size. `plain` is sdpa with a mask over all T x T pairs; `fused` computes a document's pairs
-alone. What belongs to no document (padding) comes out as zeros.
+alone. What belongs to no document (padding) comes out as zeros. A document may see a prefix that it
+shares with others: both parts are computed apart and joined by their log-sums, as blocks of keys
+are (Dao et al. 2022); with those of the whole, each part's backward pass is its own.
 """
 
 from __future__ import annotations
@@ -21,17 +23,20 @@ SHORT = 200
 
 
 class Document(NamedTuple):
-    """Tokens [begin, end) of one sequence of a batch."""
+    """Tokens [begin, end) of one sequence of a batch, behind a prefix [prefix, prefix_end)."""
 
     sequence: int
     begin: int
     end: int
+    prefix: int = 0
+    prefix_end: int = 0
 
 
 def documents_of(mask_BTT: Tensor) -> tuple[Document, ...] | None:
     """The documents that a boolean attention mask [B, 1, T, T] isolates; None if it does more.
 
-    A query that does not see itself is padding.
+    A query that does not see itself is padding. One sees a run of tokens up to itself, and may see
+    one run before that, its prefix.
     """
     if mask_BTT.dtype != torch.bool or mask_BTT.dim() != 4 or mask_BTT.shape[1] != 1:
         return None
@@ -40,35 +45,39 @@ def documents_of(mask_BTT: Tensor) -> tuple[Document, ...] | None:
     if seen_BTT.shape[-2] != tokens:
         return None
     real_BT = seen_BTT.diagonal(dim1=-2, dim2=-1)
-    first_BT = seen_BTT.to(torch.uint8).argmax(dim=-1)
-    expected_BT = torch.arange(tokens, device=mask_BTT.device) - first_BT + 1
-    whole = seen_BTT.sum(dim=-1) == expected_BT  # from the first one seen to itself, no gap
-    ahead = seen_BTT.triu(1).any(dim=-1)
-    if not (whole & ~ahead)[real_BT].all():
+    begins_BTT = seen_BTT.clone()
+    begins_BTT[..., 1:] &= ~seen_BTT[..., :-1]
+    runs_BT = begins_BTT.sum(dim=-1)
+    first_BT = begins_BTT.to(torch.uint8).argmax(dim=-1)
+    last_BT = tokens - 1 - begins_BTT.flip(-1).to(torch.uint8).argmax(dim=-1)
+    own_BT = torch.arange(tokens, device=mask_BTT.device) - last_BT + 1
+    behind_BT = torch.where(runs_BT == 2, seen_BTT.sum(dim=-1) - own_BT, 0)
+    ahead_BT = seen_BTT.triu(1).any(dim=-1)
+    if not ((runs_BT <= 2) & ~ahead_BT)[real_BT].all():
         return None
+    prefix_BT = torch.where(behind_BT > 0, first_BT, 0)
+    sees = torch.stack([last_BT, prefix_BT, prefix_BT + behind_BT], dim=-1)
     found = [
-        Document(number, begin, end)
-        for number, (starts, real) in enumerate(
-            zip(first_BT.tolist(), real_BT.tolist(), strict=True)
-        )
-        for begin, end in _runs(starts, real)
+        Document(number, *run)
+        for number, (rows, real) in enumerate(zip(sees.tolist(), real_BT.tolist(), strict=True))
+        for run in _runs(rows, real)
     ]
     # a window moves its first token along: then a run does not begin where it looks back to
-    if any(first_BT[number, begin] != begin for number, begin, _ in found):
+    if any(last_BT[one.sequence, one.begin] != one.begin for one in found):
         return None
     return tuple(found)
 
 
-def _runs(starts: list[int], real: list[bool]) -> list[tuple[int, int]]:
-    """[begin, end) of consecutive real tokens that see the same first token."""
-    runs: list[tuple[int, int]] = []
-    for at, (start, is_real) in enumerate(zip(starts, real, strict=True)):
+def _runs(sees: list[list[int]], real: list[bool]) -> list[tuple[int, int, int, int]]:
+    """(begin, end, prefix, prefix_end) of consecutive real tokens that see the same beginnings."""
+    runs: list[tuple[int, int, int, int]] = []
+    for at, ((_, *prefix), is_real) in enumerate(zip(sees, real, strict=True)):
         if not is_real:
             continue
-        if runs and runs[-1][1] == at and starts[at - 1] == start:
-            runs[-1] = (runs[-1][0], at + 1)
+        if runs and runs[-1][1] == at and sees[at - 1] == sees[at]:
+            runs[-1] = (runs[-1][0], at + 1, *runs[-1][2:])
         else:
-            runs.append((at, at + 1))
+            runs.append((at, at + 1, prefix[0], prefix[1]))
     return runs
 
 
@@ -78,8 +87,9 @@ def plain(
     """[B, H, T, D], twice [B, K, T, D] -> [B, T, H, D]."""
     batch, heads, tokens, _ = query.shape
     mask = torch.zeros(batch, 1, tokens, tokens, dtype=torch.bool, device=query.device)
-    for number, begin, end in documents:
+    for number, begin, end, prefix, prefix_end in documents:
         mask[number, 0, begin:end, begin:end] = True
+        mask[number, 0, begin:end, prefix:prefix_end] = True
     mask = mask.tril()
     real = mask.any(dim=-1, keepdim=True)
     groups = heads // key.shape[1]
@@ -111,11 +121,13 @@ class _Documents(torch.autograd.Function):
         output_BTHD = query.new_zeros(batch, tokens, heads, size)
         sums_BHT = query.new_zeros(batch, heads, tokens, dtype=torch.float32)
         for document in documents:
-            number, begin, end = document
-            q, k, v = (_part(states, document, heads) for states in (query, key, value))
-            made, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q, k, v, 0.0, True, scale=scale
-            )
+            number, begin, end, prefix, prefix_end = document
+            q = _part(query, number, begin, end, heads)
+            made, sums = _attended(q, key, value, (number, begin, end), causal=True, scale=scale)
+            if prefix_end:
+                behind = (number, prefix, prefix_end)
+                more = _attended(q, key, value, behind, causal=False, scale=scale)
+                made, sums = _joined((made, sums), more)
             output_BTHD[number, begin:end] = made[0].transpose(0, 1)
             sums_BHT[number, :, begin:end] = sums[0]
         ctx.documents, ctx.scale = documents, scale
@@ -126,26 +138,87 @@ class _Documents(torch.autograd.Function):
     def backward(ctx: Any, gradient_BTHD: Tensor) -> tuple[Any, ...]:
         query, key, value, output_BTHD, sums_BHT = ctx.saved_tensors
         heads = query.shape[1]
-        given = (query, key, value, output_BTHD.transpose(1, 2), gradient_BTHD.transpose(1, 2))
-        made = [_empty(states) for states in given[:3]]
-        for document in ctx.documents:
-            number, begin, end = document
-            q, k, v, o, g = (_part(states, document, heads) for states in given)
+        output, gradient = output_BTHD.transpose(1, 2), gradient_BTHD.transpose(1, 2)
+        made = [_empty(states) for states in (query, key, value)]
+        shared: dict[tuple[int, int, int], list[Tensor]] = {}
+        for number, begin, end, prefix, prefix_end in ctx.documents:
+            q, o, g = (
+                _part(states, number, begin, end, heads) for states in (query, output, gradient)
+            )
             sums = sums_BHT[number : number + 1, :, begin:end].contiguous()
-            way = _written_out if end - begin <= SHORT else _by_kernel
-            found = way(q, k, v, o, g, sums, scale=ctx.scale)
-            for into, gradient in zip(made, found, strict=True):
-                shares = into.shape[1]
-                grouped = gradient.reshape(shares, heads // shares, *gradient.shape[-2:])
-                total = grouped.sum(dim=1) if heads > shares else grouped[:, 0]
-                into[number, :, begin:end] = total.to(into.dtype)
+
+            def part(
+                at: int,
+                until: int,
+                *,
+                causal: bool,
+                given: tuple[Tensor, ...] = (q, o, g, sums),
+                number: int = number,
+            ) -> tuple[Tensor, ...]:
+                q, o, g, sums = given
+                k, v = (_part(states, number, at, until, heads) for states in (key, value))
+                short = max(q.shape[2], k.shape[2]) <= SHORT
+                way = _written_out if short else _by_kernel
+                return way(q, k, v, o, g, sums, causal=causal, scale=ctx.scale)
+
+            into_q, *into_own = part(begin, end, causal=True)
+            if prefix_end:
+                more_q, *into_prefix = part(prefix, prefix_end, causal=False)
+                into_q = into_q + more_q
+                held = shared.setdefault((number, prefix, prefix_end), [])
+                _gather(held, into_prefix, key.shape[1])
+            for into, found in zip(made, (into_q, *into_own), strict=True):
+                into[number, :, begin:end] = _by_share(found, into.shape[1]).to(into.dtype)
+        for (number, prefix, prefix_end), held in shared.items():
+            for into, more in zip(made[1:], held, strict=True):
+                place = into[number, :, prefix:prefix_end]
+                place.copy_(place.float() + more)
         return *made, None, None
 
 
-def _part(states: Tensor, document: Document, heads: int) -> Tensor:
-    """One document of [B, K, T, D] as [1, H, n, D]."""
-    number, begin, end = document
-    part = states[number : number + 1, :, begin:end]
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: tuple[int, int, int],
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """([1, H, n, D], log-sums [1, H, n]) of queries [1, H, n, D] over tokens of one sequence."""
+    k, v = (_part(states, *seen, query.shape[1]) for states in (key, value))
+    made, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, k, v, 0.0, causal, scale=scale
+    )
+    return made, sums
+
+
+def _joined(own: tuple[Tensor, Tensor], more: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Attention over two runs of keys from that over each."""
+    sums = torch.logaddexp(own[1], more[1])
+    parts = [made.float() * (each - sums).exp().unsqueeze(-1) for made, each in (own, more)]
+    return (parts[0] + parts[1]).to(own[0].dtype), sums
+
+
+def _gather(held: list[Tensor], found: list[Tensor], shares: int) -> None:
+    """Add gradients of a prefix to those of the documents before, in fp32."""
+    found = [_by_share(gradient, shares).float() for gradient in found]
+    if held:
+        for total, more in zip(held, found, strict=True):
+            total += more
+    else:
+        held.extend(found)
+
+
+def _by_share(gradient: Tensor, shares: int) -> Tensor:
+    """[.., H, n, D] -> [K, n, D]: queries of a group share their keys and values."""
+    grouped = gradient.reshape(shares, -1, *gradient.shape[-2:])
+    return grouped.sum(dim=1) if grouped.shape[1] > 1 else grouped[:, 0]
+
+
+def _part(states: Tensor, sequence: int, begin: int, end: int, heads: int) -> Tensor:
+    """Tokens of one sequence of [B, K, T, D] as [1, H, n, D]."""
+    part = states[sequence : sequence + 1, :, begin:end]
     groups = heads // part.shape[1]
     return part if groups == 1 else part.repeat_interleave(groups, dim=1)
 
@@ -164,10 +237,11 @@ def _by_kernel(
     gradient: Tensor,
     sums: Tensor,
     *,
+    causal: bool,
     scale: float,
 ) -> tuple[Tensor, ...]:
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # type: ignore[no-any-return]
-        gradient, query, key, value, output, sums, 0.0, True, scale=scale
+        gradient, query, key, value, output, sums, 0.0, causal, scale=scale
     )
 
 
@@ -179,12 +253,15 @@ def _written_out(
     gradient: Tensor,
     sums: Tensor,
     *,
+    causal: bool,
     scale: float,
 ) -> tuple[Tensor, ...]:
-    """Gradients of q, k and v [H, n, D] by the products that define them, in fp32."""
+    """Gradients of q [H, n, D], k and v [H, m, D] by the products that define them, in fp32."""
     q, k, v, o, g = (states[0].float() for states in (query, key, value, output, gradient))
     scores_HNN = torch.bmm(q, k.transpose(1, 2)).mul_(scale).sub_(sums[0].unsqueeze(-1))
-    shares_HNN = scores_HNN.exp_().tril_()
+    shares_HNN = scores_HNN.exp_()
+    if causal:
+        shares_HNN.tril_()
     into_v = torch.bmm(shares_HNN.transpose(1, 2), g)
     into_HNN = torch.bmm(g, v.transpose(1, 2)).sub_((g * o).sum(dim=-1, keepdim=True))
     into_HNN.mul_(shares_HNN).mul_(scale)

@@ -17,6 +17,7 @@ from qtune.plan.sizes import human
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROWS = "while rows were put together"
 LOADING = "while the base was loaded"
 STATES = "while the optimizer's states were made"
 FORWARD = "in the forward pass"
@@ -26,10 +27,13 @@ EVALUATION = "in the evaluation"
 GENERATION = "while answers were generated"
 # What changes no weight: the step, or the evaluation, can be done again from where it began.
 REPEATABLE = (FORWARD, BACKWARD)
-HARMLESS = (*REPEATABLE, EVALUATION, GENERATION)
+MEASURING = (EVALUATION, GENERATION)
+HARMLESS = (*REPEATABLE, *MEASURING, ROWS)
 
 _SAID = re.compile(
-    r"out of memory|can('|no)t allocate|alloc_failed|bad_alloc|unable to allocate", re.I
+    r"out of memory|can('|no)t allocate|alloc_failed|bad_alloc|unable to allocate"
+    r"|can't start new thread",  # a thread's stack
+    re.I,
 )
 _SIZE = r"([\d.]+) ([KMGTPE]?i?B|bytes)"
 _ASKED = re.compile(rf"(?:tried|unable) to allocate {_SIZE}", re.I)

@@ -32,7 +32,7 @@ def advise(
     figures = f"{human(decided.device_bytes)} of {human(decided.budget_bytes)}"
     message = f"{error.told()}; planned were {figures}"
     helping = [*_helping(error, asked, decided, progress)] or ["a smaller model"]
-    hint = f"what helps, least time first: {'; '.join(helping)}{_going_on(progress)}"
+    hint = f"what helps, cheapest first: {'; '.join(helping)}{_going_on(progress)}"
     return ResourceError(message, place="memory", hint=hint)
 
 
@@ -40,7 +40,7 @@ def _helping(
     error: OutOfMemory, asked: Recipe, decided: Plan, progress: Progress | None
 ) -> Iterator[str]:
     rows = (progress and progress.micro_batch_size) or decided.micro_batch_size
-    if error.phase in (oom.EVALUATION, oom.GENERATION):
+    if error.phase in oom.MEASURING:
         size = asked.eval.batch_size or rows
         if size > 1:
             yield f"eval.batch_size={size // 2}"
@@ -79,14 +79,15 @@ def planned_anew(asked: Recipe, decided: Plan, rows: int, **data: int) -> Plan:
 
 
 def cheapest(switches: Sequence[Switch], *, needed: int) -> list[Switch]:
-    """At most three that save something, one a key, by the time they cost; of a key's values the
-    cheapest that saves what is needed, else the one that saves most."""
+    """At most three that save something, one a key: those that save what is needed first, and of
+    them those that cost least time; of a key that never saves so much, what saves most."""
     by_key: dict[str, list[Switch]] = {}
     for switch in switches:
         if switch.saves_bytes > 0:
             by_key.setdefault(switch.key, []).append(switch)
     chosen = [_one(group, needed) for group in by_key.values()]
-    return sorted(chosen, key=lambda switch: switch.adds_seconds)[:MOST]
+    chosen.sort(key=lambda switch: (switch.saves_bytes < needed, switch.adds_seconds))
+    return chosen[:MOST]
 
 
 def _one(group: Sequence[Switch], needed: int) -> Switch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qtune.errors import ExitCode, QtuneError
-from qtune.oom import HARMLESS, REPEATABLE, OutOfMemory
+from qtune.oom import HARMLESS, MEASURING, OutOfMemory
 from qtune.plan import human
 from qtune.recipe.duration import seconds
 from qtune.run.doubts import risen
@@ -195,7 +195,7 @@ class Follower:
         the error counts for more than a save that fails, too."""
         if error.phase not in HARMLESS:
             return
-        if error.phase not in REPEATABLE:
+        if error.phase in MEASURING:
             self.progress.evaluation_due = True
         with suppress(QtuneError, OSError, RuntimeError, MemoryError):
             self._save_now()

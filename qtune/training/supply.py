@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtune import oom
+from qtune.oom import during
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -31,7 +34,10 @@ class Supply:
     def __next__(self) -> tuple[int, list[Batch]]:
         if self._steps is None:
             self._steps = self.feed.steps(self._total, start=self._next)
-        micro_batches = next(self._steps)
+        with during(oom.ROWS):
+            micro_batches = next(self._steps, None)
+        if micro_batches is None:
+            raise StopIteration
         self._next += 1
         return self._next - 1, micro_batches
 

@@ -154,12 +154,18 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
 
 
 def trl_defaults(job: Job, ticks: Ticks) -> None:
-    """SFTTrainer as it comes: padding, gradient checkpointing."""
+    """SFTTrainer as it comes: padding, gradient checkpointing, fp32 where nothing is quantised."""
+    more = {"peft_config": lora(), "quantization_config": nf4()}
+    trl(job, ticks, str(job.folder / "model"), {}, more)
+
+
+def trl_bf16(job: Job, ticks: Ticks) -> None:
+    """The same on a model that was loaded in bf16."""
     trl(job, ticks, base(job), {}, {"peft_config": lora()})
 
 
 def trl_tuned(job: Job, ticks: Ticks) -> None:
-    """SFTTrainer at its best: no padding, nothing recomputed."""
+    """SFTTrainer at its best: bf16, no padding, nothing recomputed."""
     settings = {"gradient_checkpointing": False, "padding_free": True, "max_length": None}
     trl(job, ticks, base(job), settings, {"peft_config": lora()})
 
@@ -262,21 +268,28 @@ def trl(
 
 
 def base(job: Job) -> Any:
-    """transformers' own NF4 load."""
+    """transformers' own NF4 load, the rest in bf16."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
-    config = BitsAndBytesConfig(
+    return AutoModelForCausalLM.from_pretrained(
+        job.folder / "model",
+        dtype=torch.bfloat16,
+        quantization_config=nf4(),
+        device_map={"": "cpu"},
+    )
+
+
+def nf4() -> Any:
+    """NF4 with double quantisation and products in bf16, as transformers calls it."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    return AutoModelForCausalLM.from_pretrained(
-        job.folder / "model",
-        dtype=torch.bfloat16,
-        quantization_config=config,
-        device_map={"": "cpu"},
     )
 
 
@@ -339,6 +352,7 @@ CONTESTANTS: dict[str, Callable[[Job, Ticks], None]] = {
     "qtune-plain": qtune_plain,
     "plain": plain,
     "trl": trl_defaults,
+    "trl-bf16": trl_bf16,
     "trl-tuned": trl_tuned,
     "unsloth": unsloth,
 }

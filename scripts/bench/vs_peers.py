@@ -29,13 +29,14 @@ import workload
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ORDER = ("matmul", "trl", "qtune", "qtune-plain", "plain", "trl-tuned", "unsloth")
+ORDER = ("matmul", "trl", "qtune", "qtune-plain", "plain", "trl-bf16", "trl-tuned", "unsloth")
 LABELS = {
     "matmul": "limit (4N)",
     "qtune": "qtune",
     "qtune-plain": "qtune, plain blocks",
     "plain": "transformers + PEFT loop",
     "trl": "TRL defaults",
+    "trl-bf16": "TRL defaults on bf16",
     "trl-tuned": "TRL tuned",
     "unsloth": "Unsloth",
 }
@@ -70,7 +71,9 @@ def run(name: str, job: dict[str, Any], python: str) -> dict[str, Any]:
 
 def missing(name: str, python: str) -> str | None:
     """Why a contestant cannot run, if its packages are not there."""
-    needed = {"plain": "peft", "trl": "trl", "trl-tuned": "trl", "unsloth": "unsloth"}.get(name)
+    needed = {"plain": "peft", "unsloth": "unsloth"}.get(name)
+    if name.startswith("trl"):
+        needed = "trl"
     if needed is None:
         return None
     look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({needed!r}) is None)"

@@ -59,11 +59,12 @@ def test_trl_learns_the_same_too(script: Any, job: Any) -> None:
     pytest.importorskip("trl")
     contestants = script("contestants")
     losses = {}
-    for name in ("trl", "trl-tuned", "plain"):
+    for name in ("trl", "trl-bf16", "trl-tuned", "plain"):
         ticks = contestants.Ticks()
         contestants.CONTESTANTS[name](job, ticks)
         losses[name] = ticks.losses
     assert losses["trl"] == pytest.approx(losses["plain"], rel=1e-3)
+    assert losses["trl-bf16"] == pytest.approx(losses["plain"], rel=1e-3)
     assert losses["trl-tuned"] == pytest.approx(losses["plain"], rel=1e-3)
 
 

@@ -42,8 +42,8 @@ class Batch:
 
     @property
     def computed(self) -> int:
-        """Tokens that the model computes or is spared, padding included."""
-        return self.input_ids.numel() + self.shared
+        """Tokens the model computes, padding included."""
+        return self.input_ids.numel()
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """What a model is called with."""

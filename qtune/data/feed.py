@@ -214,19 +214,26 @@ class StreamFeed:
 
 
 @overload
-def make_feed(recipe: Recipe, rows: Rows, *, micro_batch_size: int, pad_id: int) -> Feed: ...
+def make_feed(
+    recipe: Recipe, rows: Rows, *, micro_batch_size: int, pad_id: int, share: bool = False
+) -> Feed: ...
 @overload
 def make_feed(
-    recipe: Recipe, rows: Rows | Stream, *, micro_batch_size: int, pad_id: int
+    recipe: Recipe, rows: Rows | Stream, *, micro_batch_size: int, pad_id: int, share: bool = False
 ) -> Feed | StreamFeed: ...
 def make_feed(
-    recipe: Recipe, rows: Rows | Stream, *, micro_batch_size: int, pad_id: int
+    recipe: Recipe,
+    rows: Rows | Stream,
+    *,
+    micro_batch_size: int,
+    pad_id: int,
+    share: bool = False,
 ) -> Feed | StreamFeed:
-    """The feed that a recipe asks for."""
+    """The feed that a recipe asks for; `share`: packed rows may share their first tokens."""
     layout: Layout = Padded(micro_batch_size, pad_id)
     if recipe.data.packing:
         var_len = recipe.model.attn_implementation == "flash_attention_2"
-        kind = Joined if var_len else Packed
+        kind = Shared if share else Joined if var_len else Packed
         layout = kind(micro_batch_size, pad_id, capacity=recipe.data.max_length)
     if isinstance(rows, Stream):
         return StreamFeed(rows, recipe.train.batch_size, layout, recipe.data.max_length)

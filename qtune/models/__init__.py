@@ -6,6 +6,7 @@ from qtune.models.fingerprint import fingerprint
 from qtune.models.fuse import fuse
 from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
+from qtune.models.sharing import check_sharing, why_apart
 from qtune.models.tokenizer import load_tokenizer
 from qtune.models.unfolded import keep_unfolded
 
@@ -14,6 +15,7 @@ __all__ = [
     "Inventory",
     "InventoryRow",
     "check_isolation",
+    "check_sharing",
     "fingerprint",
     "fuse",
     "inventory",
@@ -22,4 +24,5 @@ __all__ = [
     "load_tokenizer",
     "resolve",
     "shard_index",
+    "why_apart",
 ]

@@ -100,8 +100,8 @@ def measure(model: Any, *, vocabulary: int) -> Distance:
     model.train(training)
     return Distance(
         leak=float((packed_BPV - moved_BPV).abs().max()),
-        error=_relative(packed_BPV, alone_BPV),
-        control=_relative(front_BPV, alone_BPV),
+        error=relative(packed_BPV, alone_BPV),
+        control=relative(front_BPV, alone_BPV),
         largest=float((packed_BPV - alone_BPV).abs().max()),
         largest_logit=float(alone_BPV.abs().max()),
     )
@@ -121,7 +121,7 @@ def _logits(model: Any, ids_BT: torch.Tensor, around: Any) -> torch.Tensor:
     return torch.stack(found).float()
 
 
-def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Root mean square of the difference over that of the logits, whose mean is no information."""
     return float((found - wanted).norm() / (wanted - wanted.mean(-1, keepdim=True)).norm())
 

@@ -94,6 +94,12 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: r.data.packing,
     ),
     Unread(
+        ("data.share_prefixes",),
+        ("data.packing",),
+        "only packed rows stand in one sequence",
+        lambda r: not r.data.packing,
+    ),
+    Unread(
         ("optim.min_lr_ratio",),
         ("optim.lr_scheduler_type",),
         "a constant learning rate has no end value",

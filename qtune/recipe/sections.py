@@ -126,6 +126,9 @@ class DataSection(Section):
     """Put the rows of a step behind one another instead of padding them, so that a pass computes
     memory.micro_batch_size x max_length tokens at most; each row sees itself only, and a step
     learns from the same rows either way."""
+    share_prefixes: Literal["auto"] | bool = "auto"
+    """Compute the tokens that packed rows begin with in common, such as a system prompt, once a
+    pass: the same losses and gradients. auto: where it is the faster way."""
     shuffle: bool = True
     """A new order each epoch, a pure function of (seed, epoch)."""
     streaming: bool = False

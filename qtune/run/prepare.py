@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune import data, losses, methods, models, plan, runs
-from qtune.errors import ModelError
+from qtune.errors import ModelError, UsageError
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
 from qtune.run.threads import limit_threads
@@ -34,6 +34,8 @@ class Learner:
     method: Method
     tokenizer: Any
     base_name: str
+    shares_prefixes: bool = False
+    """Packed rows that begin alike have their beginning computed once."""
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a new folder in PEFT's format."""
@@ -113,8 +115,24 @@ def learner(
         journal.line(f"{decided.dequantized_layers} layers kept unfolded, too: {plan.human(size)}")
     for line in inventory_lines(models.inventory(base.model)):
         journal.line(line)
+    shares = _shares_prefixes(asked, base.model, len(tokenizer), journal)
     torch.manual_seed(asked.train.seed)
-    return Learner(base, method, tokenizer, base_name=asked.model.name_or_path)
+    return Learner(base, method, tokenizer, asked.model.name_or_path, shares_prefixes=shares)
+
+
+def _shares_prefixes(asked: Recipe, model: Any, vocabulary: int, journal: Journal) -> bool:
+    """Whether rows may share their first tokens, tried on this model."""
+    if not asked.data.packing or asked.data.share_prefixes is False:
+        return False
+    reason = models.why_apart(model)
+    if not reason:
+        models.check_sharing(model, vocabulary=vocabulary)
+        journal.line("packing: what rows of a pass begin with in common is computed once")
+        return True
+    if asked.data.share_prefixes is True:
+        message = f"first tokens cannot be shared: {reason}"
+        raise UsageError(message, place="data.share_prefixes", hint="set it to auto or false")
+    return False
 
 
 _KEPT = {

@@ -20,12 +20,14 @@ def train_report(
 ) -> dict[str, Any]:
     """The facts of a finished or stopped run, as plain JSON values."""
     seconds, tokens, computed = progress.seconds, progress.tokens, progress.computed
+    own = tokens - progress.shared
     return {
         "recipe": loaded.name,
         "steps": progress.step,
         "tokens": tokens,
         "supervised_tokens": progress.supervised,
-        "padding_share": round(1 - tokens / computed, 4) if computed else None,
+        "padding_share": round(1 - own / computed, 4) if computed else None,
+        "shared_share": round(progress.shared / tokens, 4) if tokens else None,
         "training_seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         "limit_share": None if progress.limit_share is None else round(progress.limit_share, 4),

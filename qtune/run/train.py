@@ -269,6 +269,7 @@ def make_job(
         settled.prepared.train,
         micro_batch_size=decided.micro_batch_size,
         pad_id=filler_id(pupil.tokenizer),
+        share=pupil.shares_prefixes,
     )
     groups = pupil.method.param_groups(
         learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay

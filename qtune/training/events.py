@@ -23,6 +23,7 @@ class StepEvent:
     tokens: int
     supervised: int
     computed: int
+    shared: int = 0
     seconds: float
     limit_share: float | None = None
 

@@ -195,6 +195,7 @@ def _told(job: Job, running: _Running, clock: _Clock) -> StepEvent:
         tokens=result.tokens,
         supervised=result.supervised,
         computed=result.computed,
+        shared=result.shared,
         seconds=clock.seconds(running.start),
     )
 

@@ -25,6 +25,7 @@ class Progress:
     tokens: int = 0
     supervised: int = 0
     computed: int = 0
+    shared: int = 0
     seconds: float = 0.0
     loss_first: float | None = None
     loss_last: float | None = None
@@ -44,6 +45,7 @@ class Progress:
         self.tokens += event.tokens
         self.supervised += event.supervised
         self.computed += event.computed
+        self.shared += event.shared
         self.seconds += event.seconds
         if self.loss_first is None:
             self.loss_first = event.loss
@@ -89,7 +91,7 @@ def merge_steps(events: list[StepEvent]) -> StepEvent:
     last = asdict(events[-1])
     sums = {
         name: sum(getattr(event, name) for event in events)
-        for name in ("tokens", "supervised", "computed", "seconds")
+        for name in ("tokens", "supervised", "computed", "shared", "seconds")
     }
     loss = sum(event.loss * event.supervised for event in events) / supervised
     norm = max(event.grad_norm for event in events)

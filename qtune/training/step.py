@@ -43,6 +43,7 @@ class StepResult:
     tokens: int
     supervised: int
     computed: int
+    shared: int
 
 
 class Outcome:
@@ -80,6 +81,7 @@ class Outcome:
             tokens=sum(batch.tokens for batch in batches),
             supervised=sum(batch.supervised for batch in batches),
             computed=sum(batch.computed for batch in batches),
+            shared=sum(batch.shared for batch in batches),
         )
 
 

@@ -65,7 +65,7 @@ def test_what_the_model_is_given() -> None:
     assert batch.labels.tolist() == [[no] * 12 + [no, 2, 3] + [no, 5] + [no, 8, 9]]
     assert batch.tokens == sum(len(one.input_ids) for one in rows)
     assert batch.shared == 12
-    assert batch.computed == batch.tokens
+    assert batch.computed == batch.tokens - 12
     assert batch.places == ["a:1", "x:1", "a:2"]
     assert batch.attention_mask is not None
     seen = batch.attention_mask[0, 0]

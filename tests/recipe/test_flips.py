@@ -23,6 +23,7 @@ CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
     "checkpoint": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "gates": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "data.split_by": HELD_OUT,
+    "data.share_prefixes": {"data": {"packing": True}},
     "data.streaming": {"train": {"max_steps": 3}},
     "data.shuffle_buffer": {"train": {"max_steps": 3}, "data": {"streaming": True}},
     "data.train.weight": {"data": {"mix": "weighted"}},

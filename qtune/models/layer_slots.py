@@ -66,8 +66,9 @@ class Slots:
     def _send_for(self, layer: int) -> None:
         slot = self._slot(layer)
         if self._held[slot] != layer:
-            self._held[slot] = layer
+            self._held[slot] = NOWHERE  # until it is on its way: there may be no memory for that
             self._arrivals[slot] = self._source.start(layer, self._buffers[slot])
+            self._held[slot] = layer
             self.moves[layer] += 1
 
     def _await(self, slot: int) -> None:

@@ -1,13 +1,15 @@
 """Tensors that autograd keeps, in pinned host memory instead of on the device.
 
 The copies run on a stream of their own, beside the computation. Backward passes ask for the last
-tensor first, so each one that is asked for starts the way back of the one saved before it.
+tensor first, so each one that is asked for starts the way back of the one saved before it. Only
+autograd's graph keeps a tensor: what a pass that failed has left is gone with its graph.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import torch
 
@@ -23,7 +25,7 @@ class _Away:
 
     host: Tensor
     device: torch.device
-    before: _Away | None
+    before: ref[_Away] | None
     copied: torch.cuda.Event | None = None
     back: Tensor | None = None
     arrived: torch.cuda.Event | None = None
@@ -33,7 +35,7 @@ class _Away:
 class HostInputs:
     """Hooks for `saved_tensors_hooks`; what lies in host memory already stays where it is."""
 
-    _last: _Away | None = field(default=None, init=False)
+    _last: ref[_Away] | None = field(default=None, init=False)
     _stream: torch.cuda.Stream | None = field(default=None, init=False)
 
     def pack(self, tensor: Tensor) -> Tensor | _Away:
@@ -48,7 +50,7 @@ class HostInputs:
             host.copy_(tensor, non_blocking=True)
             away.copied = stream.record_event()
         tensor.record_stream(stream)
-        self._last = away
+        self._last = ref(away)
         return away
 
     def unpack(self, kept: Tensor | _Away) -> Tensor:
@@ -56,8 +58,9 @@ class HostInputs:
         if not isinstance(kept, _Away):
             return kept
         self._fetch(kept)
-        if kept.before is not None:
-            self._fetch(kept.before)
+        before = kept.before() if kept.before is not None else None
+        if before is not None:
+            self._fetch(before)
         assert kept.back is not None
         assert kept.arrived is not None
         current = torch.cuda.current_stream(kept.device)

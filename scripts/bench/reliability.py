@@ -1,10 +1,11 @@
 """The goals of reliability, with the figures of the tests that show them.
 
-    python scripts/bench/reliability.py [--goals G1 G4] [--json] [--output FILE]
+    python scripts/bench/reliability.py [--goals G1 G4] [--json]
 
 Runs the tests that reliability.yaml names for each goal and prints a table: what is asked, what
-peers do, what the tests of qtune counted. Exits with 1 when a goal is not reached: a test failed,
-or there were fewer cases than the goal asks for.
+peers do, what the tests of qtune counted. The table of all goals is kept in reliability.md and
+reliability.json beside this. Exits with 1 when a goal is not reached: a test failed, or there were
+fewer cases than the goal asks for.
 """
 
 from __future__ import annotations
@@ -112,7 +113,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--goals", nargs="*", help="names such as G4; all without it")
     parser.add_argument("--json", action="store_true", help="print an object, not a table")
-    parser.add_argument("--output", type=Path, help="write it to a file too")
     asked = parser.parse_args()
     goals = yaml.safe_load(GOALS.read_text())
     goals = {name: goals[name] for name in asked.goals or goals}
@@ -122,13 +122,13 @@ def main() -> int:
         cases = read(report)
     found = {name: gather(name, goal["tests"], cases) for name, goal in goals.items()}
     reached = {name: one.reached(goals[name]) for name, one in found.items()}
-    text = table(goals, found)
-    if asked.json:
-        facts = {name: asdict(one) | {"reached": reached[name]} for name, one in found.items()}
-        text = json.dumps({name: goals[name] | facts[name] for name in goals}, indent=2) + "\n"
-    sys.stdout.write(text)
-    if asked.output:
-        asked.output.write_text(text)
+    facts = {name: asdict(one) | {"reached": reached[name]} for name, one in found.items()}
+    told = json.dumps({name: goals[name] | facts[name] for name in goals}, indent=2) + "\n"
+    shown = table(goals, found)
+    sys.stdout.write(told if asked.json else shown)
+    if not asked.goals:
+        GOALS.with_suffix(".json").write_text(told)
+        GOALS.with_suffix(".md").write_text(shown)
     return 0 if all(reached.values()) else 1
 
 

@@ -12,23 +12,25 @@ A layer keeps, a token:
               one dtype siblings share an input; DoRA keeps two products more, (c + a) n
 The policy `layer` keeps the layer inputs, c h each, and one layer's set at a time; `selective`
 keeps the products of matrices too: c n of each linear, the attention's output with its log-sums
-(eager: its scores), a r of each adapter. While a layer's backward runs, two of its widest tensors'
-gradients exist beside what it keeps.
+(eager: its scores), a r of each adapter. While a layer's backward runs, gradients of its widest
+tensors exist beside what it keeps. Fused blocks keep less: see `fused`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.adapters import DTYPE_BYTES
+from qtune.plan.fused import fused_layer, fuses
 from qtune.plan.targets import layer_index
-from qtune.recipe.methods import LoraConfig, MethodConfig
+from qtune.recipe.methods import LowRankConfig, MethodConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtune.plan.adapters import AdaptedLinear
+    from qtune.plan.fused import FusedLayer
     from qtune.plan.shape import ModelShape
     from qtune.recipe.sections import Recipe
 
@@ -40,7 +42,7 @@ class Activations:
     layer_input: int
     """Input of one layer."""
     products: int
-    """Products of matrices that one layer has."""
+    """What one layer keeps under `selective` beside its input."""
     kept: int
     """Everything that all layers keep when nothing is recomputed."""
     largest_layer: int
@@ -48,7 +50,9 @@ class Activations:
     in_flight: int
     """Gradients that exist while one layer's backward runs."""
     ends: int
-    """Input of the final norm in fp32, its output, and that of the supervised positions."""
+    """Input of the final norm, its output, and that of the supervised positions."""
+    again: float = 0.0
+    """Share of the base's products that `selective` computes again."""
 
 
 def activations_of(
@@ -58,23 +62,59 @@ def activations_of(
     *,
     compute_bytes: int,
     length: int,
-    dropout_mask_bytes: int,
+    device: Literal["cpu", "cuda"],
 ) -> Activations:
     """Activations a token, in rows of `length` tokens."""
+    # CUDA's dropout keeps one byte an element, the CPU's a factor in the input's dtype
+    adapter_bytes = DTYPE_BYTES[getattr(recipe.method, "dtype", "float32")]
+    dropout_mask_bytes = 1 if device == "cuda" else adapter_bytes
     eager = recipe.model.attn_implementation == "eager"
-    attention = (_eager if eager else _fused)(shape, compute_bytes, length)
+    attention = (_eager if eager else _sdpa)(shape, compute_bytes, length)
+    if fuses(recipe, shape):
+        if not eager and device == "cpu":
+            # attended document by document, where no key is repeated for the heads that share it
+            attention -= 2 * compute_bytes * (shape.heads - shape.key_value_heads) * shape.head_dim
+        layer = fused_layer(
+            recipe, shape, adapted, compute_bytes=compute_bytes, attention=attention
+        )
+        return _of_fused(shape, layer, compute_bytes)
     own = _norms_and_mlp(shape, compute_bytes) + attention
     scores = compute_bytes * length if eager else 4
     attended = shape.heads * (compute_bytes * shape.head_dim + scores)
     adapters = _adapters_by_layer(recipe.method, adapted, compute_bytes, dropout_mask_bytes)
-    widest = max(shape.intermediate_size * (2 if shape.gated else 1), shape.heads * shape.head_dim)
+    final_norm = 4 if shape.root_norms else compute_bytes
     return Activations(
         layer_input=compute_bytes * shape.hidden_size,
         products=_linear_outputs(recipe.method, shape, adapted, compute_bytes) + attended,
         kept=shape.layers * own + sum(adapters.values()),
         largest_layer=own + max(adapters.values(), default=0),
-        in_flight=2 * compute_bytes * widest,
-        ends=(4 + 2 * compute_bytes) * shape.hidden_size,
+        in_flight=_in_flight(recipe, shape, compute_bytes, length if eager else 0),
+        ends=(final_norm + 2 * compute_bytes) * shape.hidden_size,
+    )
+
+
+def _in_flight(recipe: Recipe, shape: ModelShape, compute_bytes: int, scores: int) -> int:
+    """Gradients of the widest tensors of a layer; with dropout the widest input once more."""
+    wide = shape.intermediate_size * (2 if shape.gated else 1)
+    widest = max(wide, shape.heads * shape.head_dim) + shape.hidden_size
+    dropped = 0
+    if getattr(recipe.method, "dropout", 0.0):
+        dropped = DTYPE_BYTES[getattr(recipe.method, "dtype", "float32")] * shape.intermediate_size
+    attention = (4 + compute_bytes) * shape.heads * scores
+    return max(compute_bytes * widest + dropped, attention)
+
+
+def _of_fused(shape: ModelShape, layer: FusedLayer, compute_bytes: int) -> Activations:
+    one_input = compute_bytes * shape.hidden_size
+    made_again = 2 * shape.layers * shape.hidden_size * shape.intermediate_size
+    return Activations(
+        layer_input=one_input,
+        products=layer.selective - one_input,
+        kept=shape.layers * layer.kept,
+        largest_layer=layer.kept,
+        in_flight=layer.in_flight,
+        ends=layer.final_norm + 2 * one_input,
+        again=made_again / shape.linear_parameters,
     )
 
 
@@ -84,7 +124,7 @@ def _linear_outputs(
     """The outputs of one layer's linears and of its adapters' first matrices."""
     number = max(1, shape.layers)
     size = compute_bytes * sum(linear.out_features for linear in shape.linears)
-    if isinstance(method, LoraConfig):
+    if isinstance(method, LowRankConfig):
         size += DTYPE_BYTES[method.dtype] * sum(each.rank for each in adapted)
     return size // number
 
@@ -97,9 +137,10 @@ def _norms_and_mlp(shape: ModelShape, compute_bytes: int) -> int:
     return norms + shape.mlp_tensors * compute_bytes * shape.intermediate_size
 
 
-def _fused(shape: ModelShape, compute_bytes: int, _: int) -> int:
+def _sdpa(shape: ModelShape, compute_bytes: int, _: int) -> int:
     """What sdpa and flash attention keep of one layer."""
-    return 4 * compute_bytes * shape.heads * shape.head_dim + 4 * shape.heads
+    tensors = 6 if shape.fused_queries else 4
+    return tensors * compute_bytes * shape.heads * shape.head_dim + 4 * shape.heads
 
 
 def _eager(shape: ModelShape, compute_bytes: int, length: int) -> int:
@@ -117,7 +158,7 @@ def _adapters_by_layer(
     dropout_mask_bytes: int,
 ) -> dict[int | None, int]:
     """What the adapters of each layer keep."""
-    if not isinstance(method, LoraConfig):
+    if not isinstance(method, LowRankConfig):
         return {}
     adapter_bytes = DTYPE_BYTES[method.dtype]
     mask = dropout_mask_bytes if method.dropout else 0
@@ -131,7 +172,7 @@ def _adapters_by_layer(
         size = adapter_bytes * each.rank
         if not shared or source not in read:
             size += (adapter_bytes + mask) * linear.in_features
-        if method.use_dora:
+        if getattr(method, "use_dora", False):
             size += (compute_bytes + adapter_bytes) * linear.out_features
         read.add(source)
         layer = layer_index(linear.name)

@@ -214,6 +214,7 @@ def _gpt_neox(family: str, fields: ConfigFields) -> ModelShape:
         root_norms=False,
         norms_per_layer=2,
         head_norms=False,
+        fused_queries=True,
         linears=_repeated("gpt_neox.layers", layers, block),
         other=(
             TensorShape("gpt_neox.embed_in.weight", (vocabulary, hidden)),

@@ -109,15 +109,15 @@ class Costs:
 
     def _activations(self, tokens: int, policy: ActivationPolicy) -> Iterator[MemoryItem]:
         each, layers = self.activations, self.shape.layers
-        working = each.in_flight + each.ends
         if policy == "none":
+            working = max(each.in_flight, each.ends)
             reason = f"{tokens:,} tokens x {each.kept:,} B, all layers"
             yield _item("activations", each.kept * tokens, reason)
             yield _item("gradients in flight", working * tokens, "of one layer, in the backward")
             return
         reason = f"{layers} layers x {tokens:,} tokens x {each.layer_input:,} B"
         inputs = MemoryItem("layer inputs", layers * each.layer_input * tokens, "device", reason)
-        working += each.largest_layer
+        working = max(each.in_flight + each.largest_layer, each.ends)
         if policy == "offload" and self.machine.device == "cuda":
             yield replace(inputs, where="host")
             way = 2 * each.layer_input * tokens
@@ -127,7 +127,7 @@ class Costs:
         if policy == "selective":
             reason = f"{layers} layers x {tokens:,} tokens x {each.products:,} B"
             yield _item("matrix products", layers * each.products * tokens, reason)
-            working = max(each.in_flight + each.ends, working - each.products)
+            working = max(each.in_flight, each.ends, working - each.products)
         yield _item("work of one layer", working * tokens, "kept while it is recomputed")
 
     def _logits(self, tokens: int, chunk: int) -> MemoryItem:
@@ -151,8 +151,6 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
     tensors = tuple(trainable_tensors(recipe.method, shape))
     adapted = tuple(adapted_linears(recipe.method, shape))
     states = states_of(recipe.optim.name, device=machine.device)
-    # CUDA's dropout keeps one byte an element, the CPU's a factor in the input's dtype
-    adapter_bytes = max((tensor.bytes_each for tensor in tensors), default=4)
     fixed = (*_rest(shape, holding), *_trained(tensors), _states(states, tensors))
     return Costs(
         recipe=recipe,
@@ -168,7 +166,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
             adapted,
             compute_bytes=holding.compute_bytes,
             length=row_tokens(recipe),
-            dropout_mask_bytes=1 if machine.device == "cuda" else adapter_bytes,
+            device=machine.device,
         ),
         quantized=tuple(_quantized(shape, holding)),
         fixed=fixed,

@@ -79,6 +79,8 @@ class ModelShape:
     norms_per_layer: int
     head_norms: bool
     """Norms on queries and keys."""
+    fused_queries: bool = False
+    """Values are kept as a part of the fused product that holds queries and keys too."""
     linears: tuple[LinearShape, ...]
     other: tuple[TensorShape, ...]
     head: LinearShape

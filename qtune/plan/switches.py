@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtune.plan.choices import PLAIN, Planner
+from qtune.plan.fused import fuses
 from qtune.plan.memory import costs_of
 from qtune.plan.plan import Switch
 from qtune.plan.remedies import Setting, lighter_optimizer
 from qtune.plan.work import Work
-from qtune.recipe.methods import LoraConfig
+from qtune.recipe.methods import LowRankConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +77,10 @@ def _next_sizes(planner: Planner, size: int) -> Iterator[int]:
 
 def _settings(planner: Planner) -> Iterator[Setting]:
     recipe = planner.costs.recipe
+    if fuses(recipe, planner.costs.shape):
+        yield Setting("memory", "kernels", "plain")
     if lighter := lighter_optimizer(recipe.optim.name, planner.costs.machine):
         yield Setting("optim", "name", lighter)
-    if isinstance(recipe.method, LoraConfig):
+    if isinstance(recipe.method, LowRankConfig):
         other = "bfloat16" if recipe.method.dtype == "float32" else "float32"
         yield Setting("method", "dtype", other)

@@ -19,7 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
-from qtune.recipe.methods import LoraConfig
+from qtune.recipe.methods import LowRankConfig
 
 if TYPE_CHECKING:
     from qtune.plan.devices import Device
@@ -189,7 +189,12 @@ class Work:
         if way.activations == "selective":
             between = 1 - self.costs.shape.layers * kept.products / max(1, kept.kept)
             # half of an adapter's work, its second matrix, is no kept product
-            return _Pass(adapters=forward.adapters / 2, elements=forward.elements * max(0, between))
+            return _Pass(
+                base=kept.again * forward.base,
+                adapters=(kept.again or 0.5) * forward.adapters,
+                unfolding=kept.again * forward.unfolding,
+                elements=max(0.0, between) * forward.elements,
+            )
         return _Pass(
             base=forward.base,
             adapters=forward.adapters,
@@ -227,4 +232,4 @@ class Work:
     @property
     def _adapter_bytes(self) -> int:
         method = self.costs.recipe.method
-        return DTYPE_BYTES[method.dtype] if isinstance(method, LoraConfig) else 4
+        return DTYPE_BYTES[method.dtype] if isinstance(method, LowRankConfig) else 4

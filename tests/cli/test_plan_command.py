@@ -54,7 +54,7 @@ def test_what_cannot_fit_is_shown_and_refused(
     shown = capsys.readouterr()
     assert "does not fit" in shown.out
     assert "NF4 weights" in shown.out
-    assert shown.err.startswith("error: memory: needs 43.7 GB, and 23.8 GB are there (24 GB GPU)")
+    assert shown.err.startswith("error: memory: needs 43.6 GB, and 23.8 GB are there (24 GB GPU)")
     assert "Traceback" not in shown.err
 
 

@@ -79,7 +79,7 @@ def test_activations_are_kept_when_they_fit_and_recomputed_when_not() -> None:
 def test_tiny_passes_without_recomputation_lose_to_larger_ones_with_it() -> None:
     """One short row a pass would unfold the weights sixteen times a step."""
     asked: dict[str, Any] = {"max_length": 64, "train": {"batch_size": 64}}
-    folded = {"dequantized_layers": 0}
+    folded = {"dequantized_layers": 0, "kernels": "plain"}
     one = {"micro_batch_size": 1, "activations": "none", **folded}
     alone = plan(LARGE, LLAMA_8B, **asked, memory=one)
     machine = Machine("cuda", "GPU", alone.device_bytes, 0, 1)
@@ -139,7 +139,10 @@ def test_paging_is_said_with_its_bytes() -> None:
 
 
 def test_states_page_only_where_that_buys_more_time_than_it_takes() -> None:
-    asked: dict[str, Any] = {"method": {"name": "lora", "dtype": "bfloat16"}}
+    asked: dict[str, Any] = {
+        "method": {"name": "lora", "dtype": "bfloat16"},
+        "memory": {"kernels": "plain"},
+    }
     one_pass = plan(gpu(60), LLAMA_65B, train={"batch_size": 1}, **asked)
     assert paged_bytes(one_pass) == 0
     pages = plan(gpu(60), LLAMA_65B, **asked)

@@ -7,11 +7,15 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 import yaml
 
+from qtune.losses import CausalLoss
 from qtune.models import copies
 from qtune.run.display import Quiet
+from qtune.run.eval import evaluate
 from qtune.run.resume import Wanted
+from qtune.run.subject import load, resolve
 from qtune.run.train import train
 from tests.run.made_run import write_rows
 from tests.tiny import save_tiny, tiny_llama
@@ -80,6 +84,37 @@ def test_a_streamed_run_is_the_resident_one(folder: Path, resident: Path, kernel
     assert len(list(copies.home().iterdir())) == 1
 
 
+def test_a_step_that_lacks_memory_half_way_is_done_again_in_smaller_parts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = CausalLoss.__call__, []
+
+    def call(self: CausalLoss, model: Any, batch: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        handle = None
+        if len(calls) == 4:  # with a layer in each slot
+            handle = model.model.layers[2].mlp.register_forward_pre_hook(refuse)
+        try:
+            return plain(self, model, batch, **keywords)
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def refuse(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(CausalLoss, "__call__", call)
+    found = []
+    for base in ("resident", "stream"):
+        calls.clear()
+        name = f"shrunk-{base}"
+        run = _run(folder, name, f"memory.base={base}", "memory.on_oom=shrink")
+        found.append(_result(run))
+        shrunk = json.loads((run / "report.json").read_text())["shrunk"]
+        assert [(one["step"], one["micro_batch_size"]) for one in shrunk] == [(1, 1)]
+    assert found[0] == found[1]
+
+
 def test_a_run_goes_on_where_the_base_is_held_otherwise(folder: Path, resident: Path) -> None:
     for first, then in (("stream", "resident"), ("resident", "stream")):
         run = _run(folder, f"{first}-first", f"memory.base={first}", "train.max_steps=2")
@@ -96,3 +131,19 @@ def test_a_copy_that_is_not_whole_is_made_again(folder: Path, resident: Path) ->
     run = _run(folder, "again", "memory.base=stream")
     assert _result(run) == _result(resident)
     shutil.rmtree(copy)
+
+
+def test_a_streamed_run_is_evaluated_streamed_with_the_same_measures(
+    folder: Path, resident: Path
+) -> None:
+    run = folder / "streamed-auto"
+    if not run.is_dir():
+        _run(folder, run.name, "memory.base=stream")
+    loaded = load(resolve(str(run)), device=torch.device("cpu"))
+    assert loaded.base.streamed is not None
+    reports = [
+        evaluate(str(each), str(folder / "test.jsonl"), display=Quiet()) for each in (run, resident)
+    ]
+    for side in ("adapter", "base"):
+        assert reports[0][side]["loss"] == reports[1][side]["loss"]
+    assert reports[0]["adapter"]["loss"] != reports[0]["base"]["loss"]

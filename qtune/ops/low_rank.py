@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qtune.ops.projection import Projection
 
-ROWS = {"cpu": 256, "cuda": 8192}
+ROWS = {"cpu": 1024, "cuda": 8192}
 
 
 @dataclass

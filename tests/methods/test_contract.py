@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from qtune import plan
+from qtune import models, plan
 from qtune.methods import METHODS, create, read, save
 from qtune.methods.base import CannotMerge, Method
 from tests.methods.bases import (
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from qtune.recipe.methods import MethodConfig
 
 
+FUSED = ("lora", "dora", "patterns", "saved", "lora_fa", "dylora")
+"""Cases that are tried on fused blocks, too."""
+
+
 @dataclass
 class Trained:
     """A method after 15 steps, and what was seen on the way."""
@@ -55,14 +59,18 @@ class Trained:
 
 @pytest.fixture(
     scope="module",
-    params=[(case, kind) for case in CASES for kind in KINDS],
+    params=[
+        *((case, kind, "plain") for case in CASES for kind in KINDS),
+        *((case, "nf4", "auto") for case in FUSED),
+    ],
     ids=lambda param: "-".join(param),
 )
 def trained(request: pytest.FixtureRequest, tiny_folder: Path) -> Trained:
-    case, kind = request.param
+    case, kind, kernels = request.param
     base = load(tiny_folder, kind, activations="layer")
     plain, dense = logits(base.model), dense_state(base.model)
     method = attached(base.model, CASES[case])
+    models.fuse(base.model, kernels, "layer")
     start, before = logits(base.model), frozen_bytes(base.model)
     losses = train(base.model, method, rate=RATES.get(case, 1e-2))
     return Trained(

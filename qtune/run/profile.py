@@ -4,6 +4,7 @@ draw them (ui.perfetto.dev, pytorch.org/memory_viz)."""
 from __future__ import annotations
 
 import gzip
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from qtune.training import Event
 
 FOLDER = "profile"
+_SILENT = "6"  # torch's profiler would write its own lines across the panel
 # what torch writes of the machine: the draft's path and the host
 _PRIVATE = re.compile(r'("(?:traceName|host_name)": )"[^"]*"')
 
@@ -57,6 +59,7 @@ class Profile:
     def _begin(self, done: int) -> None:
         if self._running is not None or not self.first <= done + 1 <= self.last:
             return
+        os.environ.setdefault("KINETO_LOG_LEVEL", _SILENT)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)

@@ -50,7 +50,7 @@ def _run(base: Path, output: Path, **logging: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("steps", "name"), [([1, 1], "steps-1-1"), ([3, 9], "steps-3-4")])
 def test_the_steps_asked_for_are_recorded(
-    base: Path, tmp_path: Path, steps: list[int], name: str
+    base: Path, tmp_path: Path, steps: list[int], name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
     _run(base, output, profile_steps=steps)
@@ -60,6 +60,7 @@ def test_the_steps_asked_for_are_recorded(
     names = [event.get("name", "") for event in json.loads(text)["traceEvents"]]
     updates = [name for name in names if name.startswith("Optimizer.step#")]
     assert len(updates) == min(steps[1], 4) - steps[0] + 1  # a run that ends early has fewer
+    assert "profiler" not in capfd.readouterr().err
     assert str(tmp_path) not in text
     assert not re.findall(r'"/[^"]*"', text)
     assert f"profile/{name}.json.gz" in (output / "log.txt").read_text()

@@ -55,7 +55,8 @@ class OutOfMemory(ResourceError):  # noqa: N818 - the name is the statement
         self.phase, self.tokens = phase, tokens
         self.asked = _bytes(_ASKED, text)
         self.held, self.free = _on_device(text) if _FREE.search(text) else _in_host()
-        super().__init__(self.told(), place="memory", hint=HINT)
+        hint = MEASURING_HINT if phase in MEASURING else HINT
+        super().__init__(self.told(), place="memory", hint=hint)
 
     @property
     def where(self) -> str:
@@ -73,6 +74,7 @@ HINT = (
     "halve memory.micro_batch_size, set memory.activations: layer, or see what `qtune plan` "
     "suggests"
 )
+MEASURING_HINT = "halve eval.batch_size, or measure shorter rows"
 
 
 @contextmanager

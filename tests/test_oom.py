@@ -89,6 +89,11 @@ def test_the_innermost_phase_counts() -> None:
         raise MemoryError
 
 
+def test_an_evaluation_has_a_batch_size_of_its_own() -> None:
+    with pytest.raises(OutOfMemory, match=r"halve eval\.batch_size"), during(oom.EVALUATION):
+        raise MemoryError
+
+
 def test_what_a_failed_pass_held_can_be_let_go() -> None:
     seen: list[weakref.ref[torch.Tensor]] = []
 

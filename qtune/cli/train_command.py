@@ -61,11 +61,7 @@ def train(  # noqa: PLR0913 - the options of a verb
     """
     if deep and not dry_run:
         raise UsageError("--deep belongs to --dry-run", hint="add --dry-run, or leave it away")
-    settings = list(overrides or [])
-    if output is not None:
-        settings.append(f"train.output_dir={flow(str(output))}")
-    if max_steps is not None:
-        settings.append(f"train.max_steps={max_steps}")
+    settings = [*(overrides or []), *_asked(output, max_steps)]
     obey_offline(recipe, settings)
     with showing("qtune train", quiet=quiet) as display:
         if dry_run:
@@ -84,6 +80,12 @@ def train(  # noqa: PLR0913 - the options of a verb
         show(report)
     exit_by_gates(report)
     raise typer.Exit(code)
+
+
+def _asked(output: Path | None, max_steps: int | None) -> list[str]:
+    """What options say, as settings of the recipe."""
+    said = [] if output is None else [f"train.output_dir={flow(str(output))}"]
+    return said if max_steps is None else [*said, f"train.max_steps={max_steps}"]
 
 
 def _rehearse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.row import Row
@@ -65,13 +66,14 @@ def _load(source: SourceSection, *, streaming: bool) -> Any:
     from datasets.exceptions import DatasetsError
 
     try:
-        return datasets.load_dataset(
-            source.path,
-            name=source.config,
-            split=source.split,
-            revision=source.revision,
-            streaming=streaming,
-        )
+        with _quiet_offline():
+            return datasets.load_dataset(
+                source.path,
+                name=source.config,
+                split=source.split,
+                revision=source.revision,
+                streaming=streaming,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         offline = why_offline()
@@ -81,3 +83,17 @@ def _load(source: SourceSection, *, streaming: bool) -> Any:
             place=source.path,
             hint=reach or "check the id, config, split and revision; a private one needs HF_TOKEN",
         ) from None
+
+
+@contextmanager
+def _quiet_offline() -> Iterator[None]:
+    """Who asked to stay offline need not be told at each look that the cache was taken."""
+    from datasets.utils import logging
+
+    before = logging.get_verbosity()
+    if why_offline():
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

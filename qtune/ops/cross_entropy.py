@@ -58,7 +58,7 @@ def row_cross_entropy(
 ) -> Tensor:
     """The loss of each position, fp32 [S]; without gradients."""
     parts = [
-        criterion.losses(head(hidden_CH), target_C)
+        criterion.losses_in_blocks(head(hidden_CH), target_C)
         for hidden_CH, target_C in zip(
             hidden_SH.split(chunk_size), target_S.split(chunk_size), strict=True
         )

@@ -49,14 +49,21 @@ class Criterion:
             loss_C = loss_C + self.z_loss * logits_CV.logsumexp(1).square()
         return loss_C
 
+    def losses_in_blocks(self, raw_CV: Tensor, target_C: Tensor) -> Tensor:
+        """The same bits a block of rows at a time, so that fp32 copies stay small and near."""
+        rows = _rows(raw_CV)
+        parts = [
+            self.losses(raw, target)
+            for raw, target in zip(raw_CV.split(rows), target_C.split(rows), strict=True)
+        ]
+        return torch.cat(parts)
+
     def losses_and_gradient(
         self, raw_CV: Tensor, target_C: Tensor, *, factor: float
     ) -> tuple[Tensor, Tensor]:
         """`losses` without autograd, and `factor` times the gradient of their sum by x, in x's
         dtype; a block of rows at a time, so that fp32 copies stay small."""
-        vocabulary = raw_CV.shape[1]
-        elements = CPU_BLOCK if raw_CV.device.type == "cpu" else GPU_BLOCK
-        rows = max(1, elements // vocabulary)
+        rows = _rows(raw_CV)
         gradient_CV = torch.empty_like(raw_CV)
         parts = [
             self._block(raw, target, gradient, factor=factor)
@@ -101,3 +108,8 @@ class Criterion:
             x.mul_(capped.square_().neg_().add_(1.0))
         if self.scale != 1.0:
             x.mul_(self.scale)
+
+
+def _rows(raw_CV: Tensor) -> int:
+    elements = CPU_BLOCK if raw_CV.device.type == "cpu" else GPU_BLOCK
+    return max(1, elements // raw_CV.shape[1])

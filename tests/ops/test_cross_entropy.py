@@ -143,7 +143,9 @@ def test_bf16_is_no_worse_than_plain(name: str) -> None:
 def test_rows_are_worked_on_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     raw, target, _ = _inputs(POSITIONS, VOCABULARY)
     whole = Criterion().losses_and_gradient(raw, target, factor=0.5)
+    losses = Criterion().losses(raw, target)
     monkeypatch.setattr("qtune.ops.logits.CPU_BLOCK", 3 * VOCABULARY)
+    assert torch.equal(Criterion().losses_in_blocks(raw, target), losses)
     parts = Criterion().losses_and_gradient(raw, target, factor=0.5)
     for found, expected in zip(parts, whole, strict=True):
         assert torch.equal(found, expected)

@@ -19,29 +19,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import contestants
-import pictures
 import workload
+from peer_table import CPU, LABELS, WALL, draw, show, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ORDER = ("matmul", "trl", "qtune", "qtune-plain", "plain", "trl-bf16", "trl-tuned", "unsloth")
-LABELS = {
-    "matmul": "limit (4N)",
-    "qtune": "qtune",
-    "qtune-plain": "qtune, plain blocks",
-    "plain": "transformers + PEFT loop",
-    "trl": "TRL defaults",
-    "trl-bf16": "TRL defaults on bf16",
-    "trl-tuned": "TRL tuned",
-    "unsloth": "Unsloth",
-}
-AGREE = 1e-3
-WALL, CPU = "seconds", "cpu_seconds"
 TIMEOUT = 3600
 
 
@@ -99,120 +86,19 @@ def counts(folder: Path, size: workload.Size, steps: int) -> dict[str, list[int]
     return told
 
 
-def summarise(
-    runs: list[dict[str, Any]], counted: dict[str, list[int]], warm: int, clock: str = WALL
-) -> Any:
-    """Medians over the repeats of each contestant, and their ratios to TRL's defaults."""
-    tokens, supervised = sum(counted["tokens"][warm:]), sum(counted["supervised"][warm:])
-    summary: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(one["contestant"] for one in runs):
-        mine = [one for one in runs if one["contestant"] == name]
-        good = [one for one in mine if "failed" not in one]
-        if not good:
-            summary[name] = {"failed": mine[-1]["failed"]}
-            continue
-        seconds = [sum(one[clock][warm:]) for one in good]
-        summary[name] = {
-            "runs": len(good),
-            "tokens_per_second": round(median(tokens / value for value in seconds), 1),
-            "supervised_per_second": round(median(supervised / value for value in seconds), 1),
-            "first_step_seconds": round(median(one["seconds"][0] for one in good), 2),
-            "whole_seconds": round(median(one["whole_seconds"] for one in good), 1),
-            "peak_mb": round(median(one["peak_bytes"] for one in good) / 1e6),
-            "training_peak_mb": round(
-                median(one["training_peak_bytes"] or one["peak_bytes"] for one in good) / 1e6
-            ),
-            "losses": good[-1]["losses"],
-        }
-    add_ratios(summary)
-    return summary
-
-
-def add_ratios(summary: dict[str, dict[str, Any]]) -> None:
-    """Speed and memory against TRL's defaults, the share of the limit, and how losses differ."""
-    good = {name: one for name, one in summary.items() if "failed" not in one}
-    for name, one in good.items():
-        for peer, label in (("trl", "trl"), ("trl-tuned", "trl_tuned"), ("unsloth", "unsloth")):
-            if peer in good:
-                faster = one["tokens_per_second"] / good[peer]["tokens_per_second"]
-                one[f"speed_to_{label}"] = round(faster, 2)
-        if "trl" in good:
-            for key in ("peak_mb", "training_peak_mb"):
-                one[f"{key}_to_trl"] = round(one[key] / good["trl"][key], 3)
-        if "matmul" in good and name != "matmul":
-            limit = good["matmul"]["tokens_per_second"]
-            one["share_of_limit"] = round(one["tokens_per_second"] / limit, 3)
-        if "plain" in good and one["losses"]:
-            pairs = zip(one["losses"], good["plain"]["losses"], strict=True)
-            one["loss_difference"] = float(f"{max(abs(a - b) / b for a, b in pairs):.2g}")
-            one["losses_agree"] = one["loss_difference"] < AGREE
-
-
-def show(size: str, summary: dict[str, dict[str, Any]]) -> None:
-    """One size as a table, and the losses of each step beside each other."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=120)
-    columns = ("run", "tokens/s", "learnt/s", "x TRL", "x tuned", "of limit", "peak MB", "of TRL")
-    table = Table(
-        *columns, "training MB", "loss differs", box=box.SIMPLE_HEAD, title=f"size {size}"
-    )
-    for name, one in summary.items():
-        if "failed" in one:
-            table.add_row(LABELS[name], one["failed"])
-            continue
-        values = (
-            one["tokens_per_second"],
-            one["supervised_per_second"],
-            one.get("speed_to_trl"),
-            one.get("speed_to_trl_tuned"),
-            one.get("share_of_limit"),
-            one["peak_mb"],
-            one.get("peak_mb_to_trl"),
-            one["training_peak_mb"],
-            one.get("loss_difference"),
-        )
-        table.add_row(LABELS[name], *("" if value is None else f"{value:,}" for value in values))
-    console.print(table)
-    losses = {name: one["losses"] for name, one in summary.items() if one.get("losses")}
-    beside = Table("step", *(LABELS[name] for name in losses), box=box.SIMPLE_HEAD)
-    for step, row in enumerate(zip(*losses.values(), strict=True), 1):
-        beside.add_row(str(step), *(f"{value:.4f}" for value in row))
-    console.print(beside)
-
-
-def draw(path: Path, sizes: dict[str, Any], warm: int, clock: str) -> None:
-    """Tokens/s and peak memory of every size, with each run as a dot."""
-    panels: dict[str, dict[str, list[float]]] = {}
-    for size, one in sizes.items():
-        speed = panels.setdefault(f"{size}: tokens/s", {})
-        memory = panels.setdefault(f"{size}: peak MB", {})
-        tokens = sum(one["counts"]["tokens"][warm:])
-        for made in one["runs"]:
-            if "failed" not in made:
-                label = LABELS[made["contestant"]]
-                speed.setdefault(label, []).append(tokens / sum(made[clock][warm:]))
-                if made["contestant"] != "matmul":
-                    memory.setdefault(label, []).append(made["peak_bytes"] / 1e6)
-    if any(panels.values()):
-        pictures.bars(path, panels)
-
-
 def bench(arguments: argparse.Namespace, size_name: str, results: dict[str, Any]) -> None:
     """All runs of one size, written down one by one; `--resume` leaves out those that are there."""
     size = workload.SIZES[size_name]
-    folder = arguments.folder / size_name
+    folder = arguments.folder / (size_name if arguments.data is None else f"{size_name}-data")
     workload.write(folder, size, rows=64 * size.batch, data=arguments.data)
     job = {"size": size_name, "folder": str(folder), "steps": arguments.steps}
-    one = results["sizes"].setdefault(size_name, {"runs": []})
+    settings = {key: getattr(arguments, key) for key in ("steps", "warm", "clock")}
+    one = results["sizes"].get(size_name, {})
+    goes_on = arguments.resume and all(one.get(key) == value for key, value in settings.items())
+    known = [run for run in one.get("runs", ()) if goes_on and "failed" not in run]
+    results["sizes"][size_name] = one = {"parameters": size.parameters, **settings, "runs": known}
     one["counts"] = counts(folder, size, arguments.steps)
-    one["parameters"] = size.parameters
-    if not arguments.resume:
-        one["runs"] = []
-    one["runs"] = [made for made in one["runs"] if "failed" not in made]
-    done = {(made["contestant"], made["repeat"]) for made in one["runs"]}
+    done = {(run["contestant"], run["repeat"]) for run in known}
     for repeat in range(1, arguments.repeats + 1):
         for name in ordered(arguments.contestants):
             if (name, repeat) in done:
@@ -224,8 +110,9 @@ def bench(arguments: argparse.Namespace, size_name: str, results: dict[str, Any]
             one["runs"].append({"contestant": name, "repeat": repeat, **found})
             told = found.get("failed") or f"{sum(found[arguments.clock][arguments.warm :]):.1f} s"
             print(f"{size_name} repeat {repeat} {LABELS[name]}: {told}", file=sys.stderr)
-            one["summary"] = summarise(one["runs"], one["counts"], arguments.warm, arguments.clock)
+            one["summary"] = summarise(one)
             arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    one["summary"] = summarise(one)
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -277,13 +164,12 @@ def main() -> None:
     results: dict[str, Any] = {"sizes": {}}
     if arguments.resume and arguments.output.exists():
         results = json.loads(arguments.output.read_text())
-    results |= {"machine": machine(), "clock": arguments.clock}
-    results |= {"steps": arguments.steps, "warm": arguments.warm}
+    results["machine"] = machine()
     for size in arguments.size:
         bench(arguments, size, results)
         show(size, results["sizes"][size]["summary"])
     if arguments.picture is not None:
-        draw(arguments.picture, results["sizes"], arguments.warm, arguments.clock)
+        draw(arguments.picture, results["sizes"])
 
 
 if __name__ == "__main__":

@@ -117,11 +117,10 @@ def test_a_peer_that_is_absent_or_fails_is_told(script: Any, tmp_path: Path) -> 
 
 
 def test_ratios_are_against_the_defaults_of_trl_and_leave_out_the_warm_steps(script: Any) -> None:
-    peers = script("vs_peers")
-
-    def made(name: str, second: float, megabytes: int, loss: float) -> dict[str, Any]:
+    def made(name: str, repeat: int, second: float, megabytes: int, loss: float) -> dict[str, Any]:
         return {
             "contestant": name,
+            "repeat": repeat,
             "seconds": [100.0, second, second],
             "peak_bytes": megabytes * 10**6,
             "training_peak_bytes": None,
@@ -130,19 +129,22 @@ def test_ratios_are_against_the_defaults_of_trl_and_leave_out_the_warm_steps(scr
         }
 
     runs = [
-        made("trl", 8.0, 900, 2.0),
-        made("qtune", 1.0, 300, 2.001),
-        made("qtune", 3.0, 100, 2.001),
-        made("qtune", 2.0, 200, 2.003),
-        made("plain", 4.0, 500, 2.0),
-        {"contestant": "unsloth", "failed": "no GPU"},
+        made("trl", 1, 8.0, 900, 2.0),
+        made("trl", 2, 24.0, 900, 2.0),
+        made("trl", 3, 10.0, 900, 2.0),
+        made("qtune", 1, 1.0, 300, 2.003),
+        made("qtune", 2, 3.0, 100, 2.003),
+        made("qtune", 3, 2.0, 200, 2.003),
+        made("plain", 1, 4.0, 500, 2.0),
+        {"contestant": "unsloth", "repeat": 1, "failed": "no GPU"},
     ]
     counted = {"tokens": [999, 10, 30], "supervised": [999, 4, 4], "padded": [999, 20, 40]}
-    summary = peers.summarise(runs, counted, 1)
+    one = {"runs": runs, "counts": counted, "warm": 1, "clock": "seconds"}
+    summary = script("peer_table").summarise(one)
     assert summary["qtune"]["tokens_per_second"] == 10.0
     assert summary["qtune"]["supervised_per_second"] == 2.0
-    assert summary["qtune"]["speed_to_trl"] == 4.0
-    assert summary["qtune"]["peak_mb_to_trl"] == pytest.approx(200 / 900, abs=1e-3)
+    assert summary["qtune"]["speed_to_trl"] == 8.0  # of 8, 8 and 5
+    assert summary["qtune"]["peak_to_trl"] == pytest.approx(200 / 900, abs=1e-3)
     assert not summary["qtune"]["losses_agree"]
     assert summary["trl"]["losses_agree"]
     assert summary["unsloth"] == {"failed": "no GPU"}

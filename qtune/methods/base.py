@@ -92,6 +92,9 @@ class Method(ABC):
         trainable = list(self.parameters().values())
         return groups_by_decay(trainable, learning_rate=learning_rate, weight_decay=weight_decay)
 
+    def will_train(self, total_steps: int) -> None:  # noqa: B027 - hooks default to nothing
+        """Called once before training, a resumed one too, with the whole run's length."""
+
     def before_step(self, step: int) -> None:  # noqa: B027 - hooks default to nothing
         """Called before the first micro-batch of an optimizer step."""
 

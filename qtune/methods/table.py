@@ -10,6 +10,7 @@ METHODS = Registry(
         "lora": "qtune.methods.lora:Lora",
         "lora_fa": "qtune.methods.lora_fa:LoraFa",
         "dylora": "qtune.methods.dylora:Dylora",
+        "adalora": "qtune.methods.adalora:Adalora",
         "bitfit": "qtune.methods.bitfit:Bitfit",
         "prompt": "qtune.methods.prompt:Prompt",
         "prefix": "qtune.methods.prefix:PrefixTuning",
@@ -18,6 +19,7 @@ METHODS = Registry(
 )
 BY_PEFT_TYPE = {
     "LORA": "lora",
+    "ADALORA": "adalora",
     "BEFT": "bitfit",
     "PROMPT_TUNING": "prompt",
     "PREFIX_TUNING": "prefix",

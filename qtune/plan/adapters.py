@@ -20,6 +20,7 @@ from qtune.plan.targets import (
     select_targets,
 )
 from qtune.recipe.methods import (
+    AdaloraConfig,
     BitfitConfig,
     BottleneckConfig,
     LoraConfig,
@@ -75,7 +76,9 @@ def adapted_linears(method: MethodConfig | LowRankConfig, shape: ModelShape) -> 
     ]
 
 
-def targeted_linears(method: LowRankConfig | BitfitConfig, shape: ModelShape) -> list[LinearShape]:
+def targeted_linears(
+    method: LowRankConfig | AdaloraConfig | BitfitConfig, shape: ModelShape
+) -> list[LinearShape]:
     """The linears the recipe's filters leave; a module trained whole carries no adapter."""
     linears = {linear.name: linear for linear in shape.linears}
     names = select_targets(
@@ -100,6 +103,8 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
     """Every tensor the method trains, in module order."""
     if isinstance(method, LowRankConfig):
         return [*_lora(method, shape), *_whole_modules(method, shape)]
+    if isinstance(method, AdaloraConfig):
+        return list(_triplets(method, shape))
     if isinstance(method, BitfitConfig):
         return [
             TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
@@ -142,6 +147,13 @@ def _lora(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]
         yield TrainableTensor("low-rank matrices", linear.name, linear.out_features * rank, each)
         if isinstance(method, LoraConfig) and method.use_dora:
             yield TrainableTensor("DoRA magnitudes", linear.name, linear.out_features, each)
+
+
+def _triplets(method: AdaloraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    each, rank = DTYPE_BYTES[method.dtype], method.rank
+    for linear in targeted_linears(method, shape):
+        for elements in (rank * linear.in_features, linear.out_features * rank, rank):
+            yield TrainableTensor("low-rank triplets", linear.name, elements, each)
 
 
 def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[TrainableTensor]:

@@ -73,6 +73,40 @@ class DyloraConfig(LowRankConfig):
     """Train only the drawn rank's own row and column; those below it stay."""
 
 
+class AdaloraConfig(Section):
+    """AdaLoRA (Zhang et al. 2023): ranks are shared out over the layers while they train."""
+
+    name: Literal["adalora"] = "adalora"
+    rank: int = Field(default=12, ge=2)
+    """Rank of every layer at the start."""
+    target_rank: int = Field(default=8, ge=1)
+    """Rank of a layer at the end, on average."""
+    alpha: Annotated[Real, Field(gt=0.0)] = 16.0
+    """Scale: alpha over the rank at the start."""
+    dropout: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.05
+    """Dropout on the adapter's input."""
+    target_modules: Targets = "all-linear"
+    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
+    exclude_modules: Names = ()
+    """Module names or suffixes to leave out."""
+    layers_to_transform: Indices = ()
+    """Only these layers; empty means all."""
+    initial_steps: int | None = Field(default=None, ge=0)
+    """Steps before anything is pruned; without it a tenth of all."""
+    final_steps: int | None = Field(default=None, ge=0)
+    """Steps at the end with the final ranks; without it three tenths of all."""
+    interval: int = Field(default=10, ge=1)
+    """Prune each so many steps in between."""
+    importance_smoothing: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.85
+    """Share of the old in the average of importance."""
+    uncertainty_smoothing: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.85
+    """Share of the old in the average of its uncertainty."""
+    orthogonality: Annotated[Real, Field(ge=0.0)] = 0.5
+    """Weight of the penalty that keeps both matrices orthogonal, beside the loss."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the adapter weights."""
+
+
 class BitfitConfig(Section):
     """Bias tuning (Ben Zaken et al. 2021): a delta-bias after each chosen linear."""
 
@@ -130,6 +164,6 @@ class BottleneckConfig(Section):
 
 LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig
 MethodConfig = Annotated[
-    LowRankMethod | BitfitConfig | PromptConfig | PrefixConfig | BottleneckConfig,
+    LowRankMethod | AdaloraConfig | BitfitConfig | PromptConfig | PrefixConfig | BottleneckConfig,
     Field(discriminator="name"),
 ]

@@ -24,6 +24,7 @@ from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
 from qtune.run.report import train_report
 from qtune.run.saving import Saver, load_into, load_progress
+from qtune.run.shapes import shape_of_model
 from qtune.run.trackers import accelerator, flat
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def learn(
         save=saver.save,
         clock=Clock.of_recipe(asked, started=started),
         ceiling=Ceiling.of(
-            plan.shape_of_model(asked.model),
+            shape_of_model(asked.model),
             device=settled.tracker.device,
             dtype=getattr(torch, asked.quantization.compute_dtype),
         ),
@@ -274,6 +275,7 @@ def make_job(
     groups = pupil.method.param_groups(
         learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay
     )
+    pupil.method.will_train(steps.total)
     return training.Job(
         model=pupil.base.model,
         method=pupil.method,

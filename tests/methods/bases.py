@@ -11,6 +11,7 @@ from qtune.methods import create
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
 from qtune.recipe.methods import (
+    AdaloraConfig,
     BitfitConfig,
     BottleneckConfig,
     DyloraConfig,
@@ -60,6 +61,7 @@ CASES: dict[str, MethodConfig] = {
     ),
     "lora_fa": LoraFaConfig(rank=4, alpha=8.0, dropout=0.1),
     "dylora": DyloraConfig(rank=4, alpha=8.0, dropout=0.1, min_rank=2),
+    "adalora": AdaloraConfig(rank=6, target_rank=3, alpha=8.0, dropout=0.1),
     "bitfit": BitfitConfig(exclude_modules=("down_proj",)),
     "prompt": PromptConfig(num_virtual_tokens=5),
     "prefix": PrefixConfig(num_virtual_tokens=5),
@@ -68,6 +70,7 @@ CASES: dict[str, MethodConfig] = {
     "parallel": BottleneckConfig(placement="parallel", width=8, layers_to_transform=(1,)),
 }
 RATES = {
+    "adalora": 3e-2,
     "one-layer": 5e-2,
     "bitfit": 3e-2,
     "prompt": 2e-1,

@@ -14,6 +14,7 @@ from qtune.artefacts import read_object
 from qtune.errors import ModelError, UsageError
 from qtune.recipe.sections import ModelSection, QuantizationSection
 from qtune.recipe.writing import flow
+from qtune.run.allocator import give_back_at_once
 from qtune.run.quantize import provide
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def load(
     adapter = subject.read_adapter() if subject.adapter is not None else None
     placement = _placement(subject)
     if placement == "stream":
+        give_back_at_once()
         provide(subject.model, subject.quantization, say=log.info, on_progress=on_progress)
     base = models.load(
         subject.model,

@@ -63,7 +63,7 @@ def _run(
 def _failing(
     monkeypatch: pytest.MonkeyPatch, fails: Callable[[Any, int], bool], *, backward: bool = False
 ) -> Failing:
-    loss = Failing(fails, backward=backward)
+    loss = Failing(fails, backward=backward, chunk_size=1024)
     monkeypatch.setattr("qtune.run.train.losses.make", lambda *_, **__: loss)
     return loss
 
@@ -168,6 +168,24 @@ def test_a_crash_after_it_changes_nothing(
     assert _metrics(place / name) == _metrics(shrunk)
     report = json.loads((place / name / "report.json").read_text())
     assert [one["micro_batch_size"] for one in report["shrunk"]] == [2]
+
+
+@pytest.mark.parametrize("data", ["data.streaming=true", "data.packing=true"])
+def test_rows_of_a_stream_and_packed_ones_shrink_and_go_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    settings = (SHRINK, data, "data.max_length=48")
+    with monkeypatch.context() as patch:
+        patch.setattr("qtune.training.rehearsal.CPU_SHARE", 0.0)
+        loss = _failing(patch, lambda batch, call: call > 3 and batch.computed > 96)
+        _run(place, f"whole {data}", *settings)
+        loss.calls = 0
+        with pytest.raises(Crash):
+            _run(place, f"crash {data}", *settings, display=Breaking(crash, step=5))
+    _run(place, f"crash {data}", *settings, wanted=RESUME)
+    assert json.loads((place / f"crash {data}" / "report.json").read_text())["shrunk"]
+    assert _adapter(place / f"crash {data}") == _adapter(place / f"whole {data}")
+    assert _metrics(place / f"crash {data}") == _metrics(place / f"whole {data}")
 
 
 def test_another_size_that_is_asked_for_is_taken(

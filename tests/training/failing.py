@@ -23,11 +23,13 @@ class Failing:
     """As `CausalLoss`, but `fails(batch, call)` says at which calls (from 1) there is no memory,
     in the forward pass or, with `backward`, after it."""
 
-    def __init__(self, fails: Callable[[Batch, int], bool], *, backward: bool = False) -> None:
+    def __init__(
+        self, fails: Callable[[Batch, int], bool], *, backward: bool = False, chunk_size: int = 16
+    ) -> None:
         self.calls = 0
         self.seen: list[int] = []
         self._fails, self._backward = fails, backward
-        self._loss = CausalLoss(chunk_size=16)
+        self._loss = CausalLoss(chunk_size=chunk_size)
 
     def __call__(self, model: Any, batch: Batch, *, divisor: float = 1.0) -> LossOutput:
         self.calls += 1

@@ -80,10 +80,9 @@ class SvdLinear(Standin):
         """||A A^T - I|| + ||B^T B - I||, Frobenius norms."""
         right, left = self.right.float(), self.left.float()
         one = torch.eye(len(right), device=right.device)
-        parts = torch.linalg.norm(
-            torch.stack([right @ right.t(), left.t() @ left]) - one, dim=(1, 2)
-        )
-        return parts.sum()
+        grams = torch.stack([right @ right.t(), left.t() @ left])
+        distances: Tensor = torch.linalg.norm(grams - one, dim=(1, 2))
+        return distances.sum()
 
 
 class Adalora(Method):

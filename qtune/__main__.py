@@ -4,6 +4,7 @@ Importing the command line takes a while, in which a signal would end in a trace
 command line listens itself there is nothing to lose, and the process just ends.
 """
 
+import io
 import os
 import signal
 import sys
@@ -17,11 +18,27 @@ def main() -> NoReturn:
     # Threads that turn round while they wait for one another make two threads on two busy cores
     # ten times slower than one. OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_streams()
     for number in _NAMES:
         signal.signal(number, _leave)
     from qtune.cli.app import main as run
 
     run()
+
+
+def _open_streams() -> None:
+    """Streams that the caller has closed lead nowhere. Otherwise the next file that is opened gets
+    the number of one of them, and what a C library says there is written into a checkpoint."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot write is no fault
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(number: int, _: object) -> NoReturn:

@@ -59,8 +59,8 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file."""
-    write_bytes(path, text.encode())
+    """Write a whole text file; file names that are no UTF-8 stand in it with their bytes as \\x."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from qtune.data.store import Columns, digest_of
+from qtune.data.store import DIGEST, Columns, digest_of
+from qtune.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,12 +141,19 @@ class RowStore:
         )
 
     def row(self, number: int) -> EncodedRow:
-        """One row as lists."""
+        """One row as lists; `DataError` if it is no longer what was stored."""
         number = range(len(self))[number]
         columns = self.columns
         span = columns.span("ends", number)
-        ids = columns["ids"][span].tolist()
-        learnt = columns["learnt"][span].tolist()
+        ids_S, learnt_S = columns["ids"][span], columns["learnt"][span]
+        stored = columns["digests"][DIGEST * number : DIGEST * (number + 1)]
+        if digest_of(ids_S.tobytes(), learnt_S.tobytes()) != stored.tobytes():
+            raise DataError(
+                f"the encoded row {number + 1} is not what was stored: the disk has changed it",
+                place=str(columns.folder),
+                hint="remove this folder of the cache and go on with --resume",
+            )
+        ids, learnt = ids_S.tolist(), learnt_S.tolist()
         labels = [token if on else IGNORED for token, on in zip(ids, learnt, strict=True)]
         file, line = columns["origins"][2 * number : 2 * number + 2].tolist()
         name, _, part = list(columns.files)[file].partition(_PART)

@@ -153,7 +153,7 @@ class Columns:
             return None
 
 
-def digest_of(ids: array[int], learnt: bytes) -> bytes:
+def digest_of(ids: array[int] | bytes, learnt: bytes) -> bytes:
     """A hash of one row's tokens and mask."""
     hashed = hashlib.blake2b(ids, digest_size=DIGEST)
     hashed.update(learnt)

@@ -108,7 +108,8 @@ class Journal:
         if self._path is None:
             self._held.append(text)
             return
-        with self._path.open("a", encoding="utf-8") as stream:
+        # file names may hold bytes that are no UTF-8
+        with self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text + "\n")
 
 

@@ -12,6 +12,8 @@ import datasets
 import pytest
 
 from qtune.data import Prepared, prepare
+from qtune.data.rows import Encoded, RowStore
+from qtune.errors import DataError
 from tests.data.building import recipe, write_jsonl
 from tests.tiny import tiny_tokenizer
 
@@ -156,3 +158,18 @@ def test_rows_of_the_hub_are_kept_by_what_datasets_calls_their_content(
     hub[0] = datasets.Dataset.from_list(ROWS[:5])
     hub[0]._fingerprint = None
     assert [said(from_hub()), said(from_hub()), len(from_hub().train)] == [False, False, 5]
+
+
+def test_a_row_whose_bytes_have_changed_is_refused() -> None:
+    store = RowStore()
+    for number in (1, 2):
+        store.add(Encoded(file="a", number=number, ids=[5, 6, 7], learnt=[False, True, True]))
+    store.columns.finish({})
+    path = store.columns.folder / "ids"
+    path.chmod(0o600)
+    with path.open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x01")
+    assert store.row(0).input_ids == [5, 6, 7]
+    with pytest.raises(DataError, match="the encoded row 2 is not what was stored"):
+        store.row(1)

@@ -227,8 +227,8 @@ class MemorySection(Section):
     """How blocks are computed: plain, as transformers does; fused, which keeps less for the
     backward pass, an error where no block can be; auto: fused wherever a block can be."""
     base: Literal["auto"] | Base = "auto"
-    """Where the frozen quantised layers are: on the device, or in host memory, from where each
-    comes when it is its turn (CUDA only)."""
+    """Where the frozen 4-bit layers are: on the device (resident), or in host memory or on disk,
+    from where each comes when it is its turn (stream)."""
     dequantized_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0)] = "auto"
     """Layers whose quantised weights are also kept unfolded, in the compute dtype, where memory is
     left for it: saves unfolding them in every pass."""

@@ -6,6 +6,7 @@ from qtune.models.fingerprint import fingerprint
 from qtune.models.fuse import fuse
 from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
+from qtune.models.measuring import measure
 from qtune.models.sharing import check_sharing, why_apart
 from qtune.models.tokenizer import load_tokenizer
 from qtune.models.unfolded import keep_unfolded
@@ -22,6 +23,7 @@ __all__ = [
     "keep_unfolded",
     "load",
     "load_tokenizer",
+    "measure",
     "resolve",
     "shard_index",
     "why_apart",

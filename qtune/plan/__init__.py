@@ -2,6 +2,7 @@
 
 from qtune.plan.adapters import trainable_parameters
 from qtune.plan.configuration import (
+    UnknownFamilyError,
     read_config,
     shape_before_download,
     shape_of,
@@ -33,6 +34,7 @@ __all__ = [
     "Suggestion",
     "Switch",
     "TensorShape",
+    "UnknownFamilyError",
     "count_rows",
     "duration",
     "human",

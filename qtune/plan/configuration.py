@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import ModelSection
 
 
+class UnknownFamilyError(ModelError):
+    """A model type that the plan has no formula for."""
+
+
 def shape_of_model(model: ModelSection) -> ModelShape:
     """The shape of a recipe's model; only its config.json is read."""
     if model.offline:
@@ -42,7 +46,7 @@ def shape_before_download(model: ModelSection) -> tuple[ModelShape, str]:
 
 
 def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelShape:
-    """The shape of a known family; `ModelError` for an unknown one or a faulty value."""
+    """The shape of a known family; `UnknownFamilyError`, or `ModelError` for a faulty value."""
     fields = ConfigFields(config, place=place)
     family = config.get("model_type")
     if not isinstance(family, str):
@@ -54,7 +58,7 @@ def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelS
             hint=f"use a text-only checkpoint; known: {', '.join(sorted(families.BUILDERS))}",
         )
     if family not in families.BUILDERS:
-        raise ModelError(
+        raise UnknownFamilyError(
             f"qtune does not know the model type {family!r}",
             place=place,
             hint=nearest(family, families.BUILDERS),

@@ -11,6 +11,7 @@ from qtune.data.batch import filler_id
 from qtune.data.feed import make_feed
 from qtune.data.packing import pack
 from qtune.run.data import open_data
+from qtune.run.shapes import shape_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,5 +100,5 @@ def _with(asked: Recipe, *, packing: bool, group_by_length: bool) -> Recipe:
 
 def _micro_batch_size(asked: Recipe, rows: int) -> int:
     """What the plan for this machine takes; nothing is loaded for it."""
-    shape = plan.shape_of_model(asked.model)
+    shape = shape_of_model(asked.model)
     return plan.make(asked, plan.Machine.probe(), shape, rows=rows).micro_batch_size

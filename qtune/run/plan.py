@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import plan as plans
 from qtune import recipe as recipes
 from qtune.plan import Machine, Plan, parse_size
+from qtune.run.shapes import shape_and_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
     machine = Machine.probe() if gpu is None else Machine.gpu(parse_size(gpu, place="--gpu"))
     loaded = recipes.load(path, overrides)
     recipe = loaded.recipe
-    shape, note = plans.shape_before_download(recipe.model)
+    shape, note = shape_and_note(recipe.model)
     counted = plans.count_rows(recipe.data)
     made = plans.make(recipe, machine, shape, rows=counted.rows)
     return Planned(

@@ -11,8 +11,10 @@ import torch
 
 from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError, UsageError
+from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
+from qtune.run.shapes import shape_of_model
 from qtune.run.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def run_folder(loaded: Loaded) -> RunFolder:
 
 def decide(asked: Recipe) -> Plan:
     """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
-    shape = plan.shape_of_model(asked.model)
+    shape = shape_of_model(asked.model)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
     decided = plan.make(asked, plan.Machine.probe(), shape, rows=rows)
@@ -87,6 +89,7 @@ def learner(
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
     if decided.base == "stream":
+        give_back_at_once()
         quantising = partial(journal.progress, "quantising")
         provide(asked.model, asked.quantization, say=journal.line, on_progress=quantising)
     base = models.load(

@@ -168,6 +168,15 @@ def test_so_it_is_for_every_way_of_quantising(
     _equal_runs(_copy(folder / "llama", tmp_path / "copy", **quantization), **quantization)
 
 
+def test_a_layer_may_lie_in_several_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantizing, "SHARD_BYTES", 10_000)  # a layer has 28 kB
+    copy = _copy(folder / "llama", tmp_path / "copy")
+    assert len(list(copy.glob("*.safetensors"))) > 10
+    _equal_runs(copy)
+
+
 def test_generation_is_that_of_the_resident_base(folder: Path) -> None:
     ids = torch.tensor([[5, 6, 7]])
     texts = []

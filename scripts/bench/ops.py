@@ -24,7 +24,7 @@ import workload
 from torch import Tensor, nn
 
 from qtune.methods.lora_linear import LoraLinear
-from qtune.ops import document_attention, gated_mlp, lora_linear
+from qtune.ops import document_attention, gated_mlp, lora_linear, rms_norm
 from qtune.ops.cross_entropy import fused_cross_entropy, plain_cross_entropy
 from qtune.ops.logits import Criterion
 from qtune.ops.nf4 import library, quantize
@@ -100,20 +100,37 @@ def mlp(size: workload.Size, tokens: int, *, recompute: bool) -> Case:
     )
 
 
-def attention(size: workload.Size, tokens: int) -> Case:
-    """Causal attention of packed documents; what it must compute has no frozen weight."""
-    count = max(1, tokens // DOCUMENT)
-    length = tokens // count
-    documents = tuple(
-        document_attention.Document(0, number * length, (number + 1) * length)
-        for number in range(count)
-    )
-    parts = [values(1, size.heads, count * length, size.hidden // size.heads) for _ in range(3)]
+def attention(size: workload.Size, tokens: int, *, prefix: int = 0) -> Case:
+    """Causal attention of packed documents, plain: sdpa with a mask that is there already.
+
+    What it must compute has no frozen weight. `prefix`: tokens that all documents stand behind.
+    """
+    count = max(1, (tokens - prefix) // DOCUMENT)
+    length = (tokens - prefix) // count
+    parts = [values(1, size.heads, tokens, size.hidden // size.heads) for _ in range(3)]
+    documents = [
+        document_attention.Document(0, begin, begin + length, 0, prefix)
+        for begin in range(prefix, prefix + count * length, length)
+    ]
+    if prefix:
+        documents.insert(0, document_attention.Document(0, 0, prefix))
+    mask = torch.eye(tokens, dtype=torch.bool)
+    for _, begin, end, behind, behind_end in documents:
+        mask[begin:end, begin:end] = mask[begin:end, behind:behind_end] = True
+    mask = mask.tril()[None, None]
     scale = (size.hidden // size.heads) ** -0.5
     return Case(
-        lambda: document_attention.plain(*parts, documents, scale=scale),
-        lambda: document_attention.fused(*parts, documents, scale=scale),
+        lambda: nn.functional.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale),
+        lambda: document_attention.fused(*parts, tuple(documents), scale=scale),
         (),
+    )
+
+
+def norm(size: workload.Size, tokens: int) -> Case:
+    """RMSNorm; as it keeps what it is given, the count of kept bytes has its input, too."""
+    x, weight = values(1, tokens, size.hidden), torch.ones(size.hidden, dtype=BF16)
+    return Case(
+        lambda: rms_norm.plain(x, weight, 1e-6), lambda: rms_norm.fused(x, weight, 1e-6), ()
     )
 
 
@@ -155,6 +172,8 @@ CASES: dict[str, Callable[[workload.Size, int], Case]] = {
     "gated MLP": lambda size, tokens: mlp(size, tokens, recompute=False),
     "gated MLP, recomputed": lambda size, tokens: mlp(size, tokens, recompute=True),
     "attention of documents": attention,
+    "attention behind a prefix": lambda size, tokens: attention(size, tokens, prefix=tokens // 16),
+    "RMSNorm": norm,
     "head + loss, all positions": head,
     "head + loss, learnt positions": head_learnt,
 }

@@ -175,11 +175,13 @@ def test_operators_are_sorted_by_what_they_work_on(
 def test_the_ceiling_of_an_op_is_its_frozen_products(script: Any) -> None:
     ops, size = script("ops"), script("workload").SIZES["tiny"]
     for name, make in ops.CASES.items():
-        case = make(size, 16)
-        result = ops.measure(case, 16, rounds=1)
+        case = make(size, 32)
+        result = ops.measure(case, 32, rounds=1)
         assert result["plain_ms"] > 0
         assert result["fused_ms"] > 0, name
-        assert ("ceiling_ms" in result) == (name != "attention of documents")
+        fused, plain = (form().detach().float().abs().sum() for form in (case.fused, case.plain))
+        assert fused.item() == pytest.approx(plain.item(), rel=0.02), name
+        assert ("ceiling_ms" in result) == (not name.startswith(("attention", "RMSNorm")))
     case = ops.CASES["gated MLP"](size, 16)
     assert sum(n * m for n, m, _ in case.weights) == 3 * size.hidden * size.mlp
     assert sum(n * m for n, m in size.linears().values()) * size.layers == size.parameters

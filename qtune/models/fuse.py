@@ -124,7 +124,7 @@ def _reason(block: Any) -> str | None:
     """Why a block of a known class cannot be fused."""
     is_mlp = MIXINS[type(block).__name__] is FusedMlp
     if is_mlp and not activation_of(block):
-        return f"activation {type(block.act_fn).__name__}"
+        return "an activation that qtune has not fused"
     return why_not(children(block, MLP if is_mlp else ATTENTION))
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from qtune.ops.document_attention import Document
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
 _ACTIVATIONS = {
     "SiLU": "silu",
     "SiLUActivation": "silu",
@@ -42,8 +42,8 @@ class FusedMlp:
         layers = children(self, MLP)
         if not _takes(x, layers):
             return super().forward(x)  # type: ignore[misc, no-any-return]
-        gate, up, down = layers
-        mlp = gated_mlp.Mlp(gate, up, down, activation_of(self))
+        gate, *up, down = layers
+        mlp = gated_mlp.Mlp(gate, up[0] if up else None, down, activation_of(self))
         return gated_mlp.fused(x, mlp, recompute=self.recompute_inside)
 
 
@@ -84,7 +84,7 @@ class FusedAttention:
         inputs = hidden_states.shape[:-1]
         query, key, value = (
             output.view(*inputs, -1, block.head_dim)
-            for output in lora_linear.fused(hidden_states, layers[:3])
+            for output in _apart(block, lora_linear.fused(hidden_states, layers[:-1]))
         )
         if hasattr(block, "q_norm"):
             query, key = block.q_norm(query), block.k_norm(key)
@@ -106,13 +106,22 @@ class FusedAttention:
                 **_EXTRAS[plain_class(block).__name__](block),
                 **keywords,
             )
-        (output,) = lora_linear.fused(output.reshape(*inputs, -1), layers[3:])
+        (output,) = lora_linear.fused(output.reshape(*inputs, -1), layers[-1:])
         return output, weights
 
 
 def children(block: Any, names: tuple[str, ...]) -> list[nn.Module]:
-    """The block's layers, as they are now."""
-    return [getattr(block, name) for name in names]
+    """The block's layers, as they are now: those of the names that it has."""
+    return [getattr(block, name) for name in names if hasattr(block, name)]
+
+
+def _apart(block: Any, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """q, k and v of three linears, or of one that has all (Phi-3)."""
+    if len(outputs) > 1:
+        return outputs
+    shares = block.num_key_value_heads * block.head_dim
+    rest = outputs[0].shape[-1] - 2 * shares
+    return torch.split(outputs[0], [rest, shares, shares], dim=-1)
 
 
 def is_frozen(norm: Any) -> bool:
@@ -122,7 +131,7 @@ def is_frozen(norm: Any) -> bool:
 
 def activation_of(mlp: Any) -> str:
     """The name of an MLP's activation in `gated_mlp.ACTIVATIONS`, or "" for an unknown one."""
-    function = mlp.act_fn
+    function = mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.act_fn
     if getattr(getattr(function, "act", None), "__name__", "").startswith("_gelu_python"):
         return ""
     return _ACTIVATIONS.get(type(function).__name__, "")
@@ -173,12 +182,15 @@ def _windowed(block: Any) -> dict[str, Any]:
     return {"sliding_window": block.sliding_window}
 
 
+def _windowed_by_config(block: Any) -> dict[str, Any]:
+    return {"sliding_window": getattr(block.config, "sliding_window", None)}
+
+
 _EXTRAS: dict[str, Any] = {
     "LlamaAttention": lambda _: {},
     "GemmaAttention": lambda _: {},
-    "MistralAttention": lambda block: {
-        "sliding_window": getattr(block.config, "sliding_window", None)
-    },
+    "MistralAttention": _windowed_by_config,
+    "Phi3Attention": _windowed_by_config,
     "Qwen2Attention": _windowed,
     "Qwen3Attention": _windowed,
     "Gemma2Attention": lambda block: {
@@ -192,8 +204,8 @@ MIXINS: dict[str, type] = {
     **dict.fromkeys(_EXTRAS, FusedAttention),
     **{
         f"{family}MLP": FusedMlp
-        for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2")
+        for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3", "Gemma", "Gemma2")
     },
-    **{f"{family}RMSNorm": FusedNorm for family in ("Llama", "Mistral", "Qwen2", "Qwen3")},
+    **{f"{family}RMSNorm": FusedNorm for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3")},
 }
 """Which mixin suits a class of transformers, by its name."""

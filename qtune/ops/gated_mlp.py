@@ -43,23 +43,29 @@ ACTIVATIONS = {
 
 
 class Mlp(NamedTuple):
-    """The three linears, and the activation by its name in `ACTIVATIONS`."""
+    """The three linears, and the activation by its name in `ACTIVATIONS`.
+
+    Without `up` the outputs of `gate` are those of both, side by side.
+    """
 
     gate: nn.Module
-    up: nn.Module
+    up: nn.Module | None
     down: nn.Module
     activation: str
 
 
 def plain(x: Tensor, mlp: Mlp) -> Tensor:
     """[..., H] -> [..., H]."""
-    inner = ACTIVATIONS[mlp.activation].forward(mlp.gate(x)) * mlp.up(x)
-    return mlp.down(inner)  # type: ignore[no-any-return]
+    gate, up = mlp.gate(x), None if mlp.up is None else mlp.up(x)
+    if up is None:
+        gate, up = gate.chunk(2, dim=-1)
+    return mlp.down(ACTIVATIONS[mlp.activation].forward(gate) * up)  # type: ignore[no-any-return]
 
 
 def fused(x: Tensor, mlp: Mlp, *, recompute: bool = False) -> Tensor:
     """As `plain`, in one node of the graph."""
-    projections = tuple(projection_of(layer) for layer in (mlp.gate, mlp.up, mlp.down))
+    layers = (mlp.gate, mlp.up, mlp.down)
+    projections = tuple(projection_of(layer) for layer in layers if layer is not None)
     kept_x = kept_input(x, wanted=True)
     settings = _Settings(projections, ACTIVATIONS[mlp.activation], recompute, kept_x)
     return _GatedMlp.apply(x, settings, *adapter_tensors(projections))  # type: ignore[no-any-return, no-untyped-call]
@@ -80,12 +86,12 @@ class _GatedMlp(torch.autograd.Function):
         (*wide, narrow), activation, recompute, kept_x = settings
         x_TH = x.reshape(-1, x.shape[-1])
         entered = enter(x_TH, wide)
-        gate_TF, up_TF = leave(x_TH, wide, entered)
+        gate_TF, up_TF = _apart(leave(x_TH, wide, entered))
         inner_TF = activation.forward(gate_TF).mul_(up_TF)
         inside = enter(inner_TF, [narrow])
         (output_TH,) = leave(inner_TF, [narrow], inside)
         if recompute:
-            entered.products = [None, None]
+            entered.products = [None] * len(wide)
         ctx.settings, ctx.shape = settings._replace(kept_x=()), x.shape
         ctx.save_for_backward(
             *kept_x,
@@ -101,9 +107,9 @@ class _GatedMlp(torch.autograd.Function):
         *kept_x, gate_TF, up_TF = (saved := ctx.saved_tensors)[:6]
         kept, x_TH = saved[6:], input_again(kept_x)
         assert x_TH is not None
-        entered, inside = Kept.of(kept[:5]), Kept.of(kept[5:])
+        entered, inside = Kept.of(kept[:-3]), Kept.of(kept[-3:])
         if recompute:
-            gate_TF, up_TF = leave(x_TH, wide, entered)
+            gate_TF, up_TF = _apart(leave(x_TH, wide, entered))
         acted_TF = activation.forward(gate_TF)
         into_TF, of_narrow = back(
             [gradient.reshape(-1, gradient.shape[-1])],
@@ -115,8 +121,13 @@ class _GatedMlp(torch.autograd.Function):
         assert into_TF is not None
         into_up_TF = acted_TF.mul_(into_TF)
         into_gate_TF = activation.backward(into_TF.mul_(up_TF), gate_TF)
-        into_TH, of_wide = back(
-            [into_gate_TF, into_up_TF], x_TH, wide, entered, input_wanted=ctx.needs_input_grad[0]
-        )
+        into = [into_gate_TF, into_up_TF]
+        into = into if len(wide) > 1 else [torch.cat(into, dim=-1)]
+        into_TH, of_wide = back(into, x_TH, wide, entered, input_wanted=ctx.needs_input_grad[0])
         into_x = None if into_TH is None else into_TH.view(ctx.shape)
         return into_x, None, *(tensor for found in (*of_wide, *of_narrow) for tensor in found)
+
+
+def _apart(outputs: list[Tensor]) -> list[Tensor]:
+    """gate(x) and up(x) of two linears, or of one that has both."""
+    return outputs if len(outputs) > 1 else list(outputs[0].chunk(2, dim=-1))

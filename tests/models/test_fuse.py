@@ -32,6 +32,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 16, "head_dim": 16},
     "qwen2": {},
     "qwen3": {"head_dim": 16},
+    "phi3": {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1},
     "gemma": {"head_dim": 16},
     "gemma2": {"head_dim": 16, "sliding_window": 8},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},

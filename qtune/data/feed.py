@@ -32,10 +32,6 @@ class Layout(Protocol):
     def micro_batch_size(self) -> int:
         """The most sequences of one."""
 
-    @property
-    def pad_id(self) -> int:
-        """What fills up a shorter sequence."""
-
     def resized(self, micro_batch_size: int) -> Layout:
         """The same layout with micro-batches of another size."""
 

@@ -11,7 +11,7 @@ from qtune.data.rows import EncodedRow
 
 if TYPE_CHECKING:
     from qtune.data.batch import Batch
-    from qtune.data.feed import Layout, StreamFeed
+    from qtune.data.feed import StreamFeed
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ def _found(feed: Feed, total_steps: int, start: int) -> Heaviest:
 
 
 def _made_up(feed: StreamFeed, steps: int) -> Heaviest:
-    """Rows of max_length tokens that are learnt but for the first."""
+    """Rows of max_length tokens that are learnt but for the first, and have no token in common."""
     size = min(feed.layout.micro_batch_size, feed.batch_size)
-    rows = [_longest_row(feed.layout, feed.max_length)] * size
-    batch = feed.layout.batch(rows, [[number] for number in range(size)])
-    return Heaviest(batch, size / (feed.batch_size * steps))
+    rows = [_longest_row(number, feed.max_length) for number in range(size)]
+    sequences, *_ = feed.layout.numbers([feed.max_length] * size)
+    return Heaviest(feed.layout.batch(rows, sequences), size / (feed.batch_size * steps))
 
 
-def _longest_row(layout: Layout, length: int) -> EncodedRow:
-    ids = [layout.pad_id] * length
+def _longest_row(number: int, length: int) -> EncodedRow:
+    ids = [number] * length
     return EncodedRow(input_ids=ids, labels=ids, place="the longest row there may be")
 
 

@@ -96,7 +96,8 @@ class Method(ABC):
         """Called once before training, a resumed one too, with the whole run's length."""
 
     def before_step(self, step: int) -> None:  # noqa: B027 - hooks default to nothing
-        """Called before the first micro-batch of an optimizer step."""
+        """Called before the first micro-batch of an optimizer step, and once more when the step is
+        done again in smaller ones for lack of memory: nothing else must come of it then."""
 
     def after_backward(self, step: int) -> None:  # noqa: B027
         """Called when the gradients of a step are complete, before clipping."""

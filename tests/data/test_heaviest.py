@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from qtune.data import Rows
-from qtune.data.feed import Feed, Padded, make_feed
+from qtune.data.feed import Feed, Joined, Padded, Shared, make_feed
 from qtune.data.heaviest import heaviest
 from qtune.data.order import Order
 from qtune.data.rows import Encoded, RowStore
@@ -62,6 +63,15 @@ def test_of_a_stream_it_is_as_large_as_one_may_be(tmp_path: Path, packing: bool)
     assert found.batch.input_ids.shape == (3, 64)
     assert found.batch.supervised == 3 * 63
     assert found.share == pytest.approx(3 * 64 / (6 * 4 * 64))
+
+
+@pytest.mark.parametrize("layout", [Joined(3, 2, 64), Shared(3, 2, 64)])
+def test_of_a_stream_in_one_sequence_nothing_is_shared(tmp_path: Path, layout: Joined) -> None:
+    recipe, rows = streamed(write_jsonl(tmp_path / "a.jsonl", pairs(9)), packing=True)
+    feed = make_feed(recipe, rows.train, micro_batch_size=3, pad_id=2)
+    found = heaviest(replace(feed, layout=layout), 10)
+    assert found.batch.input_ids.shape == (1, 3 * 64)
+    assert found.batch.supervised == 3 * 63
 
 
 def test_micro_batches_of_another_size_hold_the_same_rows() -> None:

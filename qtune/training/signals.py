@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     from qtune.errors import ExitCode
 
 
+_ECHO_SECONDS = 0.25
+
+
 class Interrupted(Exception):  # noqa: N818 - no fault of anybody's
     """Work that can be done again later was left for a signal."""
 
 
 class StopRequest:
-    """Set by the first INT, TERM or HUP; a second one ends the process at once.
+    """Set by the first INT, TERM or HUP; a second one ends the process at once, unless it is an
+    echo: a launcher passes on the Ctrl-C that the terminal has sent to us already.
 
     USR1 asks for a checkpoint, and the run goes on.
     """
@@ -28,6 +33,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.code: ExitCode | None = None
         self.save = False
+        self._asked_at = 0.0
 
     def receive(self, number: int, _: FrameType | None) -> None:
         """Signal handler."""
@@ -35,8 +41,11 @@ class StopRequest:
             self.save = True
             return
         if self.code is not None:
+            if time.monotonic() - self._asked_at < _ECHO_SECONDS:
+                return
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        self._asked_at = time.monotonic()
         self.code = STOP_SIGNALS[signal.Signals(number)]
 
     def interrupt(self) -> None:

@@ -130,7 +130,12 @@ def layers_of(
             layers.setdefault(found[0], {})[name] = target
     if not layers:
         raise ModelError("it has no numbered layers that could be streamed", place=place)
-    return list(layers.values())
+    return [layers[name] for name in sorted(layers, key=_by_number)]
+
+
+def _by_number(name: str) -> list[str | int]:
+    """layers.2 before layers.10: files often list them the other way round."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 @dataclass

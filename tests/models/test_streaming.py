@@ -16,6 +16,8 @@ from qtune.errors import ModelError, ResourceError, UsageError
 from qtune.methods import create
 from qtune.models import quantizing, streaming
 from qtune.models.layer_slots import Slots
+from qtune.models.prequantized import Packed
+from qtune.models.streaming import layers_of
 from qtune.ops.nf4 import bits_of, weight_of
 from qtune.recipe.methods import BitfitConfig, BottleneckConfig, LoraConfig, PromptConfig
 from qtune.recipe.sections import ModelSection, QuantizationSection
@@ -334,6 +336,15 @@ def test_what_cannot_be_streamed_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="only a 4-bit base") as caught:
         _load(folder / "llama", "stream", bits=16)
     assert caught.value.faults[0].place == "memory.base"
+
+
+def test_layers_are_numbered_as_they_compute() -> None:
+    names = sorted(f"model.layers.{number}.mlp.{name}" for number in range(12) for name in "ab")
+    packed = Packed({name: {} for name in (*names, "lm_head.weight")})
+    targets = {name: name for name in ("lm_head.weight", "other", *names)}
+    layers = layers_of(packed, targets, bits=4, place="model")
+    assert [next(iter(layer)).split(".")[2] for layer in layers] == [str(n) for n in range(12)]
+    assert all(len(layer) == 2 for layer in layers)
 
 
 def test_a_broken_constant_is_found_before_anything_computes(folder: Path, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def bars(path: Path, panels: Mapping[str, Mapping[str, list[float]]]) -> None:
         axis.barh(names, middles, color=colours)
         for row, name in enumerate(names):
             axis.plot(values[name], [row] * len(values[name]), "k.", markersize=4)
-            axis.annotate(f" {middles[row]:,.3g}", (middles[row], row), va="center", fontsize=8)
+            told = f" {middles[row]:,.0f}" if middles[row] >= 100 else f" {middles[row]:.3g}"
+            axis.annotate(told, (middles[row], row), va="center", fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)

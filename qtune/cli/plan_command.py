@@ -80,6 +80,7 @@ def show(planned: Planned) -> None:
     console.print()
     for line in speed_lines(made):
         console.print(line, soft_wrap=True)
+    console.print(elsewhere_line(made), soft_wrap=True)
     console.print(steps_line(planned), soft_wrap=True)
     console.print(verdict(made), soft_wrap=True)
 
@@ -143,6 +144,15 @@ def speed_lines(made: Plan) -> Iterator[str]:
     )
     if made.next_best:
         yield f"next best: {made.next_best}"
+
+
+def elsewhere_line(made: Plan) -> str:
+    """What is needed beside the device's memory."""
+    from qtune.plan import human
+
+    parts = [f"{item.part} {human(item.bytes)}" for item in made.disk if item.bytes]
+    disk = f"disk: {', '.join(parts)}"
+    return f"host memory: {human(made.host_bytes)}; {disk}" if made.host_bytes else disk
 
 
 def steps_line(planned: Planned) -> str:

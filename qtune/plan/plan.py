@@ -82,6 +82,8 @@ class Plan:
     adapter_bytes: int
     checkpoint_bytes: int
     """The adapter and the optimizer's states, on disk."""
+    disk: tuple[MemoryItem, ...]
+    """What a run needs on disk, the base included."""
     steps: Steps | None
     device_bytes: int
     host_bytes: int

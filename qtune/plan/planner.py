@@ -11,6 +11,7 @@ from qtune.plan.adapters import saved_modules
 from qtune.plan.choices import Choice, Planner
 from qtune.plan.decisions import Verdict
 from qtune.plan.devices import device_of
+from qtune.plan.disk import disk_of
 from qtune.plan.memory import Costs, costs_of
 from qtune.plan.plan import MemoryItem, Plan
 from qtune.plan.remedies import remedies
@@ -54,6 +55,7 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         total_parameters=shape.total_parameters,
         adapter_bytes=(adapter := sum(tensor.size for tensor in costs.tensors)),
         checkpoint_bytes=adapter + costs.states.total(costs.tensors),
+        disk=tuple(disk_of(costs, chosen)),
         steps=None if rows is None else schedule(recipe, rows),
         device_bytes=chosen.device_bytes - chosen.paged,
         host_bytes=chosen.host_bytes + chosen.paged,

@@ -160,3 +160,32 @@ def test_states_cannot_page_into_a_host_that_is_too_small() -> None:
     assert make(asked, gpu(47), shape).fits
     assert make(asked, gpu(47, host=64_000_000_000), shape).fits
     assert not make(asked, gpu(47, host=1_000_000_000), shape).fits
+
+
+def test_disk_holds_the_base_a_copy_to_stream_from_and_the_checkpoints() -> None:
+    sections: dict[str, Any] = {"checkpoint": {"keep": 3}, "memory": {"base": "stream"}}
+    made = make(recipe(**sections), gpu(24), shape_of(LLAMA_65B))
+    found = {item.part: item.bytes for item in made.disk}
+    assert found["base"] == 2 * 65_285_660_672
+    assert found["4-bit copy"] == pytest.approx(0.516 * 64.76e9 + 1.05e9, rel=0.01)
+    assert found["checkpoints"] == 5 * made.checkpoint_bytes
+    assert found["adapter"] == made.adapter_bytes
+    stays = make(recipe(memory={"base": "resident"}), LARGE, shape_of(LLAMA_65B))
+    assert "4-bit copy" not in {item.part for item in stays.disk}
+
+
+def test_a_streamed_base_is_two_layers_on_the_device_and_the_rest_in_the_host() -> None:
+    one = {**ONE_ROW, "base": "stream", "kernels": "plain"}
+    found = parts(LARGE, LLAMA_65B, memory=one)
+    resident = parts(LARGE, LLAMA_65B, memory=ONE_ROW)
+    layers = resident["NF4 weights"] + resident["NF4 constants"]
+    assert found["layers on their way"] == pytest.approx(2 * layers / 80, rel=1e-6)
+    made = make(recipe(memory=one), LARGE, shape_of(LLAMA_65B))
+    assert made.host_bytes == layers + 600_000_000
+    small = Machine("cuda", "GPU", 10**12, 20 * 10**9, 8)
+    assert not make(recipe(memory=one), small, shape_of(LLAMA_65B)).fits
+
+
+def test_unfolded_layers_take_two_bytes_a_weight() -> None:
+    made = parts(LARGE, LLAMA_65B, memory={**ONE_ROW, "dequantized_layers": 10})
+    assert made["unfolded layers"] == 10 * 2 * (4 * 8192 * 8192 + 3 * 8192 * 22016)

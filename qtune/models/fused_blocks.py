@@ -121,7 +121,9 @@ def _apart(block: Any, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return outputs
     shares = block.num_key_value_heads * block.head_dim
     rest = outputs[0].shape[-1] - 2 * shares
-    return torch.split(outputs[0], [rest, shares, shares], dim=-1)
+    query, key, value = torch.split(outputs[0], [rest, shares, shares], dim=-1)
+    # attention keeps the values: apart, for a part would hold all three
+    return query, key, value.contiguous()
 
 
 def is_frozen(norm: Any) -> bool:

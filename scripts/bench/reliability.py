@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -37,6 +37,16 @@ class Found:
     failed: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "passed": self.passed,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "counted": dict(self.counted),
+            "seconds": round(self.seconds, 1),
+        }
 
     def figure(self) -> str:
         """The counts as text."""
@@ -122,7 +132,7 @@ def main() -> int:
         cases = read(report)
     found = {name: gather(name, goal["tests"], cases) for name, goal in goals.items()}
     reached = {name: one.reached(goals[name]) for name, one in found.items()}
-    facts = {name: asdict(one) | {"reached": reached[name]} for name, one in found.items()}
+    facts = {name: one.to_dict() | {"reached": reached[name]} for name, one in found.items()}
     told = json.dumps({name: goals[name] | facts[name] for name in goals}, indent=2) + "\n"
     shown = table(goals, found)
     sys.stdout.write(told if asked.json else shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def test_figures_of_a_goals_tests_are_added_up(cases: dict[str, list[object]]) -
     assert found.reached({"count": "kill points", "least": 90})
     assert not found.reached({"count": "kill points", "least": 91})
     assert not found.reached({"count": "cases", "least": 3})
+    assert json.loads(json.dumps(found.to_dict()))["counted"] == {"kill points": 90}
 
 
 def test_a_test_that_fails_is_named_and_the_goal_not_reached(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -64,6 +65,9 @@ def ahead(
             put(_End(error))
         else:
             put(_End())
+        finally:
+            if isinstance(items, Generator):  # its files and threads end here, not at some time
+                items.close()
 
     thread = Thread(target=work, name="qtune-ahead", daemon=True)
     thread.start()

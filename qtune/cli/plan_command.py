@@ -25,7 +25,9 @@ def plan(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of a shipped one.")],
     gpu: Annotated[
         str | None,
-        typer.Option("--gpu", metavar="SIZE", help="Plan for such a card, not this machine."),
+        typer.Option(
+            "--gpu", metavar="SIZE", help="Plan for such a card, by size or name, not this machine."
+        ),
     ] = None,
     overrides: Overrides = None,
     suggest: Annotated[
@@ -38,6 +40,7 @@ def plan(
     Examples:
       qtune plan recipe.yaml
       qtune plan recipe.yaml --gpu 48GB
+      qtune plan recipe.yaml --gpu "RTX 4090"
       qtune plan recipe.yaml --gpu 24GB --suggest
       qtune plan recipe.yaml --gpu 24GB --set data.max_length=1024
     """

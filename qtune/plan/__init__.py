@@ -9,6 +9,7 @@ from qtune.plan.configuration import (
     shape_of_model,
     stored_quantization,
 )
+from qtune.plan.devices import card
 from qtune.plan.machine import Machine
 from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
 from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy, Switch
@@ -35,6 +36,7 @@ __all__ = [
     "Switch",
     "TensorShape",
     "UnknownFamilyError",
+    "card",
     "count_rows",
     "duration",
     "human",

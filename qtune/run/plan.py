@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune import plan as plans
@@ -34,9 +34,18 @@ class Planned:
         return named | self.plan.to_dict()
 
 
+def card_of(text: str) -> Machine:
+    """A card by its size (24GB) or its name (RTX 4090); `UsageError` for neither."""
+    known = plans.card(text)
+    if known is None:
+        return Machine.gpu(parse_size(text, place="--gpu"))
+    gigabytes, device = known
+    return replace(Machine.gpu(gigabytes * 10**9), name=device.name)
+
+
 def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -> Planned:
     """Plan a recipe for a given card or this machine; no torch, no weights, no rows kept."""
-    machine = Machine.probe() if gpu is None else Machine.gpu(parse_size(gpu, place="--gpu"))
+    machine = Machine.probe() if gpu is None else card_of(gpu)
     loaded = recipes.load(path, overrides)
     recipe = loaded.recipe
     shape, note = shape_and_note(recipe.model)

@@ -114,6 +114,13 @@ def test_no_line_is_wider_than_the_terminal(
     assert max(map(len, tables)) <= max(columns, 60)
 
 
+def test_a_card_is_named_by_its_model_too(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "rtx 4090", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["machine"]["name"], made["device"]) == ("RTX 4090", "RTX 4090")
+    assert 23e9 < made["budget_bytes"] < 24e9
+
+
 def test_settings_are_planned_over_the_recipe(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

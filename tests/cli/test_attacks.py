@@ -139,10 +139,11 @@ def test_a_folder_with_a_loading_script_is_just_its_files(
 
 @pytest.mark.parametrize("verb", ["validate", "show", "plan"])
 def test_no_environment_and_no_command_is_filled_in(
-    place: Path, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SECRET", "filled-in")
     attacked = settings() | {"train": {"output_dir": "runs/${SECRET}-$(touch canary)-`id`"}}
-    attempt(place, attacked, verb)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET", "filled-in")
+        attempt(place, attacked, verb)
     said = capsys.readouterr()
     assert "filled-in" not in said.out + said.err

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qtune.plan import Machine, make, shape_before_download, shape_of
+from qtune.plan import Machine, make, parse_size, shape_before_download, shape_of
 from qtune.plan.published import published_config
 from qtune.recipe import load, shipped
 from qtune.recipe.sections import ModelSection
-from tests.plan.given import cpu
+from tests.plan.given import cpu, gpu
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qtune.recipe.sections import Recipe
+
 NAMES = [name for name in shipped.recipes() if "ci" not in name.split("-")]
-NAMELESS = {"bitfit": 24, "bottleneck": 24, "prefix": 24, "prompt": 24}
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +27,19 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
 
-def machine_of(name: str) -> Machine:
+def machine_of(name: str, asked: Recipe) -> Machine:
+    """The card in the name, else one of the recipe's budget, else a laptop."""
     size = re.search(r"-(\d+)gb$", name)
-    gigabytes = int(size[1]) if size else NAMELESS.get(name)
-    return Machine.gpu(gigabytes * 10**9) if gigabytes else cpu(4)
+    if size:
+        return Machine.gpu(int(size[1]) * 10**9)
+    return cpu(4) if asked.memory.budget is None else gpu(parse_size(asked.memory.budget) / 1e9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_recipe_fits_the_card_in_its_name(name: str) -> None:
     asked = load(name).recipe
     shape, _ = shape_before_download(asked.model)
-    made = make(asked, machine_of(name), shape, rows=1000)
+    made = make(asked, machine_of(name, asked), shape, rows=1000)
     made.check()
     assert made.device_bytes <= made.budget_bytes
     assert made.tokens_per_second > 1

@@ -68,11 +68,8 @@ def resident(folder: Path) -> Path:
     return _run(folder, "resident", "memory.base=resident")
 
 
-@pytest.mark.parametrize("kernels", ["auto", "plain"])
-def test_a_streamed_run_is_the_resident_one(folder: Path, resident: Path, kernels: str) -> None:
-    run = _run(folder, f"streamed-{kernels}", "memory.base=stream", f"memory.kernels={kernels}")
-    if kernels == "plain":
-        resident = _run(folder, "resident-plain", "memory.kernels=plain")
+def test_a_streamed_run_is_the_resident_one(folder: Path, resident: Path) -> None:
+    run = _run(folder, "streamed", "memory.base=stream")
     assert _result(run) == _result(resident)
     assert json.loads((run / "plan.json").read_text())["base"] == "stream"
     log = (run / "log.txt").read_text()
@@ -136,7 +133,7 @@ def test_a_copy_that_is_not_whole_is_made_again(folder: Path, resident: Path) ->
 def test_a_streamed_run_is_evaluated_streamed_with_the_same_measures(
     folder: Path, resident: Path
 ) -> None:
-    run = folder / "streamed-auto"
+    run = folder / "streamed"
     if not run.is_dir():
         _run(folder, run.name, "memory.base=stream")
     loaded = load(resolve(str(run)), device=torch.device("cpu"))

@@ -16,17 +16,11 @@ from torch.nn import functional
 from qtune.errors import ModelError, UsageError
 from qtune.methods import peft_format
 from qtune.methods.adalora_budget import Importance, Schedule, kept
-from qtune.methods.adapter import (
-    DTYPES,
-    Standin,
-    generator_for,
-    refuse_attached,
-    restore_all,
-    swap_all,
-)
-from qtune.methods.base import Edit, Method
+from qtune.methods.adapter import DTYPES, Standin, generator_for, refuse_attached
+from qtune.methods.base import Edit
 from qtune.methods.peft_format import PREFIX, module_of
 from qtune.methods.selection import chosen_linears, file_targets
+from qtune.methods.standins import StandinMethod
 from qtune.methods.strict import refuse_differences
 from qtune.ops.linears import features
 from qtune.recipe.methods import AdaloraConfig
@@ -85,7 +79,7 @@ class SvdLinear(Standin):
         return distances.sum()
 
 
-class Adalora(Method):
+class Adalora(StandinMethod):
     """Low-rank adapters whose ranks are shared out while they train."""
 
     name: ClassVar[str] = "adalora"
@@ -103,7 +97,7 @@ class Adalora(Method):
             )
         chosen = chosen_linears(model, config)
         self._targets = file_targets(model, chosen, config)
-        self._standins = {
+        standins = {
             name: SvdLinear(
                 module,
                 rank=config.rank,
@@ -114,20 +108,15 @@ class Adalora(Method):
             )
             for name, module in chosen.items()
         }
-        swap_all(model, self._standins)
-        self._model, self.adapters = model, dict(self._standins)
+        self.put_in(model, standins)
+        self._layers = standins
         smoothing = (config.importance_smoothing, config.uncertainty_smoothing)
         self._importance = Importance(self.parameters(), smoothing=smoothing)
         self._schedule: Schedule | None = None
 
-    def detach(self) -> None:
-        """Put the base layers back."""
-        restore_all(self._model, self._standins)
-        self.adapters = {}
-
     def will_train(self, total_steps: int) -> None:
         """Lay the budget over the run; `UsageError` when its phases are longer than that."""
-        config, layers = self.config, len(self._standins)
+        config, layers = self.config, len(self._layers)
         begins = total_steps // 10 if config.initial_steps is None else config.initial_steps
         final = 3 * total_steps // 10 if config.final_steps is None else config.final_steps
         if begins + final >= total_steps:
@@ -150,7 +139,7 @@ class Adalora(Method):
         weight = self.config.orthogonality
         if not weight:
             return None
-        parts = [layer.unevenness() for layer in self._standins.values()]
+        parts = [layer.unevenness() for layer in self._layers.values()]
         return weight * torch.stack(parts).sum() / (2 * len(parts))
 
     @torch.no_grad()
@@ -160,8 +149,8 @@ class Adalora(Method):
         budget = self._schedule.at(step + 1) if self._schedule else None
         if budget is None:
             return
-        masks = kept([self.scores(name) for name in self._standins], budget)
-        for layer, stays in zip(self._standins.values(), masks, strict=True):
+        masks = kept([self.scores(name) for name in self._layers], budget)
+        for layer, stays in zip(self._layers.values(), masks, strict=True):
             layer.singular.masked_fill_(~stays.unsqueeze(1), 0.0)
 
     def scores(self, name: str) -> Tensor:
@@ -170,14 +159,6 @@ class Adalora(Method):
             self._importance.score(f"{PREFIX}{name}.{part}") for part in _PARTS
         )
         return singular.flatten() + right.mean(dim=1) + left.mean(dim=0)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """base_model.model.<module>.lora_A, lora_B and lora_E."""
-        return {
-            f"{PREFIX}{name}.{end}": tensor
-            for name, layer in self._standins.items()
-            for end, tensor in layer.tensors().items()
-        }
 
     def state(self) -> dict[str, Tensor]:
         """The averages of importance, by number."""

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from qtune.errors import ModelError
 from qtune.methods import peft_format
-from qtune.methods.adapter import Standin, refuse_attached, restore_all, swap_all
-from qtune.methods.base import Edit, Method
-from qtune.methods.peft_format import PREFIX, module_of
+from qtune.methods.adapter import Standin, refuse_attached
+from qtune.methods.base import Edit
+from qtune.methods.peft_format import module_of
 from qtune.methods.selection import chosen_linears, file_targets
+from qtune.methods.standins import StandinMethod
 from qtune.ops.linears import features
 from qtune.recipe.methods import BitfitConfig
 
@@ -45,7 +46,7 @@ class BiasedLinear(Standin):
         return (output + self.delta[0]).to(output.dtype) if self.enabled else output
 
 
-class Bitfit(Method):
+class Bitfit(StandinMethod):
     """A learned bias after each chosen linear layer."""
 
     name: ClassVar[str] = "bitfit"
@@ -59,21 +60,7 @@ class Bitfit(Method):
         # BEFT knows no layers_to_transform: the names say which.
         wide = self.config.model_copy(update={"layers_to_transform": ()})
         self._targets = file_targets(model, chosen, wide)["target_modules"]
-        self._model = model
-        self._standins = {name: BiasedLinear(module) for name, module in chosen.items()}
-        swap_all(model, self._standins)
-        self.adapters = dict(self._standins)
-
-    def detach(self) -> None:
-        """Put the base layers back."""
-        restore_all(self._model, self._standins)
-        self.adapters = {}
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """base_model.model.<module>.beft_bias."""
-        return {
-            f"{PREFIX}{name}{SUFFIX}": adapter.delta for name, adapter in self._standins.items()
-        }
+        self.put_in(model, {name: BiasedLinear(module) for name, module in chosen.items()})
 
     def param_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:  # noqa: ARG002
         """One group without weight decay: there is no reason to pull a bias to the base's."""

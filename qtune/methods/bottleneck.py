@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtune.methods import peft_format
-from qtune.methods.adapter import generator_for, refuse_attached, restore_all, swap_all
-from qtune.methods.base import CannotMerge, Edit, Method
+from qtune.methods.adapter import generator_for, refuse_attached
+from qtune.methods.base import CannotMerge, Edit
 from qtune.methods.bottleneck_module import Bottleneck, ParallelBottleneck
-from qtune.methods.peft_format import PREFIX
+from qtune.methods.standins import StandinMethod
 from qtune.ops.linears import features, linear_modules
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.recipe.methods import BottleneckConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KEYS = ("placement", "width", "activation", "scale", "layers_to_transform")
 
 
-class BottleneckAdapters(Method):
+class BottleneckAdapters(StandinMethod):
     """A bottleneck at one or two places of every layer."""
 
     name: ClassVar[str] = "bottleneck"
@@ -39,7 +39,7 @@ class BottleneckAdapters(Method):
         outputs = {name: features(module)[1] for name, module in linear_modules(model).items()}
         names = bottleneck_places(self.config, sites_of(outputs, hidden_size=hidden))
         kind = ParallelBottleneck if self.config.placement == "parallel" else Bottleneck
-        self._standins = {
+        standins = {
             name: kind(
                 model.get_submodule(name),
                 hidden_size=hidden,
@@ -50,22 +50,7 @@ class BottleneckAdapters(Method):
             )
             for name in names
         }
-        self._model = model
-        swap_all(model, self._standins)
-        self.adapters = dict(self._standins)
-
-    def detach(self) -> None:
-        """Put the base modules back."""
-        restore_all(self._model, self._standins)
-        self.adapters = {}
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """base_model.model.<module>.bottleneck_down.weight and so on."""
-        return {
-            f"{PREFIX}{name}.{end}": tensor
-            for name, adapter in self._standins.items()
-            for end, tensor in adapter.tensors().items()
-        }
+        self.put_in(model, standins)
 
     def peft_config(self) -> dict[str, Any]:
         """adapter_config.json in PEFT's layout, of a type that only qtune knows."""

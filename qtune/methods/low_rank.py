@@ -9,19 +9,11 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtune.methods import lora_format, lora_merge
-from qtune.methods.adapter import (
-    DTYPES,
-    Standin,
-    generator_for,
-    refuse_attached,
-    restore_all,
-    swap_all,
-)
-from qtune.methods.base import Edit, Method
+from qtune.methods.adapter import DTYPES, Standin, generator_for, refuse_attached
 from qtune.methods.lora_scale import rank_of, scale_of
-from qtune.methods.peft_format import PREFIX
 from qtune.methods.saved_module import SavedModule
 from qtune.methods.selection import chosen_linears, file_targets, saved_names
+from qtune.methods.standins import StandinMethod
 from qtune.plan.targets import refuse_unused_patterns
 
 if TYPE_CHECKING:
@@ -29,11 +21,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from qtune.methods.base import Edit
     from qtune.methods.lora_linear import LoraLinear
     from qtune.recipe.methods import LoraConfig, LowRankConfig, LowRankMethod
 
 
-class LowRank(Method):
+class LowRank(StandinMethod):
     """Low-rank adapters on chosen linear layers, and trained copies of whole modules."""
 
     peft_type: ClassVar[str] = "LORA"
@@ -55,9 +48,7 @@ class LowRank(Method):
         self._facts = lora_format.facts(
             self.config.plain(), file_targets(model, chosen, self.config), saved, chosen.values()
         )
-        swap_all(model, adapters)
-        self._model, self._standins = model, adapters
-        self.adapters = dict(adapters)
+        self.put_in(model, adapters)
 
     def adapt(self, name: str, module: nn.Module) -> LoraLinear:
         """The layer for one linear, as it is drawn."""
@@ -73,19 +64,6 @@ class LowRank(Method):
     @abstractmethod
     def kind(self) -> type[LoraLinear]:
         """The layer that stands in for a chosen linear."""
-
-    def detach(self) -> None:
-        """Put the base layers back."""
-        restore_all(self._model, self._standins)
-        self.adapters = {}
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """base_model.model.<module>.lora_A.weight and so on."""
-        return {
-            f"{PREFIX}{name}.{end}": tensor
-            for name, adapter in self.adapters.items()
-            for end, tensor in adapter.tensors().items()
-        }
 
     def peft_config(self) -> dict[str, Any]:
         """A LoraConfig of PEFT, without anything left to PEFT's defaults."""

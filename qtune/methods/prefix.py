@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from qtune.errors import ModelError, UsageError
-from qtune.methods import peft_format
-from qtune.methods.adapter import generator_for, refuse_attached
-from qtune.methods.base import CannotMerge, Edit, Method
+from qtune.errors import UsageError
+from qtune.methods import peft_format, virtual_tokens
+from qtune.methods.adapter import refuse_attached
+from qtune.methods.base import Edit, Method
 from qtune.methods.prefix_attention import (
     BASE,
     CHILD,
@@ -25,14 +25,13 @@ from qtune.methods.prefix_attention import (
 )
 from qtune.methods.prompt import decoder_of, layers_and_heads
 from qtune.methods.strict import refuse_differences
+from qtune.methods.virtual_tokens import NAME, start_tokens
 from qtune.recipe.methods import PrefixConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
-
-NAME = "prompt_embeddings"
 
 
 class PrefixTuning(Method):
@@ -70,22 +69,13 @@ class PrefixTuning(Method):
     def _start(self, model: Any, tokenizer: Any) -> list[Tensor]:
         """[2, K, P, D] of each layer: what the base computes for P tokens."""
         vocabulary, device = model.get_input_embeddings().weight.shape[0], model.device
-        ids = self._tokens(tokenizer, vocabulary).to(device)[None]
+        tokens = start_tokens(self.config, tokenizer, vocabulary=vocabulary, seed=self.seed)
+        ids = tokens.to(device)[None]
         training = model.training
         model.eval()
         cache = model(input_ids=ids, use_cache=True).past_key_values
         model.train(training)
         return [torch.cat([each.keys, each.values]).float() for each in cache.layers]
-
-    def _tokens(self, tokenizer: Any, vocabulary: int) -> Tensor:
-        count = self.config.num_virtual_tokens
-        if self.config.init_text is None:
-            return torch.randint(0, vocabulary, (count,), generator=generator_for(self.seed, NAME))
-        assert tokenizer is not None, "init_text needs a tokenizer"
-        ids = tokenizer(self.config.init_text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise UsageError("init_text has no tokens", place="method.init_text")
-        return torch.tensor((ids * (count // len(ids) + 1))[:count])
 
     def detach(self) -> None:
         """Take the prefixes out and give the attention back."""
@@ -137,23 +127,9 @@ class PrefixTuning(Method):
     @classmethod
     def config_from_peft(cls, config: dict[str, Any]) -> PrefixConfig:
         """Read a PrefixTuningConfig of PEFT; how it started does not matter any more."""
-        understood = {
-            "num_virtual_tokens",
-            "token_dim",
-            "num_attention_heads",
-            "num_transformer_submodules",
-            "num_layers",
-            "encoder_hidden_size",
-            # its file holds the projected prefix, which is ours
-            "prefix_projection",
-            "init_weights",
-        }
-        reasons = {"modules_to_save": "trained copies of whole modules"}
-        peft_format.refuse_active(config, understood=understood, reasons=reasons)
-        if config.get("num_transformer_submodules") not in (None, 1):
-            raise ModelError("a prefix for encoder and decoder", place=peft_format.CONFIG_FILE)
-        count = config.get("num_virtual_tokens")
-        return peft_format.section(PrefixConfig, {"num_virtual_tokens": count})
+        # its file holds the projected prefix, which is ours
+        start = {"encoder_hidden_size", "prefix_projection", "init_weights"}
+        return virtual_tokens.read(PrefixConfig, config, also=start)
 
     @classmethod
     def merge_edits(
@@ -164,7 +140,4 @@ class PrefixTuning(Method):
         fan_in_fan_out: bool = False,  # noqa: ARG003
     ) -> dict[str, Edit]:
         """Never: a prefix is input to the attention, not weights."""
-        raise CannotMerge(
-            "a prefix is input to the attention, not a change of the weights",
-            hint="keep the adapter folder beside the base; qtune eval and generate load both",
-        )
+        raise virtual_tokens.cannot_merge("a prefix is input to the attention of the model")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from qtune.errors import ModelError, UsageError
-from qtune.methods import peft_format
-from qtune.methods.adapter import generator_for, refuse_attached
-from qtune.methods.base import CannotMerge, Edit, Method
+from qtune.methods import peft_format, virtual_tokens
+from qtune.methods.adapter import refuse_attached
+from qtune.methods.base import Edit, Method
 from qtune.methods.soft_prompt import SoftPrompt
+from qtune.methods.virtual_tokens import NAME, start_tokens
 from qtune.recipe.methods import PromptConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-NAME = "prompt_embeddings"
 CHILD = "soft_prompt"
 
 
@@ -38,7 +37,10 @@ class Prompt(Method):
         """Start from the embeddings of init_text, or of random tokens, and hook the decoder."""
         refuse_attached(model)
         embedding = model.get_input_embeddings()  # type: ignore[operator]
-        tokens = self._start(tokenizer, embedding.weight.shape[0]).to(embedding.weight.device)
+        vocabulary, device = embedding.weight.shape[0], embedding.weight.device
+        tokens = start_tokens(self.config, tokenizer, vocabulary=vocabulary, seed=self.seed).to(
+            device
+        )
         with torch.no_grad():
             start = embedding(tokens).float()
         self._decoder = decoder_of(model)
@@ -48,17 +50,6 @@ class Prompt(Method):
         self._handles = self._prompt.hook(self._decoder)
         self._layers, self._heads = layers_and_heads(model)
         self.adapters = {CHILD: self._prompt}
-
-    def _start(self, tokenizer: Any, vocabulary: int) -> Tensor:
-        count = self.config.num_virtual_tokens
-        if self.config.init_text is None:
-            generator = generator_for(self.seed, NAME)
-            return torch.randint(0, vocabulary, (count,), generator=generator)
-        assert tokenizer is not None, "init_text needs a tokenizer"
-        ids = tokenizer(self.config.init_text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise UsageError("init_text has no tokens", place="method.init_text")
-        return torch.tensor((ids * (count // len(ids) + 1))[:count])
 
     def detach(self) -> None:
         """Unhook the decoder."""
@@ -91,23 +82,9 @@ class Prompt(Method):
     @classmethod
     def config_from_peft(cls, config: dict[str, Any]) -> PromptConfig:
         """Read a PromptTuningConfig of PEFT; how it started does not matter any more."""
-        understood = {
-            "num_virtual_tokens",
-            "token_dim",
-            "num_transformer_submodules",
-            "num_attention_heads",
-            "num_layers",
-            "prompt_tuning_init",
-            "prompt_tuning_init_text",
-            "tokenizer_name_or_path",
-            "tokenizer_kwargs",
-        }
-        reasons = {"modules_to_save": "trained copies of whole modules"}
-        peft_format.refuse_active(config, understood=understood, reasons=reasons)
-        if config.get("num_transformer_submodules") not in (None, 1):
-            raise ModelError("a prompt for an encoder and a decoder", place=peft_format.CONFIG_FILE)
-        count = config.get("num_virtual_tokens")
-        return peft_format.section(PromptConfig, {"num_virtual_tokens": count})
+        start = {"prompt_tuning_init", "prompt_tuning_init_text"}
+        start |= {"tokenizer_name_or_path", "tokenizer_kwargs"}
+        return virtual_tokens.read(PromptConfig, config, also=start)
 
     @classmethod
     def merge_edits(
@@ -118,10 +95,7 @@ class Prompt(Method):
         fan_in_fan_out: bool = False,  # noqa: ARG003
     ) -> dict[str, Edit]:
         """Never: a prompt is input, not weights."""
-        raise CannotMerge(
-            "a soft prompt is input to the model, not a change of its weights",
-            hint="keep the adapter folder beside the base; qtune eval and generate load both",
-        )
+        raise virtual_tokens.cannot_merge("a soft prompt is input to the model")
 
 
 def decoder_of(model: nn.Module) -> nn.Module:

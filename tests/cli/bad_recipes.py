@@ -201,6 +201,7 @@ RANGES = (
     "gates.min_tokens_per_second=0",
     "gates.max_wall_time=soon",
     "logging.steps=0",
+    "loss.z_loss=-1",
     "logging.profile_steps=[0, 1]",
     "merge.max_kl=-1",
     "merge.max_shard_size=0",
@@ -216,6 +217,19 @@ RANGES = (
     "method.loraplus_ratio=0.5",
     "method={name: prompt, num_virtual_tokens: 0}",
 )
+# the keys that one method alone has, out of their range
+METHOD_RANGES = {
+    "min_rank": ("dylora", 0),
+    "target_rank": ("adalora", 0),
+    "initial_steps": ("adalora", -1),
+    "final_steps": ("adalora", -1),
+    "interval": ("adalora", 0),
+    "importance_smoothing": ("adalora", -1),
+    "uncertainty_smoothing": ("adalora", -1),
+    "orthogonality": ("adalora", -1),
+    "width": ("bottleneck", 0),
+    "num_virtual_tokens": ("prompt", 0),
+}
 CASES = {
     **FILES,
     **KEYS,
@@ -223,5 +237,11 @@ CASES = {
     **{
         setting: Case(2, (setting.split("=")[0].split(".")[-1],), set=(setting,))
         for setting in RANGES
+    },
+    **{
+        f"{key} {value} of {name}": Case(
+            2, (key, "must be"), section("method", name=name, **{key: value})
+        )
+        for key, (name, value) in METHOD_RANGES.items()
     },
 }

@@ -93,7 +93,6 @@ def test_every_number_of_a_recipe_has_a_case() -> None:
         for path in _numeric(schema, schema["$defs"], "")
     }
     tried = {setting.split("=")[0] for setting in bad_recipes.RANGES}
-    free = {"model.chat_template_kwargs"}  # any number is good there
-    # these are set in a case with other keys
-    tried |= {"method.num_virtual_tokens"}
+    tried |= {f"method.{key}" for key in bad_recipes.METHOD_RANGES}
+    free = {"model.chat_template_kwargs", "method.scale"}  # any number is good there
     assert numbers - tried - free == set()

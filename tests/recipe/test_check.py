@@ -63,7 +63,7 @@ def test_all_faults_come_together_in_order_with_line_key_and_hint(faults: Faults
         ("train: yes", "train: 'yes' is not a table of keys (its keys: num_train_epochs"),
         ("method: bitfit", "method: 'bitfit' is not a table of keys (write method: {name: bitfit}"),
         ("method: {name: lor}", "method.name: unknown method 'lor' (did you mean lora?)"),
-        ("method: {name: bitfit, rank: 2}", "method.rank: unknown key (a key of method lora, not"),
+        ("method: {name: bitfit, rank: 2}", "method.rank: unknown key (a key of method lora"),
         ("method: {rank_pattern: {a: 0}}", "method.rank_pattern.a: must be at least 1, not 0"),
         ("method: {rank_pattern: 3}", "method.rank_pattern: 3 is not a table from names to whole"),
         ("method: {target_modules: '*.q'}", "method.target_modules: '*.q' is not a regular expre"),

@@ -52,8 +52,8 @@ def test_the_budget_of_the_recipe_counts(recipe: Path) -> None:
 
 
 def test_a_faulty_card_or_config_is_named(recipe: Path) -> None:
-    with pytest.raises(UsageError, match="--gpu: 'A100' is not a size"):
-        plan(recipe, gpu="A100")
+    with pytest.raises(UsageError, match="--gpu: 'B4000' is not a size"):
+        plan(recipe, gpu="B4000")
     (recipe.parent / "base" / "config.json").write_text(json.dumps({**TINY, "hidden_size": "64"}))
     with pytest.raises(ModelError, match=r"base/config\.json: hidden_size is '64'"):
         plan(recipe, gpu="24GB")

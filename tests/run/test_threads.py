@@ -43,14 +43,18 @@ def test_a_limit_is_kept_and_a_wish_for_less_too(
     assert told.lines == [f"CPU: {used} thread{'s' * (used > 1)} on {allowed} cores"]
 
 
-def test_threads_wait_without_turning_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_sleep_while_they_wait_where_the_cores_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from qtune import __main__ as entry
 
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
     monkeypatch.setattr(app, "main", lambda: None)
-    for wish, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+    cases = ((True, None, "PASSIVE"), (False, None, None), (True, "ACTIVE", "ACTIVE"))
+    for taken, wish, expected in cases:
+        monkeypatch.setattr(entry, "_are_cores_taken", lambda taken=taken: taken)
         monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
         if wish is not None:
             monkeypatch.setenv("OMP_WAIT_POLICY", wish)
         entry.main()
-        assert os.environ["OMP_WAIT_POLICY"] == expected
+        assert os.environ.get("OMP_WAIT_POLICY") == expected

@@ -14,8 +14,8 @@ import torch
 from qtune.models import writing
 from qtune.ops.nf4 import quantize
 
-HIDDEN, WIDTH, LAYERS, VOCABULARY = 512, 1536, 24, 512
-ROOM = 24 * 2**20  # for a base of 42 MB and all that computing with it takes
+HIDDEN, WIDTH, LAYERS, VOCABULARY = 512, 1536, 96, 512
+ROOM = 112 * 2**20  # for a base of 163 MB; 48 MB are enough where this was measured
 
 SCRIPT = """
 import json, resource, sys
@@ -36,7 +36,7 @@ def load(folder, base):
 
 def train(folder, base):
     loaded = load(folder, base)
-    method = methods.create(LoraConfig(rank=4, alpha=8.0, dropout=0.0), seed=0)
+    method = methods.create(LoraConfig(rank=1, alpha=2.0, dropout=0.0), seed=0)
     method.attach(loaded.model)
     ids = torch.arange(3, 11)[None]
     loss = loaded.model(input_ids=ids, labels=ids).loss
@@ -110,19 +110,21 @@ def _checkpoint(folder: Path, layers: int) -> Path:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_base_larger_than_the_room_for_it_trains_streamed_only(tmp_path: Path) -> None:
     small, large = _checkpoint(tmp_path / "small", 3), _checkpoint(tmp_path / "large", LAYERS)
-    assert (large / "model.safetensors").stat().st_size > 1.7 * ROOM
+    assert (large / "model.safetensors").stat().st_size > 1.4 * ROOM
     # freed memory goes back at once: what a heap keeps of it would be taken again below any limit
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    heap = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **heap}
 
-    def run(base: str, room: int) -> subprocess.CompletedProcess[str]:
+    def start(base: str, room: int) -> subprocess.Popen[str]:
         arguments = [sys.executable, "-c", SCRIPT, str(small), str(large), base, str(room)]
-        return subprocess.run(
-            arguments, capture_output=True, text=True, env=environment, check=False
-        )
+        pipe = subprocess.PIPE
+        return subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, env=environment)
 
-    free, streamed, resident = run("resident", 0), run("stream", ROOM), run("resident", ROOM)
-    assert free.returncode == 0, free.stderr[-2000:]
-    assert streamed.returncode == 0, streamed.stderr[-2000:]
-    assert streamed.stdout.splitlines()[-1] == free.stdout.splitlines()[-1]
+    streamed, resident = start("stream", ROOM), start("resident", ROOM)
+    output, errors = streamed.communicate()
+    assert streamed.returncode == 0, errors[-2000:]
+    free, errors = start("resident", 0).communicate()
+    assert output.splitlines()[-1] == free.splitlines()[-1], errors[-2000:]
+    _, errors = resident.communicate()
     assert resident.returncode != 0
-    assert "alloc" in resident.stderr or "memory" in resident.stderr.lower()
+    assert "alloc" in errors or "memory" in errors.lower()

@@ -1,27 +1,87 @@
-"""The methods by the name in the recipe and by the type in PEFT's files."""
+"""The methods by the name in the recipe, each with what `qtune methods` says of it. No torch.
+
+Every statement is proven on the method itself by tests/methods.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from qtune.registry import Registry
 
-METHODS = Registry(
-    "method",
-    {
-        "lora": "qtune.methods.lora:Lora",
-        "lora_fa": "qtune.methods.lora_fa:LoraFa",
-        "dylora": "qtune.methods.dylora:Dylora",
-        "adalora": "qtune.methods.adalora:Adalora",
-        "bitfit": "qtune.methods.bitfit:Bitfit",
-        "prompt": "qtune.methods.prompt:Prompt",
-        "prefix": "qtune.methods.prefix:PrefixTuning",
-        "bottleneck": "qtune.methods.bottleneck:BottleneckAdapters",
-    },
-)
-BY_PEFT_TYPE = {
-    "LORA": "lora",
-    "ADALORA": "adalora",
-    "BEFT": "bitfit",
-    "PROMPT_TUNING": "prompt",
-    "PREFIX_TUNING": "prefix",
-    "BOTTLENECK": "bottleneck",
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method: its class, the type of its adapter file, and its facts."""
+
+    place: str
+    """module:class."""
+    peft_type: str
+    """What adapter_config.json says; the first method of a type reads its files."""
+    trains: str
+    """What learns; names the parts that the plan counts."""
+    paper: str
+    merges: bool = True
+    """Whether it can become part of plain weights."""
+    four_bit: bool = True
+    """Whether it works on a 4-bit base."""
+    note: str = ""
+    """What of this depends on its keys."""
+
+
+ROWS = {
+    "lora": Row(
+        place="qtune.methods.lora:Lora",
+        peft_type="LORA",
+        trains="low-rank matrices A and B beside each linear",
+        paper="Hu et al. 2021, arXiv:2106.09685",
+        note="with use_rslora, use_dora, loraplus_ratio: rsLoRA, DoRA, LoRA+",
+    ),
+    "lora_fa": Row(
+        place="qtune.methods.lora_fa:LoraFa",
+        peft_type="LORA",
+        trains="low-rank matrices, B alone: A stays as drawn",
+        paper="Zhang et al. 2023, arXiv:2308.03303",
+    ),
+    "dylora": Row(
+        place="qtune.methods.dylora:Dylora",
+        peft_type="LORA",
+        trains="low-rank matrices, good at every rank up to theirs",
+        paper="Valipour et al. 2022, arXiv:2210.07558",
+    ),
+    "adalora": Row(
+        place="qtune.methods.adalora:Adalora",
+        peft_type="ADALORA",
+        trains="low-rank triplets, whose ranks move to where they count",
+        paper="Zhang et al. 2023, arXiv:2303.10512",
+    ),
+    "bitfit": Row(
+        place="qtune.methods.bitfit:Bitfit",
+        peft_type="BEFT",
+        trains="delta-biases after each linear",
+        paper="Ben Zaken et al. 2021, arXiv:2106.10199",
+    ),
+    "prompt": Row(
+        place="qtune.methods.prompt:Prompt",
+        peft_type="PROMPT_TUNING",
+        trains="a prompt of learned embeddings before the row",
+        paper="Lester et al. 2021, arXiv:2104.08691",
+        merges=False,
+    ),
+    "prefix": Row(
+        place="qtune.methods.prefix:PrefixTuning",
+        peft_type="PREFIX_TUNING",
+        trains="prefixes: learned keys and values in each layer",
+        paper="Li and Liang 2021, arXiv:2101.00190",
+        merges=False,
+    ),
+    "bottleneck": Row(
+        place="qtune.methods.bottleneck:BottleneckAdapters",
+        peft_type="BOTTLENECK",
+        trains="bottlenecks: a small MLP in each layer",
+        paper="Houlsby et al. 2019, arXiv:1902.00751",
+        merges=False,
+    ),
 }
+METHODS = Registry("method", {name: row.place for name, row in ROWS.items()})
+BY_PEFT_TYPE = {row.peft_type: name for name, row in reversed(ROWS.items())}

@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from qtune import models, plan
+from qtune.errors import QtuneError
 from qtune.methods import METHODS, create, read, save
 from qtune.methods.base import CannotMerge, Method
+from qtune.methods.peft_format import CONFIG_FILE
+from qtune.methods.table import ROWS
+from qtune.plan.adapters import trainable_tensors
 from tests.methods.bases import (
     CASES,
     KINDS,
@@ -40,6 +44,10 @@ FUSED = ("lora", "dora", "patterns", "saved", "lora_fa", "dylora")
 """Cases that are tried on fused blocks, too."""
 
 
+def _works(case: str, kind: str) -> bool:
+    return kind != "nf4" or ROWS[CASES[case].name].four_bit
+
+
 @dataclass
 class Trained:
     """A method after 15 steps, and what was seen on the way."""
@@ -60,7 +68,7 @@ class Trained:
 @pytest.fixture(
     scope="module",
     params=[
-        *((case, kind, "plain") for case in CASES for kind in KINDS),
+        *((case, kind, "plain") for case in CASES for kind in KINDS if _works(case, kind)),
         *((case, "nf4", "auto") for case in FUSED),
     ],
     ids=lambda param: "-".join(param),
@@ -90,6 +98,25 @@ def trained(request: pytest.FixtureRequest, tiny_folder: Path) -> Trained:
 
 def test_every_method_is_here() -> None:
     assert {config.name for config in CASES.values()} == set(METHODS)
+
+
+def test_the_table_says_what_it_is(trained: Trained, tmp_path: Path) -> None:
+    row, config = ROWS[trained.config.name], trained.config
+    assert trained.method.name == config.name
+    assert trained.method.peft_type == row.peft_type
+    save(tmp_path / "a", trained.method, base_model="tiny", base_fingerprint="0123")
+    assert json.loads((tmp_path / "a" / CONFIG_FILE).read_text())["peft_type"] == row.peft_type
+    shape = plan.shape_of(json.loads((trained.folder / "config.json").read_text()))
+    own = type(config)()  # the defaults: what keys add is not of the method
+    for tensor in trainable_tensors(own, shape):
+        assert tensor.part.rstrip("s") in row.trains
+
+
+def test_what_does_not_work_on_4_bits_is_refused_there(tiny_folder: Path) -> None:
+    for config in CASES.values():
+        if not ROWS[config.name].four_bit:  # the others are trained on it by the tests above
+            with pytest.raises(QtuneError):
+                attached(load(tiny_folder, "nf4").model, config)
 
 
 def test_it_starts_as_the_base_or_says_so(trained: Trained) -> None:
@@ -194,7 +221,7 @@ def test_detaching_gives_the_base_back(trained: Trained) -> None:
 
 def test_the_merged_model_is_the_attached_one(trained: Trained) -> None:
     tensors = trained.method.adapter_state()
-    if trained.config.name in ("prompt", "prefix", "bottleneck"):
+    if not ROWS[trained.config.name].merges:
         with pytest.raises(CannotMerge) as refused:
             type(trained.method).merge_edits(trained.config, tensors)
         assert refused.value.faults[0].hint

@@ -171,9 +171,13 @@ def steps_line(planned: Planned) -> str:
 
 def verdict(made: Plan) -> str:
     """One line: it fits with so much to spare, or it does not."""
-    from qtune.plan import human
+    from qtune.plan import PAGED_OUT, human
 
     spare = made.budget_bytes - made.device_bytes
+    paged = sum(item.bytes for item in made.memory if item.part == PAGED_OUT)
+    if made.fits and paged:
+        full = f"{human(paged)} of states page to the host"
+        return f"[bold green]fits[/], full: {full}"
     if made.fits:
         return f"[bold green]fits[/], {human(spare)} to spare"
     return f"[bold red]does not fit[/], {human(-spare)} too much"

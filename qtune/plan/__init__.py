@@ -12,7 +12,7 @@ from qtune.plan.configuration import (
 from qtune.plan.devices import card
 from qtune.plan.machine import Machine
 from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
-from qtune.plan.plan import Decision, MemoryItem, Plan, Remedy, Switch
+from qtune.plan.plan import PAGED_OUT, Decision, MemoryItem, Plan, Remedy, Switch
 from qtune.plan.planner import make
 from qtune.plan.rows import RowCount, count_rows
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
@@ -23,6 +23,7 @@ from qtune.plan.weights import refuse_clash
 
 __all__ = [
     "LOSS_CHUNK",
+    "PAGED_OUT",
     "Decision",
     "LinearShape",
     "Machine",

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from qtune.plan.shape import ModelShape
     from qtune.recipe.sections import Recipe
 
-FAMILIES = frozenset(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"))
+FAMILIES = frozenset(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"))
 _PLAIN_NORMS = frozenset(("gemma", "gemma2"))
-_MLP = ("gate_proj", "up_proj")
+_JOINED = "gate_up_proj"
+_MLP = ("gate_proj", "up_proj", _JOINED)
 
 
 def fuses(recipe: Recipe, shape: ModelShape) -> bool:
@@ -62,7 +63,10 @@ def fused_layer(
     all_of, without_mlp = _adapters(recipe, adapted, each)
     residuals = 2 * each * hidden if not plain_norms else 0
     wide = 2 * each * shape.intermediate_size
-    in_flight = max(4 * each * shape.intermediate_size, 3 * each * queries) + 3 * each * hidden
+    # gate and up of one product lie together, and once more each for itself
+    joined = 2 if any(linear.name.endswith(_JOINED) for linear in shape.linears) else 1
+    widest = 4 * joined * each * shape.intermediate_size
+    in_flight = max(widest, 3 * each * queries) + 3 * each * hidden
     if getattr(recipe.method, "dropout", 0.0):
         # the widest input, dropped again
         in_flight += (each + _adapter_bytes(recipe)) * shape.intermediate_size

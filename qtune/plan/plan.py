@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import ActivationPolicy, Base
 
 
+PAGED_OUT = "optimizer states, paged out"
+"""The part of the states that the device has no room for."""
+
+
 @dataclass(frozen=True)
 class MemoryItem:
     """Bytes of one part, where they lie, and how they come about."""

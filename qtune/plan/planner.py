@@ -13,7 +13,7 @@ from qtune.plan.decisions import Verdict
 from qtune.plan.devices import device_of
 from qtune.plan.disk import disk_of
 from qtune.plan.memory import Costs, costs_of
-from qtune.plan.plan import MemoryItem, Plan
+from qtune.plan.plan import PAGED_OUT, MemoryItem, Plan
 from qtune.plan.remedies import remedies
 from qtune.plan.sizes import parse_size
 from qtune.plan.steps import schedule
@@ -141,4 +141,4 @@ def _place_states(choice: Choice) -> tuple[MemoryItem, ...]:
         for item in choice.items
     )
     reason = "move to the device for each update and back"
-    return (*on_device, MemoryItem("optimizer states, paged out", paged, "host", reason))
+    return (*on_device, MemoryItem(PAGED_OUT, paged, "host", reason))

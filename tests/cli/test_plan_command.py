@@ -41,7 +41,7 @@ def test_65b_on_a_48gb_card_is_itemised(recipe: Path, capsys: pytest.CaptureFixt
         "optimizer states, paged out (host)",
         "activations       layer",
         "steps: 100 (100 an epoch of 1,600 rows, 3 warm-up), at most 819,200 tokens",
-        "fits",
+        "GB of states page to the host",
     ):
         assert part in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80

@@ -66,7 +66,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 CASES = [
     *((family, "plain", "fp32") for family in FAMILIES),
-    *((family, "auto", "fp32") for family in ("llama", "qwen3", "gemma2")),
+    *((family, "auto", "fp32") for family in ("llama", "qwen3", "gemma2", "phi3")),
     *(("llama", kernels, method) for kernels in ("plain", "auto") for method in METHODS),
 ]
 
@@ -184,7 +184,7 @@ def test_adapters_on_one_layer_make_that_layer_the_largest() -> None:
         ("llama", "lora", "auto", True),
         ("qwen3", "prompt", "fused", True),
         ("llama", "lora", "plain", False),
-        ("phi3", "lora", "auto", False),
+        ("phi3", "lora", "auto", True),
         ("llama", "bitfit", "auto", False),
     ],
 )

@@ -16,6 +16,7 @@ from qtune.cli.eval_command import evaluate
 from qtune.cli.generate_command import chat, generate
 from qtune.cli.job_page import tell_job_page
 from qtune.cli.merge_command import merge
+from qtune.cli.methods_command import methods
 from qtune.cli.output import drop_rest, news, print_error, print_json_error
 from qtune.cli.plan_command import plan
 from qtune.cli.quantize_command import quantize
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, merge, quantize, generate, chat, plan, validate, show, schema):
+for verb in (train, merge, quantize, generate, chat, plan, validate, show, schema, methods):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")

@@ -14,11 +14,13 @@ from qtune.cli.output import print_json, results
 from qtune.errors import ExitCode, Fault, UsageError
 from qtune.recipe import leaves, load
 from qtune.recipe import schema as recipe_schema
+from qtune.recipe.methods import parts_of
 from qtune.recipe.rules import unread
 from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:
     from qtune.recipe import Loaded, Recipe
+    from qtune.recipe.methods import SingleMethod
 
 _WIDTH = 80
 
@@ -94,10 +96,14 @@ def _print_valid(path: Path, recipe: Recipe) -> None:
     console.print(f"  {summary(recipe)}", markup=False, soft_wrap=True, style="dim")
 
 
+def _method(part: SingleMethod) -> str:
+    rank = getattr(part, "rank", None)
+    return part.name if rank is None else f"{part.name} rank {rank}"
+
+
 def summary(recipe: Recipe) -> str:
     """A recipe in one line."""
-    rank = getattr(recipe.method, "rank", None)
-    method = recipe.method.name if rank is None else f"{recipe.method.name} rank {rank}"
+    method = " + ".join(_method(part) for part in parts_of(recipe.method))
     length = (
         f"steps {recipe.train.max_steps}"
         if recipe.train.max_steps is not None

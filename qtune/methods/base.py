@@ -87,6 +87,10 @@ class Method(ABC):
     ) -> dict[str, Edit]:
         """Edits by base parameter name, weights [out, in] or, with fan_in_fan_out, [in, out]."""
 
+    def parts(self) -> dict[str, Method]:
+        """The methods that a combination is made of, by the folder of each; of others none."""
+        return {}
+
     def param_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer groups; each trainable parameter is in exactly one."""
         trainable = list(self.parameters().values())

@@ -15,9 +15,10 @@ from qtune.durable import write_json, write_parts
 from qtune.errors import ModelError, OutputError, UsageError
 from qtune.methods.adapter_file import WEIGHTS_FILE, digest, read_config, read_tensors
 from qtune.methods.integrity import METADATA_KEY, check_facts, check_tensors
-from qtune.methods.peft_format import CONFIG_FILE
+from qtune.methods.peft_format import CONFIG_FILE, section
 from qtune.methods.safetensors_file import file_parts
-from qtune.methods.table import BY_PEFT_TYPE, METHODS
+from qtune.methods.table import BY_PEFT_TYPE, COMBINATION, METHODS
+from qtune.recipe.methods import CombinationConfig
 from qtune.recipe.paths import portable
 
 if TYPE_CHECKING:
@@ -91,6 +92,19 @@ def save(
     two, their copy of the config does not fit the old config and `read` refuses the pair.
     """
     config = {**method.peft_config(), "base_model_name_or_path": portable(base_model)}
+    _refuse_existing(folder, replace=replace)
+    for key, part in method.parts().items():
+        save(
+            folder / key,
+            part,
+            base_model=base_model,
+            base_fingerprint=base_fingerprint,
+            recipe_note=recipe_note,
+            replace=replace,
+        )
+    if method.parts():
+        write_json(folder / CONFIG_FILE, dict(sorted(config.items())))
+        return
     tensors = method.adapter_state()
     facts = {
         "version": qtune.__version__,
@@ -102,7 +116,6 @@ def save(
         "config": config,
         "recipe": portable(recipe_note or {}),
     }
-    _refuse_existing(folder, replace=replace)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}
     write_parts(folder / WEIGHTS_FILE, file_parts(tensors, metadata))
@@ -113,6 +126,8 @@ def read(folder: Path) -> AdapterFile:
     """An adapter folder by qtune or PEFT; `ModelError` for anything not whole and sound."""
     raw = read_config(folder)
     kind = raw.get("peft_type")
+    if kind == COMBINATION:
+        return _read_parts(folder, raw)
     if kind not in BY_PEFT_TYPE:
         raise ModelError(
             f"peft_type {kind!r} is not one that qtune computes ({', '.join(BY_PEFT_TYPE)})",
@@ -132,6 +147,26 @@ def read(folder: Path) -> AdapterFile:
         base_fingerprint=facts.get("base_fingerprint"),
         raw=raw,
         facts=facts,
+    )
+
+
+def _read_parts(folder: Path, raw: dict[str, Any]) -> AdapterFile:
+    """The folders of a combination as one; a fault names the part's folder."""
+    keys = raw.get("parts")
+    if not keys or keys != [f"part-{number}" for number in range(len(keys))]:
+        raise ModelError("parts is no list of folders", place=str(folder / CONFIG_FILE))
+    parts = {key: read(folder / key) for key in keys}
+    first, *others = parts.values()
+    for part in others:
+        part.require_base(first.base_fingerprint or part.base_fingerprint or "")
+    return AdapterFile(
+        folder=folder,
+        config=section(CombinationConfig, {"parts": [part.config for part in parts.values()]}),
+        tensors={f"{k}/{name}": t for k, part in parts.items() for name, t in part.tensors.items()},
+        base_model=first.base_model,
+        base_fingerprint=first.base_fingerprint,
+        raw={**raw, "fan_in_fan_out": any(p.raw.get("fan_in_fan_out") for p in parts.values())},
+        facts=first.facts,
     )
 
 

@@ -23,6 +23,12 @@ class StandinMethod(Method):
         self._model, self._standins = model, dict(standins)
         self.adapters = dict(standins)
 
+    def put_over(self) -> None:
+        """Put the stand-ins, taken out before, over what now stands in their places."""
+        for name, standin in self._standins.items():
+            standin.base = self._model.get_submodule(name)
+        self.put_in(self._model, self._standins)
+
     def detach(self) -> None:
         """Put the base modules back."""
         restore_all(self._model, self._standins)

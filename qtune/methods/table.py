@@ -85,3 +85,11 @@ ROWS = {
 }
 METHODS = Registry("method", {name: row.place for name, row in ROWS.items()})
 BY_PEFT_TYPE = {row.peft_type: name for name, row in reversed(ROWS.items())}
+    "combination": Row(
+        place="qtune.methods.combination:Combination",
+        peft_type="COMBINATION",
+        trains="several methods at once, such as low-rank matrices and a prefix",
+        paper="He et al. 2022, arXiv:2110.04366",
+        note="written as a list, method: [{name: lora}, {name: bitfit}]; merges if all parts do",
+    ),
+COMBINATION = ROWS["combination"].peft_type

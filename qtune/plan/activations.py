@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.fused import fused_layer, fuses
 from qtune.plan.targets import layer_index
-from qtune.recipe.methods import LowRankConfig, MethodConfig
+from qtune.recipe.methods import LowRankConfig, MethodConfig, leading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,8 @@ def activations_of(
 ) -> Activations:
     """Activations a token, in rows of `length` tokens."""
     # CUDA's dropout keeps one byte an element, the CPU's a factor in the input's dtype
-    adapter_bytes = DTYPE_BYTES[getattr(recipe.method, "dtype", "float32")]
+    method = leading(recipe.method)
+    adapter_bytes = DTYPE_BYTES[getattr(method, "dtype", "float32")]
     dropout_mask_bytes = 1 if device == "cuda" else adapter_bytes
     eager = recipe.model.attn_implementation == "eager"
     attention = (_eager if eager else _sdpa)(shape, compute_bytes, length)
@@ -81,11 +82,11 @@ def activations_of(
     own = _norms_and_mlp(shape, compute_bytes) + attention
     scores = compute_bytes * length if eager else 4
     attended = shape.heads * (compute_bytes * shape.head_dim + scores)
-    adapters = _adapters_by_layer(recipe.method, adapted, compute_bytes, dropout_mask_bytes)
+    adapters = _adapters_by_layer(method, adapted, compute_bytes, dropout_mask_bytes)
     final_norm = 4 if shape.root_norms else compute_bytes
     return Activations(
         layer_input=compute_bytes * shape.hidden_size,
-        products=_linear_outputs(recipe.method, shape, adapted, compute_bytes) + attended,
+        products=_linear_outputs(method, shape, adapted, compute_bytes) + attended,
         kept=shape.layers * own + sum(adapters.values()),
         largest_layer=own + max(adapters.values(), default=0),
         in_flight=_in_flight(recipe, shape, compute_bytes, length if eager else 0),
@@ -98,8 +99,9 @@ def _in_flight(recipe: Recipe, shape: ModelShape, compute_bytes: int, scores: in
     wide = shape.intermediate_size * (2 if shape.gated else 1)
     widest = max(wide, shape.heads * shape.head_dim) + shape.hidden_size
     dropped = 0
-    if getattr(recipe.method, "dropout", 0.0):
-        dropped = DTYPE_BYTES[getattr(recipe.method, "dtype", "float32")] * shape.intermediate_size
+    method = leading(recipe.method)
+    if getattr(method, "dropout", 0.0):
+        dropped = DTYPE_BYTES[getattr(method, "dtype", "float32")] * shape.intermediate_size
     attention = (4 + compute_bytes) * shape.heads * scores
     return max(compute_bytes * widest + dropped, attention)
 

@@ -3,7 +3,7 @@
 LoRA on a linear [n, m] at rank r: A [r, m] and B [n, r], r(n + m) parameters; DoRA adds the n
 row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden; prefix
 tuning: tokens x 2 x the width of the keys, a layer. Bottlenecks of width r on hidden
-size d: 2 r d + r + d a site.
+size d: 2 r d + r + d a site. Quantum-PEFT: see `quantum`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qtune.plan.clashes import refuse_clashes
+from qtune.plan.quantum import generators, refuse_rank
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.targets import (
     find_modules,
@@ -23,12 +25,15 @@ from qtune.recipe.methods import (
     AdaloraConfig,
     BitfitConfig,
     BottleneckConfig,
+    CombinationConfig,
     LoraConfig,
     LoraFaConfig,
     LowRankConfig,
     MethodConfig,
     PrefixConfig,
     PromptConfig,
+    QuantumConfig,
+    SingleMethod,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +69,8 @@ class AdaptedLinear:
 
 def adapted_linears(method: MethodConfig | LowRankConfig, shape: ModelShape) -> list[AdaptedLinear]:
     """The linears that carry a low-rank adapter, with their ranks; none for other methods."""
+    if isinstance(method, CombinationConfig):
+        return [each for part in method.parts for each in adapted_linears(part, shape)]
     if not isinstance(method, LowRankConfig):
         return []
     linears = targeted_linears(method, shape)
@@ -77,7 +84,7 @@ def adapted_linears(method: MethodConfig | LowRankConfig, shape: ModelShape) -> 
 
 
 def targeted_linears(
-    method: LowRankConfig | AdaloraConfig | BitfitConfig, shape: ModelShape
+    method: LowRankConfig | AdaloraConfig | BitfitConfig | QuantumConfig, shape: ModelShape
 ) -> list[LinearShape]:
     """The linears the recipe's filters leave; a module trained whole carries no adapter."""
     linears = {linear.name: linear for linear in shape.linears}
@@ -93,8 +100,6 @@ def targeted_linears(
 
 def saved_modules(method: LowRankConfig, shape: ModelShape) -> list[str]:
     """Full names of the modules trained whole; `UsageError` for an entry that means none."""
-    if not method.modules_to_save:
-        return []
     key = "method.modules_to_save"
     return find_modules(_modules(shape), method.modules_to_save, key=key, kind="module")
 
@@ -102,10 +107,15 @@ def saved_modules(method: LowRankConfig, shape: ModelShape) -> list[str]:
 def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[TrainableTensor]:
     """Every tensor the method trains, in module order."""
     if isinstance(method, LowRankConfig):
+    if isinstance(method, CombinationConfig):
+        _refuse_clashes(method, shape)
+        return [each for part in method.parts for each in trainable_tensors(part, shape)]
         return [*_lora(method, shape), *_whole_modules(method, shape)]
     if isinstance(method, AdaloraConfig):
         return list(_triplets(method, shape))
     if isinstance(method, BitfitConfig):
+    if isinstance(method, QuantumConfig):
+        return list(_generators(method, shape))
         return [
             TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
             for linear in targeted_linears(method, shape)
@@ -120,6 +130,22 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
 
 
 def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
+def _refuse_clashes(method: CombinationConfig, shape: ModelShape) -> None:
+    whole = [
+        saved_modules(part, shape) if isinstance(part, LowRankConfig) else []
+        for part in method.parts
+    ]
+    refuse_clashes(method.parts, whole, [_adapted_modules(part, shape) for part in method.parts])
+
+
+def _adapted_modules(part: SingleMethod, shape: ModelShape) -> list[str]:
+    if isinstance(part, PromptConfig | PrefixConfig):
+        return []
+    if isinstance(part, BottleneckConfig):
+        return [tensor.module for tensor in _bottlenecks(part, shape)]
+    return [linear.name for linear in targeted_linears(part, shape)]
+
+
     """Number of trained parameters."""
     return sum(tensor.elements for tensor in trainable_tensors(method, shape))
 
@@ -127,6 +153,8 @@ def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
 def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
     """Where in the model a method trains, in words."""
     if isinstance(method, PromptConfig):
+    if isinstance(method, CombinationConfig):
+        return "; ".join(f"{part.name} {whereabouts(part, shape)}" for part in method.parts)
         return f"{method.num_virtual_tokens} learned positions before each row"
     if isinstance(method, PrefixConfig):
         return (
@@ -157,6 +185,14 @@ def _triplets(method: AdaloraConfig, shape: ModelShape) -> Iterator[TrainableTen
 
 
 def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+def _generators(method: QuantumConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    for linear in targeted_linears(method, shape):
+        for size in (linear.out_features, linear.in_features):
+            refuse_rank(method, size)
+            yield TrainableTensor("generators", linear.name, generators(method, size), 4)
+        yield TrainableTensor("generators", linear.name, method.rank, 4)
+
+
     hidden, width = shape.hidden_size, method.width
     outputs = {linear.name: linear.out_features for linear in shape.linears}
     for module in bottleneck_places(method, sites_of(outputs, hidden_size=hidden)):

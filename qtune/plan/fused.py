@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.targets import layer_index
-from qtune.recipe.methods import LowRankConfig, PromptConfig
+from qtune.recipe.methods import LowRankConfig, PromptConfig, leading, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,12 @@ _MLP = ("gate_proj", "up_proj", _JOINED)
 
 def fuses(recipe: Recipe, shape: ModelShape) -> bool:
     """Whether the blocks of this model are computed fused, with what the recipe attaches."""
-    known = shape.family in FAMILIES and isinstance(recipe.method, LowRankConfig | PromptConfig)
+    parts = parts_of(recipe.method)
+    known = shape.family in FAMILIES and all(
+        isinstance(part, LowRankConfig | PromptConfig) for part in parts
+    )
+    # two adapters on one linear are computed one after the other
+    known = known and sum(isinstance(part, LowRankConfig) for part in parts) < 2
     return known and recipe.memory.kernels != "plain"
 
 
@@ -67,7 +72,7 @@ def fused_layer(
     joined = 2 if any(linear.name.endswith(_JOINED) for linear in shape.linears) else 1
     widest = 4 * joined * each * shape.intermediate_size
     in_flight = max(widest, 3 * each * queries) + 3 * each * hidden
-    if getattr(recipe.method, "dropout", 0.0):
+    if getattr(leading(recipe.method), "dropout", 0.0):
         # the widest input, dropped again
         in_flight += (each + _adapter_bytes(recipe)) * shape.intermediate_size
     return FusedLayer(
@@ -82,7 +87,7 @@ def _adapters(
     recipe: Recipe, adapted: Sequence[AdaptedLinear], compute_bytes: int
 ) -> tuple[int, int]:
     """What the adapters of the fullest layer keep, and what of it `selective` keeps."""
-    method = recipe.method
+    method = leading(recipe.method)
     if not isinstance(method, LowRankConfig):
         return 0, 0
     layers: dict[int | None, tuple[int, int]] = {}
@@ -100,4 +105,4 @@ def _adapters(
 
 
 def _adapter_bytes(recipe: Recipe) -> int:
-    return DTYPE_BYTES[getattr(recipe.method, "dtype", "float32")]
+    return DTYPE_BYTES[getattr(leading(recipe.method), "dtype", "float32")]

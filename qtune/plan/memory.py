@@ -27,7 +27,7 @@ from qtune.plan.weights import (
     leftover_bytes,
     weight_bytes,
 )
-from qtune.recipe.methods import PromptConfig
+from qtune.recipe.methods import PromptConfig, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,9 +187,8 @@ def loss_chunk_size(recipe: Recipe) -> int:
 
 def row_tokens(recipe: Recipe) -> int:
     """Tokens of the longest row as the model sees it."""
-    method = recipe.method
-    prompt = method.num_virtual_tokens if isinstance(method, PromptConfig) else 0
-    return recipe.data.max_length + prompt
+    prompts = (part for part in parts_of(recipe.method) if isinstance(part, PromptConfig))
+    return recipe.data.max_length + sum(prompt.num_virtual_tokens for prompt in prompts)
 
 
 def _quantized(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:

@@ -20,7 +20,7 @@ from qtune.plan.steps import schedule
 from qtune.plan.switches import switches
 from qtune.plan.targets import is_within
 from qtune.plan.work import Work
-from qtune.recipe.methods import LoraConfig
+from qtune.recipe.methods import LowRankConfig, parts_of
 
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
@@ -118,10 +118,8 @@ def refuse_base(costs: Costs) -> None:
 
 def refuse_quantized_copies(costs: Costs) -> None:
     """`UsageError` when a module to train whole holds quantised weights."""
-    method = costs.recipe.method
-    if not isinstance(method, LoraConfig):
-        return
-    for module in saved_modules(method, costs.shape):
+    parts = [part for part in parts_of(costs.recipe.method) if isinstance(part, LowRankConfig)]
+    for module in (name for part in parts for name in saved_modules(part, costs.shape)):
         for linear in costs.shape.linears:
             if is_within(linear.name, module) and costs.holding.quantizes(linear):
                 raise UsageError(

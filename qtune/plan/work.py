@@ -19,7 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
-from qtune.recipe.methods import LowRankConfig
+from qtune.recipe.methods import LowRankConfig, leading
 
 if TYPE_CHECKING:
     from qtune.plan.devices import Device
@@ -231,5 +231,5 @@ class Work:
 
     @property
     def _adapter_bytes(self) -> int:
-        method = self.costs.recipe.method
+        method = leading(self.costs.recipe.method)
         return DTYPE_BYTES[method.dtype] if isinstance(method, LowRankConfig) else 4

@@ -50,6 +50,10 @@ def _plain(layer: Layer) -> dict[str, Any]:
             plain[section] = {k: n.plain() for k, n in keys.items() if n.value is not None}
     if "method" in plain:
         plain["method"].setdefault("name", "lora")
+        parts = plain["method"].get("parts")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                part.setdefault("name", "lora")
     return plain
 
 

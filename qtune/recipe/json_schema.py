@@ -12,6 +12,8 @@ def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a recipe file; what a fragment may give is not required."""
     document = Recipe.model_json_schema()
     properties = {"extends": _extends(), **document["properties"]}
+    several = document["$defs"]["CombinationConfig"]["properties"]["parts"]
+    properties["method"] = {"anyOf": [properties["method"], {"type": "array", **_items(several)}]}
     for section in ("ModelSection", "DataSection"):
         document["$defs"][section].pop("required", None)
     return {
@@ -24,6 +26,11 @@ def schema() -> dict[str, Any]:
         "anyOf": [{"required": ["extends"]}, {"required": ["model", "data"]}],
         "$defs": document["$defs"],
     }
+
+
+def _items(several: dict[str, Any]) -> dict[str, Any]:
+    """What a list of methods holds: tables, or names alone."""
+    return {"items": {"anyOf": [several["items"], {"type": "string"}]}, "minItems": 1}
 
 
 def _extends() -> dict[str, Any]:

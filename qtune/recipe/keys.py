@@ -55,6 +55,11 @@ def item_kind(field: FieldInfo) -> type[Section] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
+def is_table_list(value: Any) -> bool:
+    """Whether a value is a list of tables, such as the sources of data.train."""
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Section)
+
+
 def leaves(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Every key of a recipe with its value: `optim.learning_rate`, `data.train.0.path`."""
     for section in SECTIONS:
@@ -62,9 +67,9 @@ def leaves(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(path: str, part: Section) -> Iterator[tuple[str, Any]]:
-    for key, field in type(part).model_fields.items():
+    for key in type(part).model_fields:
         value = getattr(part, key)
-        if value and item_kind(field) is not None:
+        if is_table_list(value):
             for index, item in enumerate(value):
                 yield from _leaves(f"{path}.{key}.{index}", item)
         else:

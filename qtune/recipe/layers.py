@@ -68,6 +68,10 @@ def _read_section(
     if isinstance(node.value, str) and section in TEXT_SECTIONS:
         writer.write_alias(section, TEXT_SECTIONS[section], node)
         return
+    if section == "method" and isinstance(node.value, list):
+        parts = replace(node, value=[_part(each) for each in node.value])
+        layer.settings[section] = {"name": node.like("combination"), "parts": parts}
+        return
     if not isinstance(node.value, dict):
         layer.blamed.add(section)
         faults.append(suggest.no_table(section, node))
@@ -77,6 +81,11 @@ def _read_section(
             writer.write(f"{section}.{key}", value)
         elif not writer.write_near(section, key, value) and value.value is not None:
             layer.settings[section][key] = value  # unknown: the schema refuses it
+
+
+def _part(node: Node) -> Node:
+    """A method in a list of them: a table, or its name alone."""
+    return replace(node, value={"name": node}) if isinstance(node.value, str) else node
 
 
 def overlay(lower: Layer, upper: Layer) -> Layer:

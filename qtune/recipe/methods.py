@@ -119,6 +119,28 @@ class BitfitConfig(Section):
     """Only these layers; empty means all."""
 
 
+class QuantumConfig(Section):
+    """Quantum-PEFT (Koike-Akino et al. 2025): orthonormal columns that few numbers generate."""
+
+    name: Literal["quantum"] = "quantum"
+    rank: int = Field(default=8, ge=1)
+    """Columns on either side of the update."""
+    alpha: Annotated[Real, Field(gt=0.0)] = 16.0
+    """Factor of the update."""
+    form: Literal["pauli", "taylor"] = "pauli"
+    """What makes the columns: a circuit of rotations, or the exponential of a skew matrix."""
+    circuit_layers: int = Field(default=1, ge=1)
+    """Entangling layers of the circuit."""
+    intrinsic_rank: int | None = Field(default=None, ge=1)
+    """Columns of the skew matrix that learn; without it as many as the rank."""
+    target_modules: Targets = "all-linear"
+    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
+    exclude_modules: Names = ()
+    """Module names or suffixes to leave out."""
+    layers_to_transform: Indices = ()
+    """Only these layers; empty means all."""
+
+
 class PromptConfig(Section):
     """Prompt tuning (Lester et al. 2021): learned embeddings before the input."""
 
@@ -163,7 +185,35 @@ class BottleneckConfig(Section):
 
 
 LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig
-MethodConfig = Annotated[
-    LowRankMethod | AdaloraConfig | BitfitConfig | PromptConfig | PrefixConfig | BottleneckConfig,
-    Field(discriminator="name"),
-]
+SingleMethod = (
+    LowRankMethod
+    | AdaloraConfig
+    | BitfitConfig
+    | QuantumConfig
+    | PromptConfig
+    | PrefixConfig
+    | BottleneckConfig
+)
+Part = Annotated[SingleMethod, Field(discriminator="name")]
+
+
+class CombinationConfig(Section):
+    """Several methods on one model, written as a list: `method: [{name: lora}, {name: prefix}]`."""
+
+    name: Literal["combination"] = "combination"
+    parts: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = (LoraConfig(),)
+    """The methods, each with its own keys."""
+
+
+MethodConfig = Annotated[SingleMethod | CombinationConfig, Field(discriminator="name")]
+
+
+def parts_of(method: MethodConfig) -> tuple[SingleMethod, ...]:
+    """The methods that a method section names: one, or those of a combination."""
+    return method.parts if isinstance(method, CombinationConfig) else (method,)
+
+
+def leading(method: MethodConfig) -> SingleMethod:
+    """The method itself; of a combination its first low-rank part, or else its first."""
+    parts = parts_of(method)
+    return next((part for part in parts if isinstance(part, LowRankConfig)), parts[0])

@@ -25,6 +25,7 @@ _MISSING = {
     "data.train": "write data: {train: [{path: ...}]}",
 }
 _LONG = 100
+_PARTS = ("method", "parts")
 _RANGES = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -44,9 +45,22 @@ def faults_of(
         if not _is_echo(error, path, layer):
             groups.setdefault(path, []).append(error)
     return {
-        path: _fault(path, group, layer, file=file, method=method)
+        path: _fault(path, group, layer, file=file, method=_method_at(path, plain) or method)
         for path, group in _by_value(groups).items()
     }
+
+
+def _method_at(path: Path, plain: Mapping[str, Any]) -> str:
+    """The method that a path inside the parts of a combination speaks of; else none."""
+    if path[:2] != _PARTS or len(path) < 3:
+        return ""
+    part = plain["method"]["parts"][path[2]]
+    return str(part.get("name", "")) if isinstance(part, dict) else ""
+
+
+def _in_schema(path: Path) -> Path:
+    """The path of a key in the method's own section: a part of a combination is one, too."""
+    return ("method", *path[3:]) if path[:2] == _PARTS and len(path) > 3 else path
 
 
 def _is_echo(error: ErrorDetails, path: Path, layer: Layer) -> bool:
@@ -118,14 +132,15 @@ def _fault(
     if "extra_forbidden" in kinds:
         return _unknown(path, node, method)
     if "missing" in kinds and isinstance(errors[0]["loc"][-1], str):
-        hint = _MISSING.get(key) or _meaning(field_at(path, method=method))
+        hint = _MISSING.get(key) or _meaning(field_at(_in_schema(path), method=method))
         return Fault(message=f"{key}: missing", place=place, hint=hint)
     if "union_tag_invalid" in kinds:
-        path, key = ("method", "name"), "method.name"
+        path = (*path, "name")
+        key = ".".join(map(str, path))
         node = node_at(path, layer)
         place = node.place if node else place
     value = node.plain() if node else None
-    what, hint = _what(errors, annotation_at(path, method=method), value)
+    what, hint = _what(errors, annotation_at(_in_schema(path), method=method), value)
     key = named(key, node)
     return Fault(message=f"{key}: {what}", place=place, hint=hint)
 
@@ -138,7 +153,7 @@ def named(key: str, node: Node | None) -> str:
 def _unknown(path: Path, node: Node | None, method: str) -> Fault:
     assert node is not None
     section, *_, name = path
-    if len(path) == 2:
+    if len(_in_schema(path)) == 2:
         return suggest.unknown(str(name), node, section=str(section), method=method)
     item = field_at((*path[:3], "path"), method=method)
     known = list(_item_keys(path, method)) if item else []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qtune.recipe.kinds import idle_keys, named_kind
+from qtune.recipe.methods import parts_of
 from qtune.recipe.paths import is_local
 from qtune.recipe.sections import Recipe, SourceSection
 
@@ -235,7 +236,7 @@ CONFLICTS: tuple[Conflict, ...] = (
         ("method.name",),
         "cannot be with prompt tuning, whose virtual tokens stand before a sequence, not a row",
         "remove it, or take another method",
-        lambda r: r.data.packing and r.method.name == "prompt",
+        lambda r: r.data.packing and any(part.name == "prompt" for part in parts_of(r.method)),
     ),
     Conflict(
         "logging.report_to",

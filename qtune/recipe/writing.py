@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from qtune.recipe.keys import SECTIONS, item_kind
+from qtune.recipe.keys import SECTIONS, is_table_list
 from qtune.recipe.paths import is_local
 from qtune.recipe.rules import unread
 from qtune.recipe.scalars import scalar
@@ -56,11 +56,11 @@ class _Writer:
 
     def table(self, path: str, part: Section, *, indent: str) -> Iterator[str]:
         """The keys of a section, one a line."""
-        for key, field in type(part).model_fields.items():
+        for key in type(part).model_fields:
             value, name = getattr(part, key), f"{path}.{key}"
             if name in self._skip:
                 continue
-            if value and item_kind(field) is not None:
+            if is_table_list(value):
                 yield f"{indent}{key}:"
                 for index, item in enumerate(value):
                     first, *rest = self.table(f"{name}.{index}", item, indent=f"{indent}    ")

@@ -14,6 +14,7 @@ from qtune.recipe.methods import (
     AdaloraConfig,
     BitfitConfig,
     BottleneckConfig,
+    CombinationConfig,
     DyloraConfig,
     LoraConfig,
     LoraFaConfig,
@@ -71,6 +72,22 @@ CASES: dict[str, MethodConfig] = {
 }
 RATES = {
     "adalora": 3e-2,
+    "lora+bitfit": CombinationConfig(
+        parts=(BitfitConfig(), LoraConfig(rank=4, alpha=8.0, dropout=0.0, use_dora=True))
+    ),
+    "lora+lora": CombinationConfig(
+        parts=(
+            LoraConfig(rank=4, alpha=8.0, dropout=0.0, modules_to_save=("model.norm",)),
+            DyloraConfig(rank=2, alpha=8.0, dropout=0.0, target_modules=("q_proj",)),
+        )
+    ),
+    "lora+prefix": CombinationConfig(
+        parts=(
+            LoraConfig(rank=4, alpha=8.0, dropout=0.1),
+            PrefixConfig(num_virtual_tokens=3),
+            BottleneckConfig(placement="houlsby", width=4),
+        )
+    ),
     "one-layer": 5e-2,
     "bitfit": 3e-2,
     "prompt": 2e-1,

@@ -16,6 +16,7 @@ from qtune.methods.base import CannotMerge, Method
 from qtune.methods.peft_format import CONFIG_FILE
 from qtune.methods.table import ROWS
 from qtune.plan.adapters import trainable_tensors
+from qtune.recipe.methods import parts_of
 from tests.methods.bases import (
     CASES,
     KINDS,
@@ -121,7 +122,7 @@ def test_what_does_not_work_on_4_bits_is_refused_there(tiny_folder: Path) -> Non
 
 def test_it_starts_as_the_base_or_says_so(trained: Trained) -> None:
     same = torch.equal(trained.start_logits, trained.plain_logits)
-    if "dora" in str(trained.config) and trained.config.use_dora:  # type: ignore[union-attr]
+    if any(getattr(part, "use_dora", False) for part in parts_of(trained.config)):
         # g = m / ||W|| is 1 up to rounding.
         same = torch.allclose(trained.start_logits, trained.plain_logits, atol=1e-6)
     assert same == trained.method.identity_at_start
@@ -221,7 +222,7 @@ def test_detaching_gives_the_base_back(trained: Trained) -> None:
 
 def test_the_merged_model_is_the_attached_one(trained: Trained) -> None:
     tensors = trained.method.adapter_state()
-    if not ROWS[trained.config.name].merges:
+    if not all(ROWS[part.name].merges for part in parts_of(trained.config)):
         with pytest.raises(CannotMerge) as refused:
             type(trained.method).merge_edits(trained.config, tensors)
         assert refused.value.faults[0].hint
@@ -250,5 +251,5 @@ def test_the_start_depends_on_the_seed_alone(trained: Trained) -> None:
         states.append(attached(fresh.model, trained.config, seed=seed).adapter_state())
     first, same, other = states
     assert all(torch.equal(first[name], same[name]) for name in first)
-    if trained.config.name != "bitfit":  # which starts at zero
+    if not all(part.name == "bitfit" for part in parts_of(trained.config)):  # which starts at zero
         assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -76,6 +76,8 @@ def candidates(annotation: Any) -> Iterator[Any]:
         yield {"path": "other"}
 
 
+    elif annotation in METHODS.values():
+        yield {"name": annotation.model_fields["name"].default}
 def load_with(section: str, settings: dict[str, Any], context: str) -> Recipe:
     plain: dict[str, dict[str, Any]] = {
         "model": {"name_or_path": "m"},

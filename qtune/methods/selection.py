@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from qtune.recipe.methods import AdaloraConfig, BitfitConfig, LowRankConfig
+    from qtune.recipe.methods import AdaloraConfig, BitfitConfig, LowRankConfig, QuantumConfig
 
-    Selective = LowRankConfig | AdaloraConfig | BitfitConfig
+    Selective = LowRankConfig | AdaloraConfig | BitfitConfig | QuantumConfig
 
 
 def chosen_linears(

@@ -227,6 +227,8 @@ METHOD_RANGES = {
     "importance_smoothing": ("adalora", -1),
     "uncertainty_smoothing": ("adalora", -1),
     "orthogonality": ("adalora", -1),
+    "circuit_layers": ("quantum", 0),
+    "intrinsic_rank": ("quantum", 0),
     "width": ("bottleneck", 0),
     "num_virtual_tokens": ("prompt", 0),
 }

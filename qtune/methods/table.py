@@ -82,9 +82,6 @@ ROWS = {
         paper="Houlsby et al. 2019, arXiv:1902.00751",
         merges=False,
     ),
-}
-METHODS = Registry("method", {name: row.place for name, row in ROWS.items()})
-BY_PEFT_TYPE = {row.peft_type: name for name, row in reversed(ROWS.items())}
     "combination": Row(
         place="qtune.methods.combination:Combination",
         peft_type="COMBINATION",
@@ -92,4 +89,7 @@ BY_PEFT_TYPE = {row.peft_type: name for name, row in reversed(ROWS.items())}
         paper="He et al. 2022, arXiv:2110.04366",
         note="written as a list, method: [{name: lora}, {name: bitfit}]; merges if all parts do",
     ),
+}
 COMBINATION = ROWS["combination"].peft_type
+METHODS = Registry("method", {name: row.place for name, row in ROWS.items()})
+BY_PEFT_TYPE = {row.peft_type: name for name, row in reversed(ROWS.items())}

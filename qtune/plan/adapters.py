@@ -106,16 +106,16 @@ def saved_modules(method: LowRankConfig, shape: ModelShape) -> list[str]:
 
 def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[TrainableTensor]:
     """Every tensor the method trains, in module order."""
-    if isinstance(method, LowRankConfig):
     if isinstance(method, CombinationConfig):
         _refuse_clashes(method, shape)
         return [each for part in method.parts for each in trainable_tensors(part, shape)]
+    if isinstance(method, LowRankConfig):
         return [*_lora(method, shape), *_whole_modules(method, shape)]
     if isinstance(method, AdaloraConfig):
         return list(_triplets(method, shape))
-    if isinstance(method, BitfitConfig):
     if isinstance(method, QuantumConfig):
         return list(_generators(method, shape))
+    if isinstance(method, BitfitConfig):
         return [
             TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
             for linear in targeted_linears(method, shape)
@@ -129,7 +129,6 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
     return [TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)]
 
 
-def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
 def _refuse_clashes(method: CombinationConfig, shape: ModelShape) -> None:
     whole = [
         saved_modules(part, shape) if isinstance(part, LowRankConfig) else []
@@ -146,15 +145,16 @@ def _adapted_modules(part: SingleMethod, shape: ModelShape) -> list[str]:
     return [linear.name for linear in targeted_linears(part, shape)]
 
 
+def trainable_parameters(method: MethodConfig, shape: ModelShape) -> int:
     """Number of trained parameters."""
     return sum(tensor.elements for tensor in trainable_tensors(method, shape))
 
 
 def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
     """Where in the model a method trains, in words."""
-    if isinstance(method, PromptConfig):
     if isinstance(method, CombinationConfig):
         return "; ".join(f"{part.name} {whereabouts(part, shape)}" for part in method.parts)
+    if isinstance(method, PromptConfig):
         return f"{method.num_virtual_tokens} learned positions before each row"
     if isinstance(method, PrefixConfig):
         return (
@@ -184,7 +184,6 @@ def _triplets(method: AdaloraConfig, shape: ModelShape) -> Iterator[TrainableTen
             yield TrainableTensor("low-rank triplets", linear.name, elements, each)
 
 
-def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
 def _generators(method: QuantumConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
     for linear in targeted_linears(method, shape):
         for size in (linear.out_features, linear.in_features):
@@ -193,6 +192,7 @@ def _generators(method: QuantumConfig, shape: ModelShape) -> Iterator[TrainableT
         yield TrainableTensor("generators", linear.name, method.rank, 4)
 
 
+def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
     hidden, width = shape.hidden_size, method.width
     outputs = {linear.name: linear.out_features for linear in shape.linears}
     for module in bottleneck_places(method, sites_of(outputs, hidden_size=hidden)):

@@ -69,9 +69,6 @@ CASES: dict[str, MethodConfig] = {
     "pfeiffer": BottleneckConfig(width=8),
     "houlsby": BottleneckConfig(placement="houlsby", width=4, activation="gelu"),
     "parallel": BottleneckConfig(placement="parallel", width=8, layers_to_transform=(1,)),
-}
-RATES = {
-    "adalora": 3e-2,
     "lora+bitfit": CombinationConfig(
         parts=(BitfitConfig(), LoraConfig(rank=4, alpha=8.0, dropout=0.0, use_dora=True))
     ),
@@ -88,6 +85,9 @@ RATES = {
             BottleneckConfig(placement="houlsby", width=4),
         )
     ),
+}
+RATES = {
+    "adalora": 3e-2,
     "one-layer": 5e-2,
     "bitfit": 3e-2,
     "prompt": 2e-1,

@@ -72,12 +72,12 @@ def candidates(annotation: Any) -> Iterator[Any]:
     elif arguments:
         for part in arguments[:1] if kind is Annotated else arguments:
             yield from candidates(part)
+    elif annotation in METHODS.values():
+        yield {"name": annotation.model_fields["name"].default}
     elif isinstance(annotation, type) and issubclass(annotation, Section):
         yield {"path": "other"}
 
 
-    elif annotation in METHODS.values():
-        yield {"name": annotation.model_fields["name"].default}
 def load_with(section: str, settings: dict[str, Any], context: str) -> Recipe:
     plain: dict[str, dict[str, Any]] = {
         "model": {"name_or_path": "m"},

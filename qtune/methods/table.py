@@ -61,6 +61,12 @@ ROWS = {
         trains="delta-biases after each linear",
         paper="Ben Zaken et al. 2021, arXiv:2106.10199",
     ),
+    "quantum": Row(
+        place="qtune.methods.quantum:Quantum",
+        peft_type="QUANTUM",
+        trains="generators of orthonormal columns U and V, and what lies between: U diag(l) V^T",
+        paper="Koike-Akino et al. 2025, arXiv:2503.05431",
+    ),
     "prompt": Row(
         place="qtune.methods.prompt:Prompt",
         peft_type="PROMPT_TUNING",

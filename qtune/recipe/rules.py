@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qtune.recipe.kinds import idle_keys, named_kind
-from qtune.recipe.methods import parts_of
+from qtune.recipe.methods import QuantumConfig, parts_of
 from qtune.recipe.paths import is_local
 from qtune.recipe.sections import Recipe, SourceSection
 
@@ -135,6 +135,18 @@ UNREAD: tuple[Unread, ...] = (
         _HELD_OUT,
         "without held-out rows no weights are known to be best",
         lambda r: not held_out(r) and r.checkpoint.final == "best",
+    ),
+    Unread(
+        ("method.circuit_layers",),
+        ("method.form",),
+        "the taylor form has no circuit",
+        lambda r: isinstance(r.method, QuantumConfig) and r.method.form == "taylor",
+    ),
+    Unread(
+        ("method.intrinsic_rank",),
+        ("method.form",),
+        "a circuit has none",
+        lambda r: isinstance(r.method, QuantumConfig) and r.method.form == "pauli",
     ),
     Unread(
         ("model.revision",),

@@ -21,6 +21,7 @@ from qtune.recipe.methods import (
     MethodConfig,
     PrefixConfig,
     PromptConfig,
+    QuantumConfig,
 )
 from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 from tests.tiny import tiny_llama
@@ -64,6 +65,8 @@ CASES: dict[str, MethodConfig] = {
     "dylora": DyloraConfig(rank=4, alpha=8.0, dropout=0.1, min_rank=2),
     "adalora": AdaloraConfig(rank=6, target_rank=3, alpha=8.0, dropout=0.1),
     "bitfit": BitfitConfig(exclude_modules=("down_proj",)),
+    "quantum": QuantumConfig(rank=4, circuit_layers=2),
+    "taylor": QuantumConfig(rank=4, form="taylor", intrinsic_rank=3, exclude_modules=("k_proj",)),
     "prompt": PromptConfig(num_virtual_tokens=5),
     "prefix": PrefixConfig(num_virtual_tokens=5),
     "pfeiffer": BottleneckConfig(width=8),

@@ -59,7 +59,7 @@ def blueprint(folder: Path, section: ModelSection, quantization: QuantizationSec
     packed = checkpoint.packed(expected=check_config(config, quantization))
     network = build(folder, section, dtype=getattr(torch, quantization.compute_dtype))
     parameters = frozenset(_shapes(network))
-    pairs = match(network, [name for name in checkpoint.index if name not in packed.constants])
+    pairs = match(network, checkpoint.weights(packed))
     if pairs.fused:
         raise CannotMerge(
             f"{type(network).__name__} stores some weights in pieces that are fused when loaded",

@@ -16,7 +16,7 @@ import torch
 
 from qtune.errors import ModelError, UsageError
 from qtune.models import activations as activation_policies
-from qtune.models import copies
+from qtune.models import copies, heads
 from qtune.models.base import Base, inventory
 from qtune.models.conversion import count_quantised, load_converted
 from qtune.models.files import resolve, shard_index
@@ -62,18 +62,19 @@ def load(
     packed = checkpoint.packed(expected=packed_config)
     network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
     names = quantizable(network, quantization)
-    pairs = match(network, [name for name in checkpoint.index if name not in packed.constants])
+    pairs = match(network, checkpoint.weights(packed))
     streamed = None
     layers = []
     if base == "stream":
         place = model.name_or_path
         layers = layers_of(packed, pairs.names, bits=quantization.bits, place=place)
     if pairs.fused:
-        if packed_config:
+        if packed_config or model.task == "classification":
             raise ModelError(
-                f"{type(network).__name__} from a quantised checkpoint cannot be put together",
+                f"{type(network).__name__}, whose tensors are fused or split on loading, cannot be "
+                "put together from a quantised checkpoint, or with a classification's head",
                 place=str(folder),
-                hint="take the 16-bit model",
+                hint="take the 16-bit model, or another family",
             )
         network = load_converted(folder, quantization, skeleton=network, names=names, device=device)
         if on_progress is not None:
@@ -133,6 +134,11 @@ class Checkpoint:
             shapes[weight] = tuple(self._states[weight]["shape"])
         return shapes
 
+    def weights(self, packed: Packed) -> dict[str, tuple[int, ...]]:
+        """Dense shapes of all that is stored but for constants of quantised weights."""
+        shapes = self.dense_shapes(packed)
+        return {name: shapes[name] for name in self.index if name not in packed.constants}
+
     def in_order(self, names: Iterable[str]) -> Iterator[tuple[Path, list[str]]]:
         """(file, names) as the tensors lie on disk."""
         by_file: dict[Path, list[str]] = defaultdict(list)
@@ -175,6 +181,7 @@ class Filler:
                     count()
                 del tensor
         streamed = self._stream(layers, count) if layers else None
+        heads.begin(self.network, self.pairs.new, self.device)
         self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
         compute_buffers(self.network, self.device)
         return streamed

@@ -9,22 +9,26 @@ import torch
 from torch import nn
 
 from qtune.errors import ModelError
-from qtune.models.skeleton import causal_class
-from qtune.ops.linears import features, linear_modules, output_head
+from qtune.models.skeleton import network_class_of
+from qtune.ops.linears import class_heads, features, is_linear, linear_modules, output_head
 from qtune.plan import LinearShape, ModelShape, TensorShape, stored_quantization
 from qtune.plan.targets import layer_index
+from qtune.recipe.sections import ModelSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-def measure(content: Mapping[str, Any], *, place: str) -> ModelShape | None:
-    """The shape of a config.json's model, None for a type that transformers does not have or that
-    attends with no heads."""
+def measure(
+    content: Mapping[str, Any], *, place: str, section: ModelSection | None = None
+) -> ModelShape | None:
+    """The shape of a config.json's model for a recipe's task (the next token without one), None for
+    a type that transformers does not have or that attends with no heads."""
     config = _config(content, place)
     if config is None or not getattr(config, "num_attention_heads", None):
         return None
-    network_class = causal_class(config, place=place)
+    asked = section or ModelSection(name_or_path=place)
+    network_class = network_class_of(config, asked, place=place)
     try:
         with torch.device("meta"):
             model = network_class._from_config(config)
@@ -32,6 +36,7 @@ def measure(content: Mapping[str, Any], *, place: str) -> ModelShape | None:
         raise ModelError(f"no model can be built from it: {error}", place=place) from error
     linears = tuple(_linears(model))
     one = [module for name, module in model.named_modules() if layer_index(name) == 0]
+    behind = tuple(class_heads(model))
     norms = [module for module in one if "Norm" in type(module).__name__]
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     gated = any(linear.name.endswith(("gate_proj", "gate_up_proj")) for linear in linears)
@@ -52,6 +57,9 @@ def measure(content: Mapping[str, Any], *, place: str) -> ModelShape | None:
         norms_per_layer=max(1, sum(_elements(module) == hidden for module in norms)),
         head_norms=any(0 < _elements(module) < hidden for module in norms),
         sdpa=bool(getattr(network_class, "_supports_sdpa", False)),
+        classes=len(asked.labels) if behind else 0,
+        class_heads=behind,
+        encoder=bool(behind) and "score" not in behind,
         linears=linears,
         other=tuple(_other(model, {linear.name for linear in linears})),
         head=_head(model),
@@ -80,8 +88,17 @@ def _linears(model: Any) -> Iterator[LinearShape]:
         yield LinearShape(name, inputs, outputs, bias, quantizable)
 
 
+def _head_module(model: Any) -> nn.Module | None:
+    """What gives the scores: the output head, or the last linear of a classifier's heads."""
+    heads = class_heads(model)
+    if not heads:
+        return output_head(model)
+    last: nn.Module = model.get_submodule(heads[-1])
+    return [module for module in last.modules() if is_linear(module)][-1]
+
+
 def _head(model: Any) -> LinearShape:
-    head = output_head(model)
+    head = _head_module(model)
     name = next((name for name, module in model.named_modules() if module is head), "lm_head")
     inputs, outputs = features(head) if head is not None else (1, 1)
     return LinearShape(name, inputs, outputs, getattr(head, "bias", None) is not None, False)
@@ -89,7 +106,7 @@ def _head(model: Any) -> LinearShape:
 
 def _other(model: Any, linears: set[str]) -> Iterator[TensorShape]:
     """Every parameter outside of the linears and the head, a shared one once."""
-    head = output_head(model)
+    head = _head_module(model)
     own = {id(parameter) for parameter in head.parameters()} if head is not None else set()
     if _is_tied(model):
         own -= {id(model.get_input_embeddings().weight)}

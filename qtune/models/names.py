@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import Fault, ModelError, first_few
+from qtune.models.heads import is_head
+from qtune.ops.linears import class_heads
 from qtune.registry import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 SHOWN = 3
 # Buffers that older checkpoints saved and newer model classes compute.
@@ -22,23 +24,39 @@ OBSOLETE = {
 
 @dataclass(frozen=True)
 class Match:
-    """`names`: stored name -> model name; `missing`: names to be tied; `fused`: convert first."""
+    """`names`: stored name -> model name; `missing`: names to be tied; `fused`: convert first;
+    `new`: names of a classifier's heads that nothing is stored for."""
 
     names: dict[str, str]
     missing: set[str]
     fused: bool
+    new: frozenset[str] = frozenset()
 
 
-def match(network: Any, stored: Iterable[str]) -> Match:
-    """Pair the stored names with the model's as transformers would; `ModelError` for leftovers."""
-    expected = set(network.state_dict())
+def match(network: Any, stored: Mapping[str, tuple[int, ...]]) -> Match:
+    """Pair the stored names with the model's as transformers would; `ModelError` for leftovers.
+
+    A classifier's heads may be missing, or stored for other labels, and other heads than its own
+    may be stored: then its heads are new. `stored` gives the shapes.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = set(shapes)
     rename = _renamer(network, expected)
     pairs = {name: rename(name) for name in stored}
     if any(fused for _, fused in pairs.values()):
         return Match({}, set(), fused=True)
     names = {name: target for name, (target, _) in pairs.items() if target in expected}
-    missing = expected - set(names.values())
+    classifies = bool(class_heads(network))
+    for name, target in list(names.items()):
+        if classifies and is_head(network, target) and stored[name] != shapes[target]:
+            del names[name]
+    new = {name for name in expected - set(names.values()) if classifies and is_head(network, name)}
+    missing = expected - set(names.values()) - new
     unknown = [name for name in pairs if name not in names and not _obsolete(network, name)]
+    if classifies:
+        base = f"{network.base_model_prefix}."
+        ours = (name for name in unknown if pairs[name][0].startswith(base))
+        unknown = [name for name in ours if not is_head(network, pairs[name][0])]
     faults = _missing_faults(missing - _tied(network, set(names.values())), unknown)
     if unknown:
         message = (
@@ -47,7 +65,7 @@ def match(network: Any, stored: Iterable[str]) -> Match:
         faults.append(Fault(message=message, hint="wrong config.json, or a model of another kind"))
     if faults:
         raise ModelError.of(faults)
-    return Match(names, missing, fused=False)
+    return Match(names, missing, fused=False, new=frozenset(new))
 
 
 def check_shapes(

@@ -144,7 +144,7 @@ def prepare(model: ModelSection, quantization: QuantizationSection) -> Quantizin
     checkpoint = Checkpoint(folder)
     checkpoint.packed(expected=False)
     network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
-    pairs = match(network, list(checkpoint.index))
+    pairs = match(network, checkpoint.weights(checkpoint.packed(expected=False)))
     if pairs.fused:
         raise ModelError(
             f"{type(network).__name__} stores some weights in pieces that are fused when loaded",

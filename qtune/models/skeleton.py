@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from qtune.errors import ModelError, UsageError
+from qtune.models.heads import classifier_class, label, widen_heads
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import library
 from qtune.plan import read_config
@@ -26,21 +27,20 @@ INT8_THRESHOLD = 6.0  # LLM.int8's outlier threshold on activations
 
 
 def build(folder: Path, section: ModelSection, *, dtype: torch.dtype) -> Any:
-    """The causal language model of a folder's config.json, on the meta device, in train mode."""
-    from transformers import AutoModelForCausalLM
-
+    """The model of a folder's config.json for the recipe's task, on the meta device, in train mode;
+    a classifier's heads are in fp32."""
     config = model_config(folder)
     place = str(folder / "config.json")
-    network_class = causal_class(config, place=place)
+    network_class = network_class_of(config, section, place=place)
     attention = section.attn_implementation
     if attention == "sdpa" and not getattr(network_class, "_supports_sdpa", True):
         log.warning("%s has no sdpa attention in transformers: eager instead", config.model_type)
         attention = "eager"
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                config, attn_implementation=attention, dtype=dtype, trust_remote_code=False
-            )
+            network = network_class._from_config(config, attn_implementation=attention, dtype=dtype)
+        widen_heads(network)
+        return network
     except (ImportError, ValueError) as error:
         message = str(error).strip().splitlines()[0]
         if isinstance(error, ImportError) or attention in message:
@@ -50,6 +50,14 @@ def build(folder: Path, section: ModelSection, *, dtype: torch.dtype) -> Any:
         raise ModelError(f"no model can be built from it: {message}", place=place) from error
     except (TypeError, AttributeError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise ModelError(f"no model can be built from it: {error}", place=place) from error
+
+
+def network_class_of(config: Any, section: ModelSection, *, place: str) -> Any:
+    """transformers' class for a config and a task; a classification's config gets its labels."""
+    if section.task == "causal":
+        return causal_class(config, place=place)
+    label(config, section.labels)
+    return classifier_class(config, place=place)
 
 
 def causal_class(config: Any, *, place: str) -> Any:

@@ -101,7 +101,8 @@ def targeted_linears(
 def saved_modules(method: LowRankConfig, shape: ModelShape) -> list[str]:
     """Full names of the modules trained whole; `UsageError` for an entry that means none."""
     key = "method.modules_to_save"
-    return find_modules(_modules(shape), method.modules_to_save, key=key, kind="module")
+    wanted = [*method.modules_to_save, *shape.class_heads]
+    return find_modules(_modules(shape), wanted, key=key, kind="module") if wanted else []
 
 
 def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[TrainableTensor]:
@@ -206,7 +207,7 @@ def _whole_modules(method: LowRankConfig, shape: ModelShape) -> Iterator[Trainab
     for owner, elements in _parameters(shape):
         for module in whole:
             if is_within(owner, module):
-                each = DTYPE_BYTES[method.dtype]
+                each = 4 if module in shape.class_heads else DTYPE_BYTES[method.dtype]
                 yield TrainableTensor("modules trained whole", owner, elements, each)
 
 

@@ -142,11 +142,16 @@ class Planner:
     def _ways(
         self, bases: tuple[Base, ...], policies: tuple[ActivationPolicy, ...], size: int
     ) -> Iterator[Way]:
-        wish = self.costs.recipe.memory.loss_chunk_size
         for base in bases:
             for policy in policies:
-                for chunk in LOSS_CHUNKS if wish == "auto" else (wish,):
+                for chunk in self._chunks():
                     yield Way(size, policy, base, 0, chunk)
+
+    def _chunks(self) -> tuple[int, ...]:
+        wish = self.costs.recipe.memory.loss_chunk_size
+        if wish != "auto":
+            return (wish,)
+        return LOSS_CHUNKS[:1] if self.costs.shape.classes else LOSS_CHUNKS
 
     def _all_policies(self) -> tuple[ActivationPolicy, ...]:
         return (*PLAIN, "offload") if self.costs.machine.device == "cuda" else PLAIN
@@ -157,6 +162,7 @@ class Planner:
             return (wish,)
         streams = self.costs.holding.bits == 4 and self.costs.layers.number > 2
         streams &= self.costs.recipe.memory.dequantized_layers in ("auto", 0)
+        streams &= self.costs.recipe.model.task == "causal"
         return ("resident", "stream") if streams else ("resident",)
 
     def _policies(self, open_: tuple[ActivationPolicy, ...]) -> tuple[ActivationPolicy, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import hub
 from qtune.artefacts import read_object
 from qtune.errors import ModelError
-from qtune.plan import families
+from qtune.plan import encoders, families
 from qtune.plan.fields import ConfigFields
 from qtune.plan.published import published_config
 from qtune.plan.shape import ModelShape, StoredQuantization
@@ -30,7 +30,8 @@ def shape_of_model(model: ModelSection) -> ModelShape:
     if model.offline:
         hub.go_offline()
     config = read_config(model.name_or_path, model.revision)
-    return shape_of(config, place=f"{model.name_or_path}/config.json")
+    place = f"{model.name_or_path}/config.json"
+    return for_task(shape_of(config, place=place), model)
 
 
 def shape_before_download(model: ModelSection) -> tuple[ModelShape, str]:
@@ -41,8 +42,21 @@ def shape_before_download(model: ModelSection) -> tuple[ModelShape, str]:
         sizes = published_config(name)
         if sizes is not None:
             note = f"sizes of {name} as published: its config.json is not in the local cache"
-            return shape_of(sizes, place=f"{name}/config.json"), note
+            return for_task(shape_of(sizes, place=f"{name}/config.json"), model), note
     return shape_of_model(model), ""
+
+
+def for_task(shape: ModelShape, model: ModelSection) -> ModelShape:
+    """The shape with the head of the recipe's task; `ModelError` for an encoder without one."""
+    if model.task == "classification":
+        return encoders.with_classes(shape, len(model.labels))
+    if shape.encoder:
+        raise ModelError(
+            f"{shape.family} is an encoder: it has no next token to learn",
+            place="model.name_or_path",
+            hint="set task: classification",
+        )
+    return shape
 
 
 def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelShape:
@@ -57,6 +71,8 @@ def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelS
             place=place,
             hint=f"use a text-only checkpoint; known: {', '.join(sorted(families.BUILDERS))}",
         )
+    if family in encoders.ENCODERS:
+        return replace(encoders.build(family, fields), stored=stored_quantization(config))
     if family not in families.BUILDERS:
         raise UnknownFamilyError(
             f"qtune does not know the model type {family!r}",

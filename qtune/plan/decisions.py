@@ -48,7 +48,8 @@ class Verdict:
         yield self._activations()
         yield from self._base()
         yield from self._copies()
-        yield self._loss_chunk()
+        if not self.costs.shape.classes:
+            yield self._loss_chunk()
         yield self._optimizer()
         yield from self._positions()
 

@@ -134,6 +134,12 @@ class Costs:
         yield _item("work of one layer", working * tokens, "kept while it is recomputed")
 
     def _logits(self, tokens: int, chunk: int) -> MemoryItem:
+        if self.shape.classes:
+            # in fp32, as the heads: what they read, and their output with its gradient
+            positions = tokens // self.row_tokens if self.shape.encoder else tokens
+            each = 4 * self.shape.hidden_size + 8 * self.shape.classes
+            reason = f"{positions:,} positions x {each:,} B of the head and its labels"
+            return _item("logits", positions * each, reason)
         chunk = min(tokens, chunk)
         each = 2 * self.holding.compute_bytes + (4 if self.machine.device == "cuda" else 0)
         reason = f"{chunk:,} positions x {self.shape.vocab_size:,} x {each} B"

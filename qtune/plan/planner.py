@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | None = None) -> Plan:
     """Plan a recipe; never raises because it does not fit, see `Plan.check`."""
     refuse_attention(recipe, shape)
+    refuse_length(recipe, shape)
     costs = costs_of(recipe, machine, shape)
     refuse_quantized_copies(costs)
     refuse_base(costs)
@@ -97,6 +98,17 @@ def refuse_attention(recipe: Recipe, shape: ModelShape) -> None:
             f"transformers runs {shape.family} without sdpa",
             place="model.attn_implementation",
             hint="set it to eager",
+        )
+
+
+def refuse_length(recipe: Recipe, shape: ModelShape) -> None:
+    """`UsageError` for rows with more tokens than an encoder has positions."""
+    if shape.encoder and shape.max_positions and recipe.data.max_length > shape.max_positions:
+        raise UsageError(
+            f"{recipe.data.max_length:,} tokens, {shape.family} has {shape.max_positions:,} "
+            "positions",
+            place="data.max_length",
+            hint=f"set it to {shape.max_positions}, and data.overlong: truncate_end",
         )
 
 

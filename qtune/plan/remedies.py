@@ -150,7 +150,8 @@ def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:
         yield [Setting("memory", "micro_batch_size", 1)]
     if recipe.model.attn_implementation == "eager":
         yield [Setting("model", "attn_implementation", "sdpa")]
-    if memory.loss_chunk_size == "auto" or memory.loss_chunk_size > SMALL_CHUNK:
+    chunked = recipe.model.task == "causal"
+    if chunked and (memory.loss_chunk_size == "auto" or memory.loss_chunk_size > SMALL_CHUNK):
         yield [Setting("memory", "loss_chunk_size", SMALL_CHUNK)]
     if quantization.bits == 4 and not quantization.double_quant:
         yield [Setting("quantization", "double_quant", True)]

@@ -59,7 +59,7 @@ class StoredQuantization:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """A decoder-only language model: its linear modules without the head, and everything else."""
+    """A language model or a classifier: its linear modules without the head, and the rest."""
 
     family: str
     hidden_size: int
@@ -87,6 +87,25 @@ class ModelShape:
     sdpa: bool = True
     """transformers runs the family with torch's scaled_dot_product_attention."""
     stored: StoredQuantization | None = None
+    classes: int = 0
+    """Labels of a classifier, 0 of a language model."""
+    class_heads: tuple[str, ...] = ()
+    """A classifier's modules behind its base: held in fp32, and trained whole."""
+    encoder: bool = False
+    """Every token sees every other, and there are no more positions than max_positions."""
+
+    @property
+    def scores(self) -> int:
+        """Numbers that the head gives a position."""
+        return self.classes or self.vocab_size
+
+    @cached_property
+    def head_parameters(self) -> int:
+        """Parameters of a classifier's heads."""
+        owned = [(self.head.name, self.head.weights + self.head.biases)]
+        owned += [(tensor.module, tensor.parameters) for tensor in self.other]
+        within = tuple(f"{head}." for head in self.class_heads)
+        return sum(size for name, size in owned if f"{name}.".startswith(within) and within)
 
     @cached_property
     def linear_parameters(self) -> int:

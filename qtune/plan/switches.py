@@ -49,7 +49,7 @@ def _other_ways(planner: Planner, way: Way) -> Iterator[tuple[str, str, Way]]:
     for size in _next_sizes(planner, way.micro_batch_size):
         yield "micro_batch_size", str(size), replace(way, micro_batch_size=size)
     tokens = way.micro_batch_size * planner.costs.row_tokens
-    for chunk in CHUNKS:
+    for chunk in () if planner.costs.shape.classes else CHUNKS:
         if min(chunk, tokens) != min(way.loss_chunk_size, tokens):
             yield "loss_chunk_size", str(chunk), replace(way, loss_chunk_size=chunk)
     if planner.costs.holding.bits == 4:

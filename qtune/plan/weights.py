@@ -110,8 +110,9 @@ def constant_bytes(linear: LinearShape, holding: Holding) -> int:
 
 
 def leftover_bytes(shape: ModelShape, holding: Holding) -> int:
-    """Bytes of embeddings, norms, biases and head, a tied head once."""
-    return shape.other_parameters * holding.compute_bytes
+    """Bytes of embeddings, norms, biases and head, a tied head once; a classifier's are in fp32."""
+    wide = 4 * shape.head_parameters
+    return (shape.other_parameters - shape.head_parameters) * holding.compute_bytes + wide
 
 
 def dequantized_bytes(shape: ModelShape, holding: Holding) -> int:

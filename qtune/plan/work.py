@@ -168,10 +168,10 @@ class Work:
     def _head(self, tokens: int, chunk: int) -> float:
         """Forward and gradient at once, a chunk of positions at a time."""
         shape, each = self.costs.shape, self.costs.holding.compute_bytes
-        numbers = shape.vocab_size * shape.hidden_size
+        numbers = shape.scores * shape.hidden_size
         products = 4 * numbers * tokens / self._flops(each)
         reading = ceil(tokens / chunk) * 2 * each * numbers / self._bandwidth
-        logits = 4 * each * shape.vocab_size * tokens / self._bandwidth
+        logits = 4 * each * shape.scores * tokens / self._bandwidth
         return max(products, reading) + logits
 
     def _unfolding(self, way: Way) -> float:

@@ -9,12 +9,13 @@ from pydantic import ValidationError
 from qtune.errors import Fault
 from qtune.recipe import phrasing
 from qtune.recipe.keys import SECTIONS
-from qtune.recipe.rules import CONFLICTS, Conflict, Unread, unread
+from qtune.recipe.rules import CONFLICTS, unread
 from qtune.recipe.sections import Recipe
 
 if TYPE_CHECKING:
     from qtune.recipe.layers import Layer
     from qtune.recipe.node import Node
+    from qtune.recipe.rule import Conflict, Unread
 
 _STAND_IN: dict[str, dict[str, Any]] = {
     "model": {"name_or_path": "-"},

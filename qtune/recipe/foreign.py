@@ -14,6 +14,7 @@ _FLAT = {
     "model.revision": "revision_of_model model_revision base_model_revision",
     "model.tokenizer": "tokenizer_name_or_path tokenizer_name tokenizer_path tokenizer_config",
     "model.offline": "offline",
+    "model.task": "task",
     "model.attn_implementation": "attn_implementation flash_attention flash_attn",
     "quantization.bits": "quantization_bit bits",
     "quantization.quant_type": "bnb_4bit_quant_type quantization_type quant_type",
@@ -266,7 +267,7 @@ NOT_HERE: dict[str, str] = {
         "read from the model's own files: remove it",
     ),
     **dict.fromkeys(
-        ("stage", "do_train", "rl", "rl_beta", "beta", "pref_loss", "task", "use_peft"),
+        ("stage", "do_train", "rl", "rl_beta", "beta", "pref_loss", "use_peft"),
         "qtune trains adapters on supervised rows: remove it",
     ),
     **dict.fromkeys(

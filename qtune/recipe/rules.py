@@ -5,36 +5,18 @@ A key that was set but that nothing reads is a fault; `to_yaml` leaves such keys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from qtune.recipe.class_rules import class_conflicts, classifies
 from qtune.recipe.kinds import idle_keys, named_kind
 from qtune.recipe.methods import QuantumConfig, parts_of
 from qtune.recipe.paths import is_local
-from qtune.recipe.sections import Recipe, SourceSection
+from qtune.recipe.rule import Conflict, Unread
 
-Test = Callable[[Recipe], bool]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-@dataclass(frozen=True)
-class Unread:
-    """`keys` are read by nothing when `test` holds; `because` are the keys it looks at."""
-
-    keys: tuple[str, ...]
-    because: tuple[str, ...]
-    reason: str
-    test: Test
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """`key` cannot have its value when `test` holds."""
-
-    key: str
-    because: tuple[str, ...]
-    message: str
-    hint: str
-    test: Test
+    from qtune.recipe.sections import Recipe, SourceSection
 
 
 def held_out(recipe: Recipe) -> bool:
@@ -46,6 +28,24 @@ _HELD_OUT = ("data.eval", "data.val_size")
 _EPSILON_FREE = ("sgd", "lion_8bit", "paged_lion_8bit")
 
 UNREAD: tuple[Unread, ...] = (
+    Unread(
+        ("model.labels",),
+        ("model.task",),
+        "only a classification has labels",
+        lambda r: not classifies(r),
+    ),
+    Unread(
+        (
+            "loss.train_on",
+            "loss.train_on_thinking",
+            "memory.loss_chunk_size",
+            "eval.generate_rows",
+            "eval.max_new_tokens",
+        ),
+        ("model.task",),
+        "a classification learns one label a row, and writes nothing",
+        classifies,
+    ),
     Unread(
         ("quantization.quant_type", "quantization.double_quant"),
         ("quantization.bits",),
@@ -156,7 +156,7 @@ UNREAD: tuple[Unread, ...] = (
     ),
 )
 
-HELD_OUT_GATES = ("max_loss", "max_perplexity", "min_loss_drop")
+HELD_OUT_GATES = ("max_loss", "max_perplexity", "min_loss_drop", "min_accuracy", "min_macro_f1")
 ANSWER_GATES = ("min_exact_match", "min_token_f1", "min_exact_match_gain", "min_token_f1_gain")
 BASE_GATES = ("min_loss_drop", "min_exact_match_gain", "min_token_f1_gain")
 
@@ -190,6 +190,7 @@ def _gate_conflicts() -> Iterator[Conflict]:
 
 
 CONFLICTS: tuple[Conflict, ...] = (
+    *class_conflicts(),
     Conflict(
         "logging.profile_steps",
         (),
@@ -276,7 +277,12 @@ CONFLICTS: tuple[Conflict, ...] = (
         (*_HELD_OUT, "eval.generate_rows"),
         "is measured on generated answers, and none are generated",
         "set eval.generate_rows",
-        lambda r: held_out(r) and r.checkpoint.metric != "loss" and r.eval.generate_rows == 0,
+        lambda r: (
+            held_out(r)
+            and r.checkpoint.metric in ("exact_match", "token_f1")
+            and not classifies(r)
+            and r.eval.generate_rows == 0
+        ),
     ),
 )
 

@@ -24,6 +24,12 @@ class ModelSection(Section):
 
     name_or_path: str = Field(min_length=1)
     """A Hugging Face id, or a folder (relative to the file that names it)."""
+    task: Literal["causal", "classification"] = "causal"
+    """What is learnt: the next token, or the label of a whole text by a head of its own, on an
+    encoder (BERT) or a decoder (Llama); `task: classification` at the top is the same."""
+    labels: Names = ()
+    """Names of a classification's labels in the order of their numbers; without it those of the
+    sources' labels, or all that the training rows hold."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     tokenizer: str | None = None
@@ -278,8 +284,8 @@ class CheckpointSection(Section):
     """How many of the newest checkpoints stay, beside the best one."""
     resume: Literal["never", "auto"] = "never"
     """auto: go on with the run in the output folder when it is this one, else begin."""
-    metric: Literal["loss", "exact_match", "token_f1"] = "loss"
-    """The held-out measure that names the best weights."""
+    metric: Literal["loss", "exact_match", "token_f1", "accuracy", "macro_f1", "matthews"] = "loss"
+    """The held-out measure that names the best weights; the last three are a classification's."""
     final: Literal["best", "last"] = "best"
     """Which weights adapter/ holds; the others are in checkpoints/."""
 
@@ -295,6 +301,10 @@ class GatesSection(Section):
     """The share of held-out answers that are exactly right, at least."""
     min_token_f1: Share | None = None
     """The mean token F1 of the held-out answers, at least."""
+    min_accuracy: Share | None = None
+    """The share of held-out rows that a classification labels rightly, at least."""
+    min_macro_f1: Share | None = None
+    """The F1 of a classification's labels, each counted alike, at least."""
     min_loss_drop: Real | None = None
     """By how much the held-out loss is below the untouched base's, at least; 0: no worse."""
     min_exact_match_gain: Real | None = None

@@ -45,6 +45,8 @@ def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> lis
         "max_perplexity": (gates.max_perplexity, result.get("perplexity")),
         "min_exact_match": (gates.min_exact_match, exact),
         "min_token_f1": (gates.min_token_f1, f1),
+        "min_accuracy": (gates.min_accuracy, result.get("accuracy")),
+        "min_macro_f1": (gates.min_macro_f1, result.get("macro_f1")),
         "min_loss_drop": (gates.min_loss_drop, _gap(base_loss, loss)),
         "min_exact_match_gain": (gates.min_exact_match_gain, _gap(exact, base_exact)),
         "min_token_f1_gain": (gates.min_token_f1_gain, _gap(f1, base_f1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune import plan
+from qtune.errors import UsageError
 from qtune.plan import UnknownFamilyError
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ def shape_and_note(model: ModelSection, *, published: bool = True) -> tuple[Mode
         from qtune.models import measure
 
         content = plan.read_config(model.name_or_path, model.revision)
-        shape = measure(content, place=f"{model.name_or_path}/config.json")
+        place = f"{model.name_or_path}/config.json"
+        if model.task == "classification" and not model.labels:
+            message = "a classification's labels are not known"
+            raise UsageError(message, place="model.labels") from None
+        shape = measure(content, place=place, section=model)
         if shape is None:
             raise unknown from None
         return shape, f"{shape.family} is measured on transformers' own class"

@@ -26,13 +26,16 @@ REPORT: dict[str, Any] = {
     "adapter_step": 4,
     "evaluations": [
         {"step": 0, "loss": 3.0, "perplexity": 20.0, "exact_match": 0.125, "token_f1": 0.5},
-        {"step": 4, "loss": 1.0, "perplexity": 2.75, "exact_match": 0.875, "token_f1": 0.75},
+        {"step": 4, "loss": 1.0, "perplexity": 2.75, "exact_match": 0.875, "token_f1": 0.75}
+        | {"accuracy": 0.625, "macro_f1": 0.5},
         {"step": 8, "loss": 2.0, "perplexity": 7.5, "exact_match": 0.5, "token_f1": 0.625},
     ],
 }
 ACTUALS = {
     "max_loss": 1.0,
     "max_perplexity": 2.75,
+    "min_accuracy": 0.625,
+    "min_macro_f1": 0.5,
     "min_exact_match": 0.875,
     "min_token_f1": 0.75,
     "min_loss_drop": 2.0,

@@ -1,0 +1,119 @@
+"""The encoders the plan knows, and the heads that a classification puts on any model.
+
+BERT and RoBERTa: attention without a mask, LayerNorms behind each part, biases throughout, learned
+positions (RoBERTa's begin behind its padding id). Compared with transformers in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qtune.errors import UsageError
+from qtune.plan.shape import LinearShape, ModelShape, TensorShape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.plan.fields import ConfigFields
+
+ENCODERS = ("bert", "roberta", "xlm-roberta")
+_PREFIX = {"xlm-roberta": "roberta"}
+_POSITIONS, _TYPES, _VOCABULARY = 512, 2, 30522  # transformers' own defaults
+
+
+def build(family: str, fields: ConfigFields) -> ModelShape:
+    """The shape of an encoder without a head; `ModelError` for a missing or impossible value."""
+    hidden, layers = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    width, heads = fields.size("intermediate_size"), fields.size("num_attention_heads")
+    if hidden % heads:
+        raise fields.fault(
+            "num_attention_heads", f"is {heads}, which does not divide the hidden size {hidden}"
+        )
+    positions = fields.size("max_position_embeddings", default=_POSITIONS)
+    vocabulary = fields.size("vocab_size", default=_VOCABULARY)
+    prefix = _PREFIX.get(family, family)
+    base = f"{prefix}.encoder.layer"
+    embedded = {
+        "word_embeddings": vocabulary,
+        "position_embeddings": positions,
+        "token_type_embeddings": fields.size("type_vocab_size", default=_TYPES),
+    }
+    activation = fields.present("hidden_act") or "gelu"
+    return ModelShape(
+        family=family,
+        hidden_size=hidden,
+        intermediate_size=width,
+        layers=layers,
+        heads=heads,
+        key_value_heads=heads,
+        head_dim=hidden // heads,
+        vocab_size=vocabulary,
+        max_positions=positions - (0 if family == "bert" else _padding(fields) + 1),
+        tied=False,
+        gated=False,
+        mlp_tensors=4 if activation in ("gelu_new", "gelu_fast") else 1,
+        root_norms=False,
+        norms_per_layer=2,
+        head_norms=False,
+        linears=tuple(_linears(base, layers, hidden, width)),
+        other=(
+            *(
+                TensorShape(f"{prefix}.embeddings.{name}.weight", (rows, hidden))
+                for name, rows in embedded.items()
+            ),
+            *_pair(f"{prefix}.embeddings.LayerNorm", (hidden,)),
+            *(
+                tensor
+                for layer in range(layers)
+                for part in ("attention.output", "output")
+                for tensor in _pair(f"{base}.{layer}.{part}.LayerNorm", (hidden,))
+            ),
+        ),
+        head=LinearShape("classifier", hidden, 0, quantizable=False),
+        encoder=True,
+    )
+
+
+def with_classes(shape: ModelShape, classes: int) -> ModelShape:
+    """The shape with the heads of a classification, which transformers names by the family."""
+    if not classes:
+        raise UsageError(
+            "a classification's labels are not known",
+            place="model.labels",
+            hint="list them, or name labels in the source",
+        )
+    hidden = shape.hidden_size
+    if not shape.encoder:
+        head = LinearShape("score", hidden, classes, quantizable=False)
+        return replace(shape, head=head, class_heads=("score",), tied=False, classes=classes)
+    dense = (hidden, hidden)
+    heads: tuple[str, ...]
+    if shape.family == "bert":
+        head = LinearShape("classifier", hidden, classes, bias=True, quantizable=False)
+        own, heads = _pair("bert.pooler.dense", dense), ("bert.pooler", "classifier")
+    else:
+        head = LinearShape("classifier.out_proj", hidden, classes, bias=True, quantizable=False)
+        own, heads = _pair("classifier.dense", dense), ("classifier",)
+    other = (*shape.other, *own)
+    return replace(shape, head=head, class_heads=heads, other=other, classes=classes)
+
+
+def _linears(base: str, layers: int, hidden: int, width: int) -> Iterator[LinearShape]:
+    for layer in range(layers):
+        for name in ("query", "key", "value"):
+            yield LinearShape(f"{base}.{layer}.attention.self.{name}", hidden, hidden, bias=True)
+        yield LinearShape(f"{base}.{layer}.attention.output.dense", hidden, hidden, bias=True)
+        yield LinearShape(f"{base}.{layer}.intermediate.dense", hidden, width, bias=True)
+        yield LinearShape(f"{base}.{layer}.output.dense", width, hidden, bias=True)
+
+
+def _pair(module: str, size: tuple[int, ...]) -> Iterator[TensorShape]:
+    yield TensorShape(f"{module}.weight", size)
+    yield TensorShape(f"{module}.bias", size[:1])
+
+
+def _padding(fields: ConfigFields) -> int:
+    """RoBERTa's padding id; its default is 1."""
+    padding = fields.present("pad_token_id")
+    return 1 if padding is None else int(padding)

@@ -1,0 +1,31 @@
+"""What a fault between keys is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qtune.recipe.sections import Recipe
+
+Test = Callable[[Recipe], bool]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """`keys` are read by nothing when `test` holds; `because` are the keys it looks at."""
+
+    keys: tuple[str, ...]
+    because: tuple[str, ...]
+    reason: str
+    test: Test
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """`key` cannot have its value when `test` holds."""
+
+    key: str
+    because: tuple[str, ...]
+    message: str
+    hint: str
+    test: Test

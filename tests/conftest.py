@@ -12,6 +12,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_COLOR"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+if not os.environ["CUDA_VISIBLE_DEVICES"]:  # read when triton is imported, by whatever imports it
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from qtune.ops.element_wise import by_triton
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -30,6 +32,10 @@ class Source(NamedTuple):
 
     def make(self) -> Tensor:
         """The normalised rows [N, M], bit for bit."""
+        if by_triton("rms_norm", self.rows):
+            from qtune.ops.triton import rms_norm as kernels
+
+            return kernels.again(self.rows, self.weight, self.inverse)
         made = torch.empty_like(self.rows)
         for rows in _pieces(made):
             wide = self.rows[rows].float() * self.inverse[rows]
@@ -69,35 +75,56 @@ def plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def fused(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As `plain`; the weight gets no gradient."""
-    x_NM = x.detach().reshape(-1, x.shape[-1])
-    inverse_N1 = torch.empty(x_NM.shape[0], 1, dtype=torch.float32, device=x.device)
-    for rows in _pieces(x_NM):
-        inverse_N1[rows] = x_NM[rows].float().pow(2).mean(-1, keepdim=True).add_(eps).rsqrt_()
-    source = Source(x_NM, inverse_N1, weight.detach())
-    made: Tensor = _Normal.apply(x, source)  # type: ignore[no-untyped-call]
-    setattr(made, _SOURCE, source)
+    normal = _normal(x.detach().reshape(-1, x.shape[-1]), weight.detach(), eps)
+    made: Tensor = _Normal.apply(x, normal)  # type: ignore[no-untyped-call]
+    setattr(made, _SOURCE, normal[1])
     return made
 
 
 class _Normal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, source: Source) -> Tensor:
+    def forward(ctx: Any, x: Tensor, normal: tuple[Tensor, Source]) -> Tensor:
+        made_NM, source = normal
         ctx.save_for_backward(*source)
-        return source.make().view(x.shape)
+        return made_NM.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        x_NM, inverse_N1, weight_M = ctx.saved_tensors
-        gradient_NM = gradient.reshape(x_NM.shape)
-        into_NM = torch.empty_like(x_NM)
-        weight = weight_M.float()
-        for rows in _pieces(x_NM):
-            inverse = inverse_N1[rows]
-            normal = x_NM[rows].float() * inverse
-            wide = gradient_NM[rows].float() * weight
-            along = (wide * normal).mean(-1, keepdim=True)
-            into_NM[rows] = wide.addcmul_(normal, along, value=-1.0).mul_(inverse)
+        source = Source(*ctx.saved_tensors)
+        into_NM = _back(gradient.reshape(source.rows.shape), source)
         return into_NM.view(gradient.shape), None
+
+
+def _normal(x_NM: Tensor, weight_M: Tensor, eps: float) -> tuple[Tensor, Source]:
+    """The normalised rows, and what they were made of."""
+    if by_triton("rms_norm", x_NM):
+        from qtune.ops.triton import rms_norm as kernels
+
+        made_NM, inverse_N1 = kernels.forward(x_NM, weight_M, eps)
+        return made_NM, Source(x_NM, inverse_N1, weight_M)
+    inverse_N1 = torch.empty(x_NM.shape[0], 1, dtype=torch.float32, device=x_NM.device)
+    for rows in _pieces(x_NM):
+        inverse_N1[rows] = x_NM[rows].float().pow(2).mean(-1, keepdim=True).add_(eps).rsqrt_()
+    source = Source(x_NM, inverse_N1, weight_M)
+    return source.make(), source
+
+
+def _back(gradient_NM: Tensor, source: Source) -> Tensor:
+    """The gradient of the rows."""
+    x_NM, inverse_N1, weight_M = source
+    if by_triton("rms_norm", x_NM):
+        from qtune.ops.triton import rms_norm as kernels
+
+        return kernels.backward(gradient_NM, x_NM, weight_M, inverse_N1)
+    into_NM = torch.empty_like(x_NM)
+    weight = weight_M.float()
+    for rows in _pieces(x_NM):
+        inverse = inverse_N1[rows]
+        normal = x_NM[rows].float() * inverse
+        wide = gradient_NM[rows].float() * weight
+        along = (wide * normal).mean(-1, keepdim=True)
+        into_NM[rows] = wide.addcmul_(normal, along, value=-1.0).mul_(inverse)
+    return into_NM
 
 
 def _pieces(x_NM: Tensor) -> Iterator[slice]:

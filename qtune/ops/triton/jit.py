@@ -1,0 +1,59 @@
+"""The door to triton: its compiler and language where it is installed, nothing where it is not."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a kernel is then a function that nobody launches
+    triton = tl = None
+
+__all__ = ["INTERPRETED", "VERSION", "jit", "launch", "power_of_two", "rounded", "tl", "warps"]
+
+VERSION: str | None = None if triton is None else triton.__version__
+INTERPRETED = VERSION is not None and os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether kernels run on any device, element by element, to be tested."""
+
+_TRUNCATES = INTERPRETED if tl is None else tl.constexpr(INTERPRETED)
+
+
+def jit(function: Any) -> Any:
+    """A kernel, or a function that kernels call."""
+    return function if triton is None else triton.jit(function)
+
+
+@jit
+def rounded(x: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
+    """fp32 in another dtype, to the nearest even: the interpreter would cut bits of bf16 off."""
+    if _TRUNCATES and dtype == tl.bfloat16:
+        bits = x.to(tl.int32, bitcast=True)
+        even = bits + 0x7FFF + ((bits >> 16) & 1)
+        x = tl.where(x == x, even.to(tl.float32, bitcast=True), x)
+    return x.to(dtype)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **fixed: Any
+) -> None:
+    """Run a kernel on the device of its first argument; an empty grid is nothing to do."""
+    if all(grid):
+        with torch.cuda.device_of(first):
+            kernel[grid](first, *arguments, **fixed)
+
+
+def power_of_two(size: int) -> int:
+    """The smallest that is no smaller than size >= 1: what the sides of a block must be."""
+    return 1 << (size - 1).bit_length()
+
+
+def warps(elements: int) -> int:
+    """Of a program that works on so many elements at a time."""
+    return min(16, max(1, elements // 512))

@@ -18,6 +18,7 @@ from qtune.data.source import first_rows
 from qtune.errors import CheckError, Fault, QtuneError, ResourceError, UsageError
 from qtune.merging import fidelity
 from qtune.models.files import locate
+from qtune.recipe import leaves
 from qtune.recipe.sections import MergeSection
 from qtune.run.subject import load, refuse_overrides, resolve
 
@@ -199,7 +200,7 @@ def summary(subject: Subject) -> dict[str, Any]:
         "base": subject.base_name,
         "data": ", ".join(Path(source.path).name for source in asked.data.train),
         **{f"quantization.{key}": value for key, value in asked.quantization},
-        **{f"method.{key}": value for key, value in asked.method},
+        **{key: value for key, value in leaves(asked) if key.startswith("method.")},
         "optim.name": asked.optim.name,
         "optim.learning_rate": asked.optim.learning_rate,
         "train.batch_size": asked.train.batch_size,

@@ -205,11 +205,14 @@ class RunFolder:
         """Make the weights of `step` the run's result; `ModelError` if they were damaged since.
         The result of an earlier end of this run gives way."""
         source = checkpoint.read(self.checkpoint(step)).path
-        files = sorted(source.glob(_RESULT))
+        # the parts of a combination have folders of their own
+        files = sorted([*source.glob(_RESULT), *source.glob(f"part-*/{_RESULT}")])
         try:
             with durable.replaced_folder(self.adapter) as draft:
                 for path in files:
-                    durable.copy(path, draft / path.name)
+                    place = draft / path.relative_to(source)
+                    place.parent.mkdir(exist_ok=True)
+                    durable.copy(path, place)
         except OSError as error:
             needed = sum(path.stat().st_size for path in files)
             raise durable.no_room(

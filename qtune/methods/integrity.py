@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from qtune.errors import ModelError, first_few
 from qtune.methods.adapter_file import digest
 from qtune.methods.peft_format import CONFIG_FILE, INFORMATION, PREFIX
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 METADATA_KEY = "qtune"
 # Their one tensor belongs to no module of the base.
 PROMPT_TYPES = ("PROMPT_TUNING", "PREFIX_TUNING")
+INDICES = {"ROSA": (".rosa_columns", ".rosa_row_pointers")}
+"""Ends of the names of int32 tensors, by type; all others are floating point."""
 
 
 def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) -> None:
@@ -30,9 +34,16 @@ def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) 
             place=place,
             hint="save it again with qtune or with PEFT's save_pretrained",
         )
-    odd = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    indices = INDICES.get(peft_type, ())
+    odd = [
+        name
+        for name, tensor in tensors.items()
+        if not (
+            tensor.dtype == torch.int32 if name.endswith(indices) else tensor.is_floating_point()
+        )
+    ]
     if odd:
-        raise ModelError(f"not floating point: {first_few(odd)}", place=place)
+        raise ModelError(f"not floating point (indices: not int32): {first_few(odd)}", place=place)
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ModelError(

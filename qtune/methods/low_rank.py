@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qtune.methods.base import Edit
     from qtune.methods.lora_linear import LoraLinear
-    from qtune.recipe.methods import LoraConfig, LowRankConfig, LowRankMethod
+    from qtune.recipe.methods import LowRankConfig, LowRankMethod
 
 
 class LowRank(StandinMethod):
@@ -70,12 +70,12 @@ class LowRank(StandinMethod):
         return dict(self._facts)
 
     @classmethod
-    def config_from_peft(cls, config: dict[str, Any]) -> LoraConfig:
+    def config_from_peft(cls, config: dict[str, Any]) -> LowRankMethod:
         """Read a LoraConfig of PEFT; `ModelError` for variants we do not compute."""
         return lora_format.read(config)
 
     @classmethod
-    def config_from_file(cls, config: dict[str, Any], names: Collection[str]) -> LoraConfig:
+    def config_from_file(cls, config: dict[str, Any], names: Collection[str]) -> LowRankMethod:
         """With the modules_to_save that PEFT really meant."""
         return lora_format.resolve_saved(lora_format.read(config), names)
 

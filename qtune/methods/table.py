@@ -49,6 +49,12 @@ ROWS = {
         trains="low-rank matrices, good at every rank up to theirs",
         paper="Valipour et al. 2022, arXiv:2210.07558",
     ),
+    "rosa": Row(
+        place="qtune.methods.rosa:Rosa",
+        peft_type="ROSA",
+        trains="low-rank matrices, and sparse values where each weight's gradient is largest",
+        paper="Nikdan et al. 2024, arXiv:2401.04679",
+    ),
     "adalora": Row(
         place="qtune.methods.adalora:Adalora",
         peft_type="ADALORA",

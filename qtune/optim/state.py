@@ -51,7 +51,7 @@ def load_state(
         if name not in given:
             raise ModelError(f"optimizer state of {name or label}, which does not train here")
         given[name][key] = value
-    missing = [name for name, entries in given.items() if not entries]
+    missing = [n for n, entries in given.items() if not entries and parameters[n].requires_grad]
     if missing and (tensors or numbers):
         raise ModelError(f"no optimizer state for {first_few(missing)}")
     names = {id(parameter): name for name, parameter in parameters.items()}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.fused import fused_layer, fuses
 from qtune.plan.targets import layer_index
-from qtune.recipe.methods import LowRankConfig, MethodConfig, leading
+from qtune.recipe.methods import LowRankConfig, MethodConfig, RosaConfig, leading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,6 +174,8 @@ def _adapters_by_layer(
         size = adapter_bytes * each.rank
         if not shared or source not in read:
             size += (adapter_bytes + mask) * linear.in_features
+        if isinstance(method, RosaConfig) and source not in read:
+            size += compute_bytes * linear.in_features  # which the sparse part reads, too
         if getattr(method, "use_dora", False):
             size += (compute_bytes + adapter_bytes) * linear.out_features
         read.add(source)

@@ -4,6 +4,7 @@ LoRA on a linear [n, m] at rank r: A [r, m] and B [n, r], r(n + m) parameters; D
 row norms. Bias tuning: n a linear. Prompt tuning: tokens x hidden; prefix
 tuning: tokens x 2 x the width of the keys, a layer. Bottlenecks of width r on hidden
 size d: 2 r d + r + d a site. Quantum-PEFT: see `quantum`.
+RoSA adds floor(density n m) values to a LoRA.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from qtune.plan.clashes import refuse_clashes
 from qtune.plan.quantum import generators, refuse_rank
 from qtune.plan.sites import bottleneck_places, sites_of
+from qtune.plan.sparse import place_count
 from qtune.plan.targets import (
     find_modules,
     is_within,
@@ -33,6 +35,7 @@ from qtune.recipe.methods import (
     PrefixConfig,
     PromptConfig,
     QuantumConfig,
+    RosaConfig,
     SingleMethod,
 )
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from qtune.plan.shape import LinearShape, ModelShape
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+SPARSE = "sparse values"
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,9 @@ def _lora(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]
         yield TrainableTensor("low-rank matrices", linear.name, linear.out_features * rank, each)
         if isinstance(method, LoraConfig) and method.use_dora:
             yield TrainableTensor("DoRA magnitudes", linear.name, linear.out_features, each)
+        if isinstance(method, RosaConfig):
+            count = place_count(method, linear.out_features, linear.in_features)
+            yield TrainableTensor(SPARSE, linear.name, count, each)
 
 
 def _triplets(method: AdaloraConfig, shape: ModelShape) -> Iterator[TrainableTensor]:

@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.activations import Activations, activations_of
-from qtune.plan.adapters import AdaptedLinear, TrainableTensor, adapted_linears, trainable_tensors
+from qtune.plan.adapters import (
+    SPARSE,
+    AdaptedLinear,
+    TrainableTensor,
+    adapted_linears,
+    trainable_tensors,
+)
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import MemoryItem
 from qtune.plan.sizes import count
@@ -27,7 +33,7 @@ from qtune.plan.weights import (
     leftover_bytes,
     weight_bytes,
 )
-from qtune.recipe.methods import PromptConfig, parts_of
+from qtune.recipe.methods import PromptConfig, RosaConfig, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
 # (scripts/bench/plan_error.json).
 SLACK = {"cuda": 0.03, "cpu": 0.1}
 LOSS_CHUNK = 1024
+SPARSE_ROWS = 2048
 CUDA_CONTEXT = 700_000_000
 # Resident size of an interpreter with torch, transformers, bitsandbytes and datasets: 475 MB
 # measured; threads and buffers on top.
@@ -160,7 +167,12 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
     tensors = tuple(trainable_tensors(recipe.method, shape))
     adapted = tuple(adapted_linears(recipe.method, shape))
     states = states_of(recipe.optim.name, device=machine.device)
-    fixed = (*_rest(shape, holding), *_trained(tensors), _states(states, tensors))
+    fixed = (
+        *_rest(shape, holding),
+        *_trained(tensors),
+        *_sparse(recipe, shape, tensors, holding),
+        _states(states, tensors),
+    )
     return Costs(
         recipe=recipe,
         machine=machine,
@@ -246,6 +258,22 @@ def _trained(tensors: tuple[TrainableTensor, ...]) -> Iterator[MemoryItem]:
         reason = f"{count(number)} parameters x {chosen[0].bytes_each} B"
         yield _item(part, sum(tensor.size for tensor in chosen), reason)
     yield _item("gradients", sum(tensor.size for tensor in tensors), "as the trained parameters")
+
+
+def _sparse(
+    recipe: Recipe, shape: ModelShape, tensors: tuple[TrainableTensor, ...], holding: Holding
+) -> Iterator[MemoryItem]:
+    """What RoSA holds beside its values: their places, and a block of rows at a time made dense;
+    in the step that chooses the places a block's sizes, sorted with their positions."""
+    number = sum(tensor.elements for tensor in tensors if tensor.part == SPARSE)
+    if number:
+        yield _item("places of the sparse values", 4 * number, "int32, one each")
+        widest = max(linear.in_features for linear in shape.linears)
+        tallest = min(SPARSE_ROWS, max(linear.out_features for linear in shape.linears))
+        chosen = any(isinstance(p, RosaConfig) and not p.mask_from for p in parts_of(recipe.method))
+        each = holding.compute_bytes + (8 if chosen else 0)
+        size = tallest * widest * each
+        yield _item("rows of the sparse part", size, f"{tallest:,} x {widest:,} x {each} B")
 
 
 def _states(states: OptimizerStates, tensors: tuple[TrainableTensor, ...]) -> MemoryItem:

@@ -73,6 +73,20 @@ class DyloraConfig(LowRankConfig):
     """Train only the drawn rank's own row and column; those below it stay."""
 
 
+class RosaConfig(LowRankConfig):
+    """RoSA (Nikdan et al. 2024): low-rank adapters and a sparse part of every weight."""
+
+    name: Literal["rosa"] = "rosa"
+    density: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.006
+    """Share of a weight's entries that the sparse part changes."""
+    warmup_steps: int = Field(default=64, ge=0)
+    """Steps of the low-rank part alone; then one micro-batch's gradient chooses the entries."""
+    mask_from: str | None = None
+    """A run or adapter folder of RoSA whose entries are taken, from the first step on."""
+    sparse_lr_ratio: Annotated[Real, Field(gt=0.0)] = 0.3
+    """Learning rate of the sparse values over that of A and B."""
+
+
 class AdaloraConfig(Section):
     """AdaLoRA (Zhang et al. 2023): ranks are shared out over the layers while they train."""
 
@@ -184,7 +198,7 @@ class BottleneckConfig(Section):
         return 4.0 if self.placement == "parallel" else 1.0
 
 
-LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig
+LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig | RosaConfig
 SingleMethod = (
     LowRankMethod
     | AdaloraConfig

@@ -28,6 +28,8 @@ def localise(settings: Settings) -> None:
             keys[key] = _local(keys[key])
     if "chat_template" in (model := settings.get("model", {})):
         model["chat_template"] = _template(model["chat_template"])
+    if "mask_from" in (method := settings.get("method", {})):
+        method["mask_from"] = _local(method["mask_from"], or_if=bool)
     data = settings.get("data", {})
     for key in {"train", "eval"} & data.keys():
         data[key] = _sources(data[key])

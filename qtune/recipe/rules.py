@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qtune.recipe.class_rules import class_conflicts, classifies
 from qtune.recipe.kinds import idle_keys, named_kind
-from qtune.recipe.methods import QuantumConfig, parts_of
+from qtune.recipe.methods import QuantumConfig, RosaConfig, parts_of
 from qtune.recipe.paths import is_local
 from qtune.recipe.rule import Conflict, Unread
 
@@ -147,6 +147,12 @@ UNREAD: tuple[Unread, ...] = (
         ("method.form",),
         "a circuit has none",
         lambda r: isinstance(r.method, QuantumConfig) and r.method.form == "pauli",
+    ),
+    Unread(
+        ("method.warmup_steps",),
+        ("method.mask_from",),
+        "the places of another run are there from the first step on",
+        lambda r: isinstance(r.method, RosaConfig) and r.method.mask_from is not None,
     ),
     Unread(
         ("model.revision",),

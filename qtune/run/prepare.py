@@ -86,6 +86,7 @@ def learner(
 ) -> Learner:
     """Load the base, attach the method, and prove what the plan promised about both."""
     limit_threads(device, journal)
+    method = methods.create(asked.method, seed=asked.train.seed)
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
     if decided.base == "stream":
@@ -104,7 +105,6 @@ def learner(
         journal.line(f"the base was read from its quantised copy ({base.copy.name})")
     if base.streamed is not None:
         journal.line(base.streamed.line())
-    method = methods.create(asked.method, seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)
     losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))

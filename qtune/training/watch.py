@@ -106,7 +106,11 @@ def check_gradients_alive(parameters: Mapping[str, Parameter]) -> None:
     Gradient checkpointing over a frozen base can cut the graph without an error; nothing would
     be learnt.
     """
-    dead = [name for name, parameter in parameters.items() if parameter.grad is None]
+    dead = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.requires_grad and parameter.grad is None
+    ]
     if dead:
         raise DivergedError(
             f"{len(dead)} of {len(parameters)} trainable tensors got no gradient",

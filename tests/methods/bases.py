@@ -22,6 +22,7 @@ from qtune.recipe.methods import (
     PrefixConfig,
     PromptConfig,
     QuantumConfig,
+    RosaConfig,
 )
 from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 from tests.tiny import tiny_llama
@@ -63,6 +64,15 @@ CASES: dict[str, MethodConfig] = {
     ),
     "lora_fa": LoraFaConfig(rank=4, alpha=8.0, dropout=0.1),
     "dylora": DyloraConfig(rank=4, alpha=8.0, dropout=0.1, min_rank=2),
+    "rosa": RosaConfig(
+        rank=4,
+        alpha=8.0,
+        dropout=0.1,
+        density=0.03,
+        warmup_steps=3,
+        sparse_lr_ratio=1.0,
+        modules_to_save=("model.norm",),
+    ),
     "adalora": AdaloraConfig(rank=6, target_rank=3, alpha=8.0, dropout=0.1),
     "bitfit": BitfitConfig(exclude_modules=("down_proj",)),
     "quantum": QuantumConfig(rank=4, circuit_layers=2),
@@ -165,11 +175,12 @@ def randomise(method: Method, *, seed: int = 5) -> None:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
-def frozen_bytes(model: nn.Module) -> dict[int, bytes]:
+def frozen_bytes(model: nn.Module, method: Method) -> dict[int, bytes]:
     """The raw bytes of every frozen tensor, quantisation constants included, by identity."""
     kept = {}
+    own = {id(parameter) for parameter in method.parameters().values()}  # which may train later
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and id(parameter) not in own:
             kept[id(parameter)] = _raw(parameter)
             state = getattr(parameter, "quant_state", None)
             if state is not None:

@@ -80,7 +80,7 @@ def trained(request: pytest.FixtureRequest, tiny_folder: Path) -> Trained:
     plain, dense = logits(base.model), dense_state(base.model)
     method = attached(base.model, CASES[case])
     models.fuse(base.model, kernels, "layer")
-    start, before = logits(base.model), frozen_bytes(base.model)
+    start, before = logits(base.model), frozen_bytes(base.model, method)
     losses = train(base.model, method, rate=RATES.get(case, 1e-2))
     return Trained(
         base=base,
@@ -91,7 +91,7 @@ def trained(request: pytest.FixtureRequest, tiny_folder: Path) -> Trained:
         plain_logits=plain,
         start_logits=start,
         dense=dense,
-        untouched=frozen_bytes(base.model) == before,
+        untouched=frozen_bytes(base.model, method) == before,
         losses=losses,
         logits=logits(base.model),
     )

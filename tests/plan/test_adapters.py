@@ -10,7 +10,14 @@ from qtune import methods
 from qtune.errors import UsageError
 from qtune.plan import shape_of, trainable_parameters
 from qtune.plan.adapters import trainable_tensors
-from qtune.recipe.methods import BitfitConfig, LoraConfig, MethodConfig, PromptConfig
+from qtune.recipe.methods import (
+    BitfitConfig,
+    LoraConfig,
+    MethodConfig,
+    PromptConfig,
+    QuantumConfig,
+    RosaConfig,
+)
 from tests.plan.given import LLAMA_8B, LLAMA_65B, LLAMA_70B, QWEN_32B, TINY
 from tests.tiny import tiny_llama
 
@@ -22,6 +29,8 @@ CASES: dict[str, MethodConfig] = {
     "saved": LoraConfig(rank=2, modules_to_save=("lm_head", "embed_tokens", "input_layernorm")),
     "bitfit": BitfitConfig(target_modules=r".*self_attn\.[qv]_proj"),
     "prompt": PromptConfig(num_virtual_tokens=7),
+    "quantum": QuantumConfig(rank=3, circuit_layers=2, target_modules=("k_proj",)),
+    "rosa": RosaConfig(rank=3, density=0.01, target_modules=("k_proj",)),
 }
 # by hand for TINY: h 64, f 128, k 32, V 320, 2 layers
 BY_HAND = {
@@ -32,6 +41,8 @@ BY_HAND = {
     "saved": 2 * 2 * (2 * 128 + 2 * 96 + 3 * 192) + 2 * 320 * 64 + 128,
     "bitfit": 2 * (64 + 32),
     "prompt": 7 * 64,
+    "quantum": 2 * (3 + 5 * (5 + 6) - 2 * 4),
+    "rosa": 2 * (3 * (64 + 32) + 20),
 }
 
 

@@ -189,3 +189,19 @@ def test_a_streamed_base_is_two_layers_on_the_device_and_the_rest_in_the_host() 
 def test_unfolded_layers_take_two_bytes_a_weight() -> None:
     made = parts(LARGE, LLAMA_65B, memory={**ONE_ROW, "dequantized_layers": 10})
     assert made["unfolded layers"] == 10 * 2 * (4 * 8192 * 8192 + 3 * 8192 * 22016)
+
+
+def test_the_sparse_part_takes_values_places_and_a_block_of_rows() -> None:
+    method = {"name": "rosa", "rank": 16, "density": 0.006}
+    plain = parts(LARGE, LLAMA_65B, memory=ONE_ROW, method={"name": "lora", "rank": 16})
+    found = parts(LARGE, LLAMA_65B, memory=ONE_ROW, method=method)
+    linears = [(8192, 8192)] * 4 + [(22016, 8192)] * 3
+    places = 80 * sum(6 * n * m // 1000 for n, m in linears)
+    assert found["sparse values"] == 4 * places
+    assert found["places of the sparse values"] == 4 * places
+    assert found["gradients"] == plain["gradients"] + 4 * places
+    assert found["rows of the sparse part"] == 2048 * 22016 * (2 + 8)
+    assert found["low-rank matrices"] == plain["low-rank matrices"]
+    masked = {**method, "mask_from": "run"}
+    found = parts(LARGE, LLAMA_65B, memory=ONE_ROW, method=masked)
+    assert found["rows of the sparse part"] == 2048 * 22016 * 2

@@ -16,7 +16,7 @@ from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
 
 SIDES = ("adapter", "base", "model")
-MEASURES = ("loss", "perplexity")
+MEASURES = ("loss", "perplexity", "accuracy", "macro_f1", "matthews")
 SCORES = ("exact_match", "token_f1", "stopped")
 
 
@@ -57,7 +57,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     """
     for named in (thing, against):
         obey_offline(named, overrides)
-    from qtune.run.eval import Limits
+    from qtune.run.bench import Limits
     from qtune.run.eval import evaluate as run
 
     with showing("qtune eval", quiet=quiet) as display:
@@ -88,10 +88,10 @@ def table(report: dict[str, Any]) -> Table:
     paired = "difference" in report
     if paired:
         made.add_column("difference", justify="right")
-    for name in MEASURES:
+    for name in (name for name in MEASURES if name in report[sides[0]]):
         columns = [report[side] for side in sides]
         columns += [report["difference"]] if paired else []
-        made.add_row(name, *(_cell(column, name) for column in columns))
+        made.add_row(name.replace("_", " "), *(_cell(column, name) for column in columns))
     if all("answers" in report[side] for side in sides):
         for name in SCORES:
             columns = [report[side]["answers"] for side in sides]
@@ -103,5 +103,7 @@ def table(report: dict[str, Any]) -> Table:
 def _cell(figures: dict[str, Any], name: str) -> str:
     if name not in figures:
         return ""
+    if f"{name}_low" not in figures:
+        return f"{figures[name]:.4g}"
     low, high = figures[f"{name}_low"], figures[f"{name}_high"]
     return f"{figures[name]:.4g}\n{low:.4g} .. {high:.4g}"

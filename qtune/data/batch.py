@@ -23,6 +23,7 @@ class Batch:
     Padded rows have an attention mask. Packed ones have position ids that begin again at 0 with
     each row, and no mask: transformers isolates the rows by the positions, and an all-ones mask
     would turn that off without a word. Rows that share their first tokens have a mask of all pairs.
+    Rows that are classified have one label each: `labels` and `learnt` are [B] then.
     """
 
     input_ids: torch.Tensor
@@ -32,6 +33,8 @@ class Batch:
     tokens: int
     places: list[str]
     position_ids: torch.Tensor | None = None
+    token_type_ids: torch.Tensor | None = None
+    """[B, T], 1 in the second of two texts; for rows that are classified."""
     shared: int = 0
     """Tokens that several rows have in common and that are computed for the first of them alone."""
 
@@ -51,6 +54,7 @@ class Batch:
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
             "position_ids": self.position_ids,
+            "token_type_ids": self.token_type_ids,
         }
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
@@ -63,7 +67,7 @@ class Batch:
         return self._mapped(torch.Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        mask, positions = self.attention_mask, self.position_ids
+        mask, positions, kinds = self.attention_mask, self.position_ids, self.token_type_ids
         return replace(
             self,
             input_ids=function(self.input_ids),
@@ -71,6 +75,7 @@ class Batch:
             labels=function(self.labels),
             learnt=function(self.learnt),
             position_ids=None if positions is None else function(positions),
+            token_type_ids=None if kinds is None else function(kinds),
         )
 
 
@@ -94,6 +99,23 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int) -> Batch:
         learnt=learnt_places(labels),
         tokens=int(attention_mask.sum()),
         places=[row.place for row in rows],
+    )
+
+
+def collate_labelled(rows: Sequence[EncodedRow], *, pad_id: int) -> Batch:
+    """As `collate`, each row without its last number, which is that of its label."""
+    texts = [replace(row, input_ids=row.input_ids[:-1], labels=row.labels[:-1]) for row in rows]
+    batch = collate(texts, pad_id=pad_id)
+    assert batch.attention_mask is not None
+    kinds = torch.zeros_like(batch.input_ids)
+    for number, row in enumerate(rows):
+        first = len(row.prompt_ids or ())
+        kinds[number, first : len(row.input_ids) - 1] = 1
+    return replace(
+        batch,
+        labels=torch.tensor([row.input_ids[-1] for row in rows]),
+        learnt=torch.arange(len(rows)),
+        token_type_ids=kinds if kinds.any() else None,
     )
 
 

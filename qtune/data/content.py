@@ -29,6 +29,7 @@ def settings_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Any]
         recipe.loss.train_on,
         recipe.loss.train_on_thinking,
         recipe.model.chat_template_kwargs,
+        [recipe.model.task, recipe.model.labels],
     ]
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from qtune.data.encode.encoder import Encoder
+from qtune.data.encode.labelled import DESCRIPTION, LabelledEncoder
 from qtune.data.encode.layouts import layout_for
 from qtune.data.encode.settings import ChatSettings
 from qtune.data.encode.tokens import Tokens
@@ -83,12 +84,17 @@ class Encoding:
     setting: Setting
     templates: list[str] = field(init=False)
     """How the rows of each source are written."""
-    _encoders: list[Encoder] = field(init=False, repr=False)
+    _encoders: list[Encoder | LabelledEncoder] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         setting = self.setting
-        tokens = Tokens(setting.tokenizer)
         self._encoders, self.templates = [], []
+        if setting.recipe.model.task == "classification":
+            one = LabelledEncoder(setting.tokenizer, setting.recipe)
+            self._encoders = [one] * len(setting.kinds)
+            self.templates = [DESCRIPTION] * len(setting.kinds)
+            return
+        tokens = Tokens(setting.tokenizer)
         for kind, place in zip(setting.kinds, setting.labels, strict=True):
             encoder, template = _encoder(kind, place, setting.recipe, tokens)
             self._encoders.append(encoder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self, overload
 import torch
 
 from qtune.data.ahead import ahead, ignore
-from qtune.data.batch import Batch, collate, collate_packed, collate_shared
+from qtune.data.batch import Batch, collate, collate_labelled, collate_packed, collate_shared
 from qtune.data.order import Order
 from qtune.data.packing import arranged, pack_evenly
 from qtune.data.stream import Stream
@@ -64,6 +64,15 @@ class Padded:
     def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
         return collate([rows[number] for (number,) in sequences], pad_id=self.pad_id)
+
+
+@dataclass(frozen=True)
+class Labelled(Padded):
+    """As `Padded`, with one label a row."""
+
+    def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
+        """The tensors of one micro-batch."""
+        return collate_labelled([rows[number] for (number,) in sequences], pad_id=self.pad_id)
 
 
 @dataclass(frozen=True)
@@ -226,7 +235,8 @@ def make_feed(
     share: bool = False,
 ) -> Feed | StreamFeed:
     """The feed that a recipe asks for; `share`: packed rows may share their first tokens."""
-    layout: Layout = Padded(micro_batch_size, pad_id)
+    padded = Labelled if recipe.model.task == "classification" else Padded
+    layout: Layout = padded(micro_batch_size, pad_id)
     if recipe.data.packing:
         var_len = recipe.model.attn_implementation == "flash_attention_2"
         kind = Shared if share else Joined if var_len else Packed

@@ -67,7 +67,7 @@ def _longest_row(number: int, length: int) -> EncodedRow:
 
 def _learning(batch: Batch, most: int) -> Batch:
     """The batch with `most` learnt tokens, or as many as it can have."""
-    if batch.supervised >= most:
+    if batch.supervised >= most or batch.labels.ndim == 1:  # a label a row is no position's
         return batch
     places = learnt_places(batch.input_ids)[:most]
     return replace(batch, labels=batch.input_ids, learnt=places)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qtune.data.batch import Batch
+    from qtune.data.rows import EncodedRow
 
 PARTIAL = "\N{REPLACEMENT CHARACTER}"  # what part of a character decodes to
 _MOST_TOKENS_A_CHARACTER = 64  # bytes that never become a character must not be held for ever
@@ -38,6 +39,13 @@ def pieces(batch: Batch, row: int, tokenizer: Any) -> list[Piece]:
     labels = batch.labels[row].tolist()
     learnt = [False, *(label != IGNORED for label in labels[1 : len(ids)])]
     return list(_pieces(ids, learnt, tokenizer))
+
+
+def labelled_pieces(row: EncodedRow, tokenizer: Any) -> list[Piece]:
+    """A row of a classification: its text, given, and the name of its label, learnt."""
+    ids = row.input_ids[:-1]
+    text = _pieces(ids, [False] * len(ids), tokenizer)
+    return [*text, Piece(f" {row.answer}", tuple(row.input_ids[-1:]), learnt=True, special=True)]
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from qtune.data import cache, duplicates, workers
 from qtune.data.account import heading, refuse_unlearnable
 from qtune.data.checking import Checked, check
+from qtune.data.classes import sources_of
 from qtune.data.encoding import BATCH, Encoding, Setting, tasks
 from qtune.data.faults import Faults
-from qtune.data.report import DataReport, SourceReport, marked
+from qtune.data.report import DataReport, SourceReport, labelled, marked
 from qtune.data.rows import Rows, RowStore
 from qtune.data.source import label
 from qtune.data.split import hold_out
@@ -23,6 +24,7 @@ from qtune.errors import DataError, UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from qtune.data.rows import EncodedRow
     from qtune.recipe.sections import Recipe, SourceSection
 
 Progress = Callable[[int, int], None]
@@ -75,11 +77,17 @@ def prepare(
         shared=len(shared),
         deduplicated=data.deduplicate,
         max_length=data.max_length,
-        example=marked(train[0], tokenizer),
+        example=_example(train[0], recipe, tokenizer),
         example_place=train[0].place,
         cache=learnt.note,
     )
     return Prepared(train, held, report)
+
+
+def _example(row: EncodedRow, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
+    if recipe.model.task == "classification":
+        return labelled(row, tokenizer)
+    return marked(row, tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +173,8 @@ class _Kept:
         *,
         split_by: str | None = None,
     ) -> None:
-        self._sources, self._recipe, self._tokenizer = sources, recipe, tokenizer
+        self._recipe, self._tokenizer = recipe, tokenizer
+        self._sources = sources_of(recipe, sources)
         self._split_by = split_by
         self._folder = cache.home(recipe.data.cache_dir)
         self._key = self._new_key()

@@ -272,7 +272,17 @@ def marked(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:
         text = str(tokenizer.decode(row.input_ids[start:end], skip_special_tokens=False))
         pieces.append(f"⟦{text}⟧" if learnt else text)
         start = end
-    text = "".join(pieces).replace("\r", "").replace("\n", "⏎")
+    return _one_line("".join(pieces))
+
+
+def labelled(row: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A row of a classification, ⟦ ⟧ around the name of its label."""
+    text = str(tokenizer.decode(row.input_ids[:-1], skip_special_tokens=False))
+    return _one_line(f"{text} ⟦{row.answer}⟧")
+
+
+def _one_line(text: str) -> str:
+    text = text.replace("\r", "").replace("\n", "⏎")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 

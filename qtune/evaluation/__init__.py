@@ -17,12 +17,14 @@ from qtune.evaluation.decode import (
     stop_ids,
     token_stream,
 )
+from qtune.evaluation.labels import LabelMeasure, label_difference, measure_labels
 from qtune.evaluation.likelihood import LossMeasure, difference, measure_loss
 from qtune.evaluation.measure import evaluate
 
 __all__ = [
     "Answer",
     "Continuation",
+    "LabelMeasure",
     "LossMeasure",
     "answer",
     "answerable",
@@ -32,6 +34,8 @@ __all__ = [
     "evaluate",
     "evaluating",
     "greedy",
+    "label_difference",
+    "measure_labels",
     "measure_loss",
     "sampler",
     "score",

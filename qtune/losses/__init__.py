@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.losses.causal import CausalLoss, LossOutput
+from qtune.losses.classification import ClassificationLoss, scores
 from qtune.losses.head import check_head
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import LossSection
+    from qtune.recipe.sections import LossSection, Task
 
-__all__ = ["CausalLoss", "LossOutput", "check_head", "make"]
+__all__ = ["CausalLoss", "ClassificationLoss", "LossOutput", "check_head", "make", "scores"]
 
 
-def make(section: LossSection, *, chunk_size: int) -> CausalLoss:
+def make(
+    section: LossSection, *, chunk_size: int, task: Task = "causal"
+) -> CausalLoss | ClassificationLoss:
     """The training loss of a recipe."""
+    if task == "classification":
+        return ClassificationLoss(label_smoothing=section.label_smoothing, z_loss=section.z_loss)
     return CausalLoss(
         chunk_size=chunk_size, label_smoothing=section.label_smoothing, z_loss=section.z_loss
     )

@@ -3,6 +3,16 @@
 from qtune.merging.card import card
 from qtune.merging.companions import Chat
 from qtune.merging.fidelity import Fidelity
-from qtune.merging.merge import Merge, MergeReport, preflight, prepare, write
+from qtune.merging.merge import Merge, MergeReport, auto_class, preflight, prepare, write
 
-__all__ = ["Chat", "Fidelity", "Merge", "MergeReport", "card", "preflight", "prepare", "write"]
+__all__ = [
+    "Chat",
+    "Fidelity",
+    "Merge",
+    "MergeReport",
+    "auto_class",
+    "card",
+    "preflight",
+    "prepare",
+    "write",
+]

@@ -40,6 +40,8 @@ class Blueprint:
     """The model's name -> the checkpoint's, as the tensors lie in the files."""
     parameters: frozenset[str]
     """The model's names of its parameters, tied ones too; buffers are copied as they are."""
+    new: dict[str, tuple[int, ...]]
+    """A classifier's heads that nothing is stored for."""
     tied: dict[str, str]
     """Tied parameter -> the one that holds its values."""
 
@@ -81,6 +83,7 @@ def blueprint(folder: Path, section: ModelSection, quantization: QuantizationSec
             for name in names
         },
         parameters=parameters,
+        new={name: shape for name, shape in _shapes(network).items() if name in pairs.new},
         tied={
             name: source
             for name, source in network.all_tied_weights_keys.items()

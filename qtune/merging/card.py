@@ -45,7 +45,7 @@ def card(report: MergeReport, *, base_name: str, summary: Mapping[str, Any], on_
         "|---|---|",
     ]
     lines += [f"| {key} | {_cell(value)} |" for key, value in summary.items()]
-    lines += ["", "## Use", "", "```python", *_usage(), "```", ""]
+    lines += ["", "## Use", "", "```python", *_usage(str(report.model_class)), "```", ""]
     return "\n".join(lines)
 
 
@@ -65,10 +65,10 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|")
 
 
-def _usage() -> list[str]:
+def _usage(kind: str) -> list[str]:
     return [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import {kind}, AutoTokenizer",
         "",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        f'model = {kind}.from_pretrained("path/to/this/folder")',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
     ]

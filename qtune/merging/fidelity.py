@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qtune.methods.saved_module import SavedModule
+from qtune.ops.linears import class_heads
 from qtune.ops.nf4 import is_quantized, weight_of
 
 if TYPE_CHECKING:
@@ -109,10 +110,13 @@ def widen(model: nn.Module) -> None:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, row: Sequence[int]) -> Tensor:
-    """fp32 logits [T, V] of one row, on the CPU."""
+    """fp32 logits [T, V] of one row, on the CPU; of a classifier [1, labels]."""
     device = next(model.parameters()).device
     ids = torch.tensor([list(row)], dtype=torch.int64, device=device)
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    if class_heads(model):
+        logits: Tensor = model(input_ids=ids).logits
+    else:
+        logits = model(input_ids=ids, use_cache=False).logits[0]
     return logits.float().cpu()
 
 

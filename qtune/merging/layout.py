@@ -10,6 +10,7 @@ import torch
 from qtune.errors import ModelError
 from qtune.merging.blueprint import with_biases
 from qtune.methods.base import CannotMerge
+from qtune.models.heads import class_facts
 from qtune.models.writing import TensorSpec
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def lay_out(
         found = base.spec(origin, dense=named)
         specs.append(TensorSpec(name, found.shape, _converted(found.dtype, dtype)))
     specs += [TensorSpec(name, shape, named) for name, shape in created.items()]
-    config = _config(base.config, dtype=named)
+    heads = dtype or torch.float32  # as they were trained
+    specs += [TensorSpec(name, shape, heads) for name, shape in base.new.items()]
+    config = _config(base.config, dtype=named) | class_facts(base.network)
     if unties:
         config = _without_ties(config)
     return Layout(tuple(specs), origins, config | switches, unties)
@@ -96,7 +99,7 @@ def _create(
     origins: Mapping[str, str],
 ) -> tuple[dict[str, bool], dict[str, tuple[int, ...]]]:
     """Biases that the base has not and its family can have; all other homeless edits are faults."""
-    homeless = {name for name in edits if name not in origins}
+    homeless = {name for name in edits if name not in origins and name not in base.new}
     foreign = sorted(name for name in homeless if not edits[name].may_create)
     if foreign:
         raise ModelError(

@@ -14,6 +14,7 @@ from qtune.merging.folding import Folding
 from qtune.merging.layout import lay_out
 from qtune.merging.staging import check_space, check_target, staged
 from qtune.models import writing
+from qtune.ops.linears import class_heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ class MergeReport:
     files: int
     unties: bool
     rounding: float
+    model_class: str = "AutoModelForCausalLM"
+    """transformers' class that loads it."""
     fidelity: Fidelity | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def prepare(
             "the base is stored quantised: there are no original weights to merge into",
             hint="merge with --base dequantized",
         )
+    edits = {k: edit for k, edit in edits.items() if k in plan.stored or not edit.optional}
     layout = lay_out(folder, plan, edits, dtype=dtype)
     return Merge(folder, tokenizer_folder, base, quantization, plan, layout, edits)
 
@@ -138,6 +142,11 @@ def write(
     return report
 
 
+def auto_class(network: Any) -> str:
+    """transformers' class that loads such a model."""
+    return f"AutoModelFor{'SequenceClassification' if class_heads(network) else 'CausalLM'}"
+
+
 def _base(work: Merge) -> OriginalBase | TrainedBase:
     if work.base == "original":
         return OriginalBase(work.blueprint)
@@ -155,4 +164,5 @@ def _report(work: Merge, folding: Folding, *, files: int) -> MergeReport:
         files=files,
         unties=work.layout.unties,
         rounding=folding.rounding,
+        model_class=auto_class(work.blueprint.network),
     )

@@ -8,12 +8,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from qtune.methods import lora_format, lora_merge
 from qtune.methods.adapter import DTYPES, Standin, generator_for, refuse_attached
 from qtune.methods.lora_scale import rank_of, scale_of
 from qtune.methods.saved_module import SavedModule
 from qtune.methods.selection import chosen_linears, file_targets, saved_names
 from qtune.methods.standins import StandinMethod
+from qtune.ops.linears import class_heads
 from qtune.plan.targets import refuse_unused_patterns
 
 if TYPE_CHECKING:
@@ -42,12 +45,15 @@ class LowRank(StandinMethod):
         adapters: dict[str, Standin] = {
             name: self.adapt(name, module) for name, module in chosen.items()
         }
-        dtype = DTYPES[self.config.dtype]
+        dtype, heads = DTYPES[self.config.dtype], class_heads(model)
         for name in saved:
-            adapters[name] = SavedModule(model.get_submodule(name), dtype=dtype, name=name)
+            wide = torch.float32 if name in heads else dtype
+            adapters[name] = SavedModule(model.get_submodule(name), dtype=wide, name=name)
         self._facts = lora_format.facts(
             self.config.plain(), file_targets(model, chosen, self.config), saved, chosen.values()
         )
+        if heads:
+            self._facts["task_type"] = "SEQ_CLS"
         self.put_in(model, adapters)
 
     def adapt(self, name: str, module: nn.Module) -> LoraLinear:

@@ -50,6 +50,16 @@ def facts(labels: Sequence[str], *, pad_token_id: int) -> dict[str, Any]:
     }
 
 
+def class_facts(network: Any) -> dict[str, Any]:
+    """What the config.json of a classifier says beside that of its base; nothing of others."""
+    if not class_heads(network):
+        return {}
+    config = network.config
+    names = [config.id2label[number] for number in range(config.num_labels)]
+    own = facts(names, pad_token_id=config.pad_token_id)
+    return own | {"architectures": [type(network).__name__]}
+
+
 def pad_id(config: Any) -> int:
     """The id that decoders look for to find a row's last token: the config's own, else that of the
     end of sequence."""

@@ -17,6 +17,7 @@ Step = Annotated[int, Field(ge=1)]
 ActivationPolicy = Literal["none", "selective", "layer", "offload"]
 Base = Literal["resident", "stream"]
 Kernels = Literal["auto", "plain", "fused"]
+Task = Literal["causal", "classification"]
 
 
 class ModelSection(Section):
@@ -24,7 +25,7 @@ class ModelSection(Section):
 
     name_or_path: str = Field(min_length=1)
     """A Hugging Face id, or a folder (relative to the file that names it)."""
-    task: Literal["causal", "classification"] = "causal"
+    task: Task = "causal"
     """What is learnt: the next token, or the label of a whole text by a head of its own, on an
     encoder (BERT) or a decoder (Llama); `task: classification` at the top is the same."""
     labels: Names = ()

@@ -10,9 +10,10 @@ import numpy as np
 
 from qtune import data, models, recipe
 from qtune.data.batch import collate, filler_id
-from qtune.data.pieces import Piece, pieces
+from qtune.data.pieces import Piece, labelled_pieces, pieces
 from qtune.errors import UsageError
 from qtune.run.display import Journal
+from qtune.run.labels import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ class Choice:
 
 def open_data(path: str | Path, *, overrides: Sequence[str], display: Display) -> Opened:
     """Read, check and encode the rows of a recipe; `DataError` lists what is wrong with them."""
-    loaded = recipe.load(path, overrides)
+    loaded = named(recipe.load(path, overrides))
     tokenizer = models.load_tokenizer(loaded.recipe.model)
     prepared = data.prepare(
         loaded.recipe, tokenizer, on_progress=partial(Journal(display).progress, "tokenising")
@@ -117,10 +118,13 @@ def preview(
     """Some training rows, read back from the tensors that training would use."""
     opened = open_data(path, overrides=overrides, display=display)
     rows = opened.prepared.train
+    classifies = opened.recipe.model.task == "classification"
     pad = filler_id(opened.tokenizer)
     shown = []
     for number in choice.of(rows):
-        batch = collate([rows[number]], pad_id=pad)
-        own = tuple(pieces(batch, 0, opened.tokenizer))
-        shown.append(ShownRow(number + 1, batch.places[0], own))
+        if classifies:
+            own = tuple(labelled_pieces(rows[number], opened.tokenizer))
+        else:
+            own = tuple(pieces(collate([rows[number]], pad_id=pad), 0, opened.tokenizer))
+        shown.append(ShownRow(number + 1, rows[number].place, own))
     return Preview(opened.name, len(rows), tuple(shown))

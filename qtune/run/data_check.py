@@ -113,6 +113,7 @@ def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:
     """
     ends = special_ids(opened.tokenizer) | {opened.tokenizer.eos_token_id}
     begin = opened.tokenizer.bos_token_id
+    writes = opened.recipe.model.task == "causal"
     everything = opened.recipe.loss.train_on == "all"  # then a row may end on its template's text
     cut = opened.recipe.data.overlong in ("truncate_end", "split")
     limit = opened.recipe.data.max_length
@@ -122,7 +123,7 @@ def _row_faults(rows: Rows, opened: Opened) -> Iterator[Fault]:
         # the loss never meets the first label
         last = next((label for label in reversed(row.labels[1:]) if label != IGNORED), None)
         whole = not (cut and len(row.input_ids) == limit)
-        answered = row.prompt_ids is not None and not everything and whole
+        answered = writes and row.prompt_ids is not None and not everything and whole
         messages = {
             "begins with two begin-of-sequence tokens": begin is not None
             and row.input_ids[:2] == [begin, begin],

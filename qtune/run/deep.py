@@ -11,6 +11,7 @@ from qtune.oom import OutOfMemory, during
 from qtune.plan import human
 from qtune.run.display import Journal
 from qtune.run.exhausted import advise, planned_anew
+from qtune.run.labels import named
 from qtune.run.memory import (
     compared,
     forget_peak,
@@ -50,7 +51,7 @@ def deep_run(
     with its parts measured. `ResourceError` when memory runs out, or more of it is taken than the
     budget has."""
     journal = Journal(display)
-    loaded = recipe.load(path, overrides)
+    loaded = named(recipe.load(path, overrides))
     folder = run_folder(loaded)
     folder.check()
     settled = settle(loaded, folder, BEGIN, journal)

@@ -13,7 +13,8 @@ from qtune.models.preparation import freeze
 from qtune.models.skeleton import build, exchange, quantizable
 from qtune.run import pins
 from qtune.run.display import Journal
-from qtune.run.prepare import check_count, decide, plan_line, read_rows, run_folder
+from qtune.run.labels import named
+from qtune.run.prepare import check_count, decide, method_of, plan_line, read_rows, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display
     """Parse, plan, tokenise the first rows of each source, build on the meta device; returns the
     plan and the data report of the sample."""
     journal = Journal(display)
-    loaded = recipe.load(path, overrides)
+    loaded = named(recipe.load(path, overrides))
     asked = loaded.recipe
     run_folder(loaded).check()
     decided = decide(asked)
@@ -57,6 +58,6 @@ def build_without_weights(asked: Recipe, decided: Plan, tokenizer: Any) -> None:
     network = build(folder, section, dtype=getattr(torch, quantization.compute_dtype))
     exchange(network, quantizable(network, quantization), quantization)
     freeze(network)
-    method = methods.create(asked.method, seed=asked.train.seed)
+    method = methods.create(method_of(asked, network), seed=asked.train.seed)
     method.attach(network, tokenizer=tokenizer)
     check_count(method, decided)

@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune import data, evaluation, losses, models, recipe
-from qtune.data.batch import filler_id
+from qtune import data, evaluation, models, recipe
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
-from qtune.plan import loss_chunk_size
 from qtune.recipe.sections import DataSection, Recipe, SourceSection
 from qtune.run import gates
+from qtune.run.bench import Bench, LabelBench, Limits, Side
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtune.data import Rows
-    from qtune.evaluation import Answer, LossMeasure
     from qtune.run.display import Display
-    from qtune.run.subject import Loaded, Subject
+    from qtune.run.subject import Subject
 
 RECIPE_ENDINGS = (".yaml", ".yml")
-BATCH_SIZE = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How much to measure, what is not given is the recipe's; and whether to judge its gates."""
-
-    rows: int | None = None
-    generate: int | None = None
-    max_new_tokens: int | None = None
-    gates: bool = False
 
 
 _RECIPES = Limits()
@@ -59,10 +46,12 @@ def evaluate(
     subject = resolve(thing, base=base, overrides=overrides)
     if not by_recipe:
         refuse_overrides(subject, overrides)
-    asked = _recipe(subject, against, overrides)
+    asked = _for_task(_recipe(subject, against, overrides), subject)
     if by_recipe:
         subject = _quantized_like(subject, asked, overrides)
     count = asked.eval.generate_rows if limits.generate is None else limits.generate
+    if count and asked.model.task == "classification":
+        raise UsageError("a classification writes no answers", place="--generate")
     if limits.gates:
         paired = subject.adapter is not None
         gates.require_judgeable(asked.gates, answers=count > 0, paired=paired)
@@ -77,7 +66,8 @@ def evaluate(
 
     progress = partial(display.progress, "loading")
     loaded = load(subject, device=working_device(), on_progress=progress)
-    bench = Bench(asked, loaded, tokenizer, chosen, asked_rows, limits, display)
+    kind = LabelBench if asked.model.task == "classification" else Bench
+    bench = kind(asked, loaded, tokenizer, chosen, asked_rows, limits, display)
     sides = bench.measure(subject)
     report = {
         "thing": subject.name,
@@ -87,89 +77,13 @@ def evaluate(
         **{name: side.figures() for name, side in sides.items()},
     }
     if len(sides) == 2:
-        report["difference"] = difference(sides["adapter"], sides["base"])
+        report["difference"] = sides["adapter"].against(sides["base"])
     report["seconds"] = round(time.perf_counter() - started, 3)
     if limits.gates:
         report |= gates.judge_eval(asked.gates, report)
     if target is not None:
         _write(target, report, sides, display)
     return report
-
-
-class Side:
-    """What was measured of one model."""
-
-    def __init__(self, loss: LossMeasure, answers: list[Answer]) -> None:
-        self.loss = loss
-        self.answers = answers
-
-    def figures(self) -> dict[str, Any]:
-        """For the report."""
-        scores = evaluation.score(self.answers) if self.answers else None
-        return self.loss.to_dict() | ({"answers": scores} if scores else {})
-
-
-class Bench:
-    """The rows and settings that every side is measured with."""
-
-    def __init__(
-        self,
-        asked: Recipe,
-        loaded: Loaded,
-        tokenizer: Any,
-        rows: Rows,
-        asked_rows: Rows,
-        limits: Limits,
-        display: Display,
-    ) -> None:
-        micro = asked.memory.micro_batch_size
-        self._batch_size = asked.eval.batch_size or (micro if micro != "auto" else BATCH_SIZE)
-        self._loss = losses.CausalLoss(chunk_size=loss_chunk_size(asked))
-        self._max_new_tokens = limits.max_new_tokens or asked.eval.max_new_tokens
-        self._loaded = loaded
-        self._tokenizer = tokenizer
-        self._rows = rows
-        self._asked_rows = asked_rows
-        self._display = display
-
-    def measure(self, subject: Subject) -> dict[str, Side]:
-        """{model} for a plain model; {adapter, base} where there is an adapter to switch off."""
-        method = self._loaded.method
-        if method is None:
-            return {"model": self._side(subject.name)}
-        adapter = self._side("adapter")
-        with method.disabled():
-            return {"adapter": adapter, "base": self._side("base")}
-
-    def _side(self, name: str) -> Side:
-        model = self._loaded.base.model
-        progress = self._display.progress
-        loss = evaluation.measure_loss(
-            model,
-            self._rows,
-            loss=self._loss,
-            batch_size=self._batch_size,
-            pad_id=filler_id(self._tokenizer),
-            device=next(model.parameters()).device,
-            on_progress=partial(progress, f"measuring the {name}"),
-        )
-        answers = evaluation.answer(
-            model,
-            self._tokenizer,
-            self._asked_rows,
-            max_new_tokens=self._max_new_tokens,
-            batch_size=self._batch_size,
-            on_progress=partial(progress, f"answers of the {name}"),
-        )
-        return Side(loss, answers)
-
-
-def difference(ours: Side, base: Side) -> dict[str, Any]:
-    """Adapter minus base on the same rows, with paired intervals."""
-    moved: dict[str, Any] = evaluation.difference(ours.loss, base.loss)
-    if ours.answers:
-        moved["answers"] = evaluation.score_difference(ours.answers, base.answers)
-    return moved
 
 
 def held_out(
@@ -193,6 +107,12 @@ def held_out(
             hint=f"name a data file: qtune eval {subject.name} FILE",
         )
     return data.read_eval(sources, asked, tokenizer)
+
+
+def _for_task(asked: Recipe, subject: Subject) -> Recipe:
+    """The settings with the task and the labels of what is measured."""
+    task = {"task": subject.model.task, "labels": subject.model.labels}
+    return asked.model_copy(update={"model": asked.model.model_copy(update=task)})
 
 
 def _recipe(subject: Subject, against: str | None, overrides: Sequence[str]) -> Recipe:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, models
 from qtune.data import Prompter, Turn, prompter
-from qtune.errors import DataError
+from qtune.errors import DataError, UsageError
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Speaker:
     ) -> None:
         subject = resolve(thing, base=base, overrides=overrides)
         refuse_overrides(subject, overrides)
+        if subject.model.task == "classification":
+            hint = "measure it with qtune eval"
+            raise UsageError("labels texts, and writes none", place=thing, hint=hint)
         self.name = subject.name
         self.tokenizer = models.load_tokenizer(subject.model)
         self.prompter = prompter(self.tokenizer, subject.recipe, raw=raw)

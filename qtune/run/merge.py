@@ -89,7 +89,7 @@ def merge(
 
 def _chat(subject: Subject) -> merging.Chat | None:
     """The recipe's chat template, which the merged model brings along instead of the base's."""
-    if subject.model.chat_template is None:
+    if subject.model.chat_template is None or subject.model.task == "classification":
         return None
     tokenizer = models.load_tokenizer(subject.model)
     settings = ChatSettings(subject.model.chat_template_kwargs)
@@ -121,12 +121,14 @@ class Trained:
     source: str
     section: MergeSection
     attention: str
+    kind: str
+    """transformers' class that loads the merged model."""
     display: Display
 
     def check(self, folder: Path) -> Fidelity:
         """Load the merged folder in plain transformers; `CheckError` when it is another model."""
         self.display.line("verifying: the merged model in plain transformers")
-        found = fidelity.compare(self.logits, _plain(folder, self.attention), self.rows)
+        found = fidelity.compare(self.logits, _plain(folder, self.attention, self.kind), self.rows)
         if self.section.base == "dequantized" and not found.kl <= self.section.max_kl:
             raise CheckError(
                 f"the merged model is not the trained one: mean KL {found.kl:.2e} nats per token, "
@@ -153,7 +155,8 @@ def trained_model(
     attention = str(loaded.base.model.config._attn_implementation)
     del loaded
     gc.collect()
-    return Trained(rows, logits, source, section, attention, display)
+    kind = merging.auto_class(work.blueprint.network)
+    return Trained(rows, logits, source, section, attention, kind, display)
 
 
 def for_cpu(subject: Subject) -> Subject:
@@ -170,7 +173,9 @@ def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[li
         sources = first_rows(section.eval or section.train, SAMPLE_ROWS)
         try:
             rows = data.read_eval(sources, subject.recipe, models.load_tokenizer(subject.model))
-            found = fidelity.sample([row.input_ids for row in rows], vocabulary=vocabulary)
+            # behind the text of a classification stands its label
+            end = -1 if subject.model.task == "classification" else None
+            found = fidelity.sample([row.input_ids[:end] for row in rows], vocabulary=vocabulary)
         except QtuneError as error:
             display.line(f"the run's data cannot be read any more: {error}")
         else:
@@ -211,15 +216,15 @@ def summary(subject: Subject) -> dict[str, Any]:
     return {key: value for key, value in told.items() if value not in (None, (), {})}
 
 
-def _plain(folder: Path, attention: str) -> Any:
+def _plain(folder: Path, attention: str, kind: str) -> Any:
     """The folder as any user of transformers loads it, in fp32; `CheckError` if keys are left."""
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, facts = AutoModelForCausalLM.from_pretrained(
+        model, facts = getattr(transformers, kind).from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation=attention,

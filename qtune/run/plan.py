@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtune import plan as plans
 from qtune import recipe as recipes
 from qtune.plan import Machine, Plan, parse_size
-from qtune.run.shapes import shape_and_note
+from qtune.run.labels import named
+from qtune.run.shapes import shape_and_note, with_bridge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,9 +47,10 @@ def card_of(text: str) -> Machine:
 def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -> Planned:
     """Plan a recipe for a given card or this machine; no torch, no weights, no rows kept."""
     machine = Machine.probe() if gpu is None else card_of(gpu)
-    loaded = recipes.load(path, overrides)
+    loaded = named(recipes.load(path, overrides))
     recipe = loaded.recipe
     shape, note = shape_and_note(recipe.model)
+    shape = with_bridge(recipe, shape)
     counted = plans.count_rows(recipe.data)
     made = plans.make(recipe, machine, shape, rows=counted.rows)
     return Planned(

@@ -11,10 +11,11 @@ import torch
 
 from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError, UsageError
+from qtune.ops.linears import class_heads
 from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
-from qtune.run.shapes import shape_of_model
+from qtune.run.shapes import shape_for
 from qtune.run.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from qtune.models import Base, Inventory
     from qtune.plan import Plan
     from qtune.recipe import Loaded
+    from qtune.recipe.methods import MethodConfig
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
     from qtune.runs import RunFolder
@@ -46,8 +48,15 @@ class Learner:
             self.method,
             base_model=self.base_name,
             base_fingerprint=self.base.fingerprint,
-            recipe_note={"quantization": self.base.quantization.model_dump(mode="json")},
+            recipe_note=self._note(),
         )
+
+    def _note(self) -> dict[str, Any]:
+        section = self.base.section
+        note = {"quantization": self.base.quantization.model_dump(mode="json")}
+        if section.task == "classification":
+            note["model"] = {"task": section.task, "labels": section.labels}
+        return note
 
 
 def run_folder(loaded: Loaded) -> RunFolder:
@@ -57,7 +66,7 @@ def run_folder(loaded: Loaded) -> RunFolder:
 
 def decide(asked: Recipe) -> Plan:
     """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
-    shape = shape_of_model(asked.model)
+    shape = shape_for(asked)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
     decided = plan.make(asked, plan.Machine.probe(), shape, rows=rows)
@@ -86,7 +95,7 @@ def learner(
 ) -> Learner:
     """Load the base, attach the method, and prove what the plan promised about both."""
     limit_threads(device, journal)
-    method = methods.create(asked.method, seed=asked.train.seed)
+    methods.create(asked.method, seed=asked.train.seed)  # its faults come before any weight
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
     if decided.base == "stream":
@@ -105,9 +114,11 @@ def learner(
         journal.line(f"the base was read from its quantised copy ({base.copy.name})")
     if base.streamed is not None:
         journal.line(base.streamed.line())
+    method = methods.create(method_of(asked, base.model), seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)
-    losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))
+    if asked.model.task == "causal":
+        losses.check_head(base.model, torch.arange(min(16, len(tokenizer)), device=device))
     if asked.data.packing:
         models.check_isolation(base.model, vocabulary=len(tokenizer))
         journal.line("packing: rows of one sequence do not see each other (tried on this model)")
@@ -121,6 +132,16 @@ def learner(
     shares = _shares_prefixes(asked, base.model, len(tokenizer), journal)
     torch.manual_seed(asked.train.seed)
     return Learner(base, method, tokenizer, asked.model.name_or_path, shares_prefixes=shares)
+
+
+def method_of(asked: Recipe, network: Any) -> MethodConfig:
+    """The recipe's method, a classifier's heads trained whole beside it."""
+    heads = class_heads(network)
+    if not heads:
+        return asked.method
+    own = getattr(asked.method, "modules_to_save", ())
+    saved = (*own, *(head for head in heads if head not in own))
+    return asked.method.model_copy(update={"modules_to_save": saved})
 
 
 def _shares_prefixes(asked: Recipe, model: Any, vocabulary: int, journal: Journal) -> bool:

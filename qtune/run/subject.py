@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from qtune.run.allocator import give_back_at_once
 from qtune.run.quantize import provide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from qtune.methods import AdapterFile
     from qtune.methods.base import Method
@@ -161,6 +161,8 @@ def _lone_adapter(path: Path, *, base: str | None) -> Subject:
             hint="add --base-model",
         )
     section = ModelSection(name_or_path=str(local.resolve()) if local.is_dir() else name)
+    if task := found.facts.get("recipe", {}).get("model"):
+        section = ModelSection.model_validate(section.model_dump() | task)
     return Subject(
         kind="adapter",
         name=path.resolve().name,
@@ -190,10 +192,21 @@ def _trained_quantization(found: AdapterFile, section: ModelSection) -> Quantiza
 def _model(section: ModelSection, *, name: str) -> Subject:
     config = plan.read_config(models.resolve(section))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+    section = _of_classifier(section, config)
     dense = QuantizationSection(
         bits=16, compute_dtype="float32" if dtype == "float32" else "bfloat16"
     )
     return Subject("model", name, section, _stored_quantization(section) or dense)
+
+
+def _of_classifier(section: ModelSection, config: Mapping[str, Any]) -> ModelSection:
+    """The section with its task and labels, where a model says that it labels texts."""
+    named = config.get("architectures") or [""]
+    labels = config.get("id2label")
+    if not str(named[0]).endswith("ForSequenceClassification") or not isinstance(labels, dict):
+        return section
+    names = tuple(str(labels[number]) for number in sorted(labels, key=int))
+    return section.model_copy(update={"task": "classification", "labels": names})
 
 
 def _stored_quantization(section: ModelSection) -> QuantizationSection | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from qtune.run.display import Journal
 from qtune.run.doubts import doubts
 from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
+from qtune.run.labels import named
 from qtune.run.memory import forget_peak, memory_line
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
@@ -70,7 +72,7 @@ def train(
     time was up, 128 + signal when stopped)."""
     started = time.perf_counter()
     journal = Journal(display)
-    loaded = recipe.load(path, overrides)
+    loaded = named(recipe.load(path, overrides))
     folder = run_folder(loaded)
     with folder.held():
         settled = settle(loaded, folder, wanted, journal)
@@ -269,7 +271,7 @@ def make_job(
         asked,
         settled.prepared.train,
         micro_batch_size=decided.micro_batch_size,
-        pad_id=filler_id(pupil.tokenizer),
+        pad_id=_pad_id(asked, pupil),
         share=pupil.shares_prefixes,
     )
     groups = pupil.method.param_groups(
@@ -279,7 +281,7 @@ def make_job(
     return training.Job(
         model=pupil.base.model,
         method=pupil.method,
-        loss=losses.make(asked.loss, chunk_size=decided.loss_chunk_size),
+        loss=losses.make(asked.loss, chunk_size=decided.loss_chunk_size, task=asked.model.task),
         optimizer=optim.make(asked.optim, groups),
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
         feed=replace(feed, tell=journal.line),
@@ -293,6 +295,13 @@ def make_job(
         evaluate_first=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
+
+
+def _pad_id(asked: Recipe, pupil: Learner) -> int:
+    """What fills up rows: a classifier looks for the id of its own config."""
+    if asked.model.task == "classification":
+        return int(pupil.base.model.config.pad_token_id)
+    return filler_id(pupil.tokenizer)
 
 
 def _without_folder(loaded: Loaded, folder: Path) -> str:
@@ -316,6 +325,16 @@ def _evaluation(
         stop.interrupt()
         journal.progress(what, done, total)
 
+    def label() -> Measures:
+        return evaluation.measure_labels(
+            pupil.base.model,
+            rows,
+            scores=losses.scores,
+            batch_size=asked.eval.batch_size or done.micro_batch_size,
+            device=next(pupil.base.model.parameters()).device,
+            on_progress=partial(progress, "evaluating"),
+        ).means()
+
     def evaluate() -> Measures:
         return evaluation.evaluate(
             pupil.base.model,
@@ -327,4 +346,4 @@ def _evaluation(
             on_progress=progress,
         )
 
-    return evaluate
+    return label if asked.model.task == "classification" else evaluate

@@ -12,7 +12,8 @@ from torch.nn import functional
 from qtune import data, models
 from qtune.errors import DataError, ExitCode, ModelError, OutputError, ResourceError, UsageError
 from qtune.run.display import Quiet
-from qtune.run.eval import Limits, evaluate
+from qtune.run.bench import Limits
+from qtune.run.eval import evaluate
 from qtune.run.merge import merge
 from qtune.run.subject import load, resolve
 from tests.run.made_run import make_run, write_rows

@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtune.data.formats import FORMATS
+from qtune.data.formats.labelled import (
+    CHAT,
+    CHAT_WITH_LABEL,
+    LABELLED,
+    TEXT_WITH_LABEL,
+    guessed,
+)
 from qtune.data.formats.labels import labels_of
 from qtune.data.formats.prompt_completion import places
 from qtune.data.formats.readings import readings, unanswered
@@ -44,6 +51,8 @@ class Detected:
 
 def detect(row: Row, source: SourceSection) -> Detected:
     """The format of a source; `DataError` when the columns fit none, or more than one."""
+    if source.format == LABELLED:
+        return _labelled(row, source)
     if source.labels and source.format in ("auto", "classification"):
         labels_of(source)  # what is wrong with a file of them is told once, not for each row
     if source.format != "auto":
@@ -59,6 +68,22 @@ def detect(row: Row, source: SourceSection) -> Detected:
     return _named(row, source, "prompt-completion", "auto: there is a prompt_template")
 
 
+def _labelled(row: Row, source: SourceSection) -> Detected:
+    """A text or a chat and its label, for the head of a classification."""
+    chat = CHAT in row.values or CHAT in source.columns
+    kind = CHAT_WITH_LABEL if chat else TEXT_WITH_LABEL
+    columns: dict[str, str] = {}
+    for one in readings(row.values, source.columns):
+        columns |= one.columns if one.name == "classification" else {}
+    if not columns:
+        columns = guessed(row.values)
+    if chat or source.prompt_template is not None:
+        columns = {field: column for field, column in columns.items() if field == "label"}
+    found = {field: name for field, name in columns.items() if field != name}
+    mapped = source.model_copy(update={"columns": {**found, **source.columns}})
+    return settled(row, mapped, kind, "task: classification")
+
+
 def _classification(row: Row, source: SourceSection, why: str) -> Detected:
     """The columns that a classification is found in, unless the source maps them."""
     found = readings(row.values, source.columns)
@@ -70,7 +95,12 @@ def _classification(row: Row, source: SourceSection, why: str) -> Detected:
 
 
 def _named(row: Row, source: SourceSection, name: str, why: str) -> Detected:
-    chosen: Format = FORMATS[name]
+    return settled(row, source, FORMATS[name], why)
+
+
+def settled(row: Row, source: SourceSection, chosen: Format, why: str) -> Detected:
+    """A format whose columns are there; `DataError` or `UsageError` for what is not."""
+    name = chosen.name
     _refuse_unread(source, chosen)
     needed, fields = list(chosen.required), [*chosen.required, *chosen.optional]
     if source.prompt_template is not None:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from qtune import data, models
 from qtune.errors import DataError, ExitCode, ModelError, OutputError, ResourceError, UsageError
-from qtune.run.display import Quiet
 from qtune.run.bench import Limits
+from qtune.run.display import Quiet
 from qtune.run.eval import evaluate
 from qtune.run.merge import merge
 from qtune.run.subject import load, resolve

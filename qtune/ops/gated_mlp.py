@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from qtune.ops.low_rank import Kept, back, enter, leave
+from qtune.ops.element_wise import by_triton
+from qtune.ops.low_rank import Gradients, Kept, back, enter, leave
 from qtune.ops.projection import Projection, adapter_tensors, projection_of
 from qtune.ops.rms_norm import input_again, kept_input
 
@@ -67,13 +68,13 @@ def fused(x: Tensor, mlp: Mlp, *, recompute: bool = False) -> Tensor:
     layers = (mlp.gate, mlp.up, mlp.down)
     projections = tuple(projection_of(layer) for layer in layers if layer is not None)
     kept_x = kept_input(x, wanted=True)
-    settings = _Settings(projections, ACTIVATIONS[mlp.activation], recompute, kept_x)
+    settings = _Settings(projections, mlp.activation, recompute, kept_x)
     return _GatedMlp.apply(x, settings, *adapter_tensors(projections))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Settings(NamedTuple):
     projections: tuple[Projection, ...]
-    activation: Activation
+    activation: str
     recompute: bool
     kept_x: tuple[Tensor | None, ...]
 
@@ -87,7 +88,7 @@ class _GatedMlp(torch.autograd.Function):
         x_TH = x.reshape(-1, x.shape[-1])
         entered = enter(x_TH, wide)
         gate_TF, up_TF = _apart(leave(x_TH, wide, entered))
-        inner_TF = activation.forward(gate_TF).mul_(up_TF)
+        inner_TF = _inner(gate_TF, up_TF, activation)
         inside = enter(inner_TF, [narrow])
         (output_TH,) = leave(inner_TF, [narrow], inside)
         if recompute:
@@ -110,22 +111,47 @@ class _GatedMlp(torch.autograd.Function):
         entered, inside = Kept.of(kept[:-3]), Kept.of(kept[-3:])
         if recompute:
             gate_TF, up_TF = _apart(leave(x_TH, wide, entered))
-        acted_TF = activation.forward(gate_TF)
-        into_TF, of_narrow = back(
-            [gradient.reshape(-1, gradient.shape[-1])],
-            acted_TF * up_TF,
-            [narrow],
-            inside,
-            input_wanted=True,
+        into, of_narrow = _inner_back(
+            gradient.reshape(-1, gradient.shape[-1]), (gate_TF, up_TF), activation, narrow, inside
         )
-        assert into_TF is not None
-        into_up_TF = acted_TF.mul_(into_TF)
-        into_gate_TF = activation.backward(into_TF.mul_(up_TF), gate_TF)
-        into = [into_gate_TF, into_up_TF]
         into = into if len(wide) > 1 else [torch.cat(into, dim=-1)]
         into_TH, of_wide = back(into, x_TH, wide, entered, input_wanted=ctx.needs_input_grad[0])
         into_x = None if into_TH is None else into_TH.view(ctx.shape)
         return into_x, None, *(tensor for found in (*of_wide, *of_narrow) for tensor in found)
+
+
+def _inner(gate_TF: Tensor, up_TF: Tensor, activation: str) -> Tensor:
+    """act(gate) * up."""
+    if by_triton("gated", gate_TF):
+        from qtune.ops.triton import gated as kernels
+
+        return kernels.forward(gate_TF, up_TF, activation)
+    return ACTIVATIONS[activation].forward(gate_TF).mul_(up_TF)
+
+
+def _inner_back(
+    gradient_TH: Tensor,
+    outputs: tuple[Tensor, Tensor],
+    activation: str,
+    narrow: Projection,
+    inside: Kept,
+) -> tuple[list[Tensor], list[Gradients]]:
+    """Gradients of gate and up [T, F], and of the adapter behind them."""
+    gate_TF, up_TF = outputs
+    if by_triton("gated", gate_TF):
+        from qtune.ops.triton import gated as kernels
+
+        inner_TF = kernels.forward(gate_TF, up_TF, activation)
+        into_TF, found = back([gradient_TH], inner_TF, [narrow], inside, input_wanted=True)
+        assert into_TF is not None
+        kernels.backward_in_place(into_TF, inner_TF, gate_TF, up_TF, activation)
+        return [into_TF, inner_TF], found
+    function = ACTIVATIONS[activation]
+    acted_TF = function.forward(gate_TF)
+    into_TF, found = back([gradient_TH], acted_TF * up_TF, [narrow], inside, input_wanted=True)
+    assert into_TF is not None
+    into_up_TF = acted_TF.mul_(into_TF)
+    return [function.backward(into_TF.mul_(up_TF), gate_TF), into_up_TF], found
 
 
 def _apart(outputs: list[Tensor]) -> list[Tensor]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from qtune.ops.element_wise import by_triton
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -109,6 +111,10 @@ def _pieces(flat: Tensor, size: int = PIECE) -> Iterator[tuple[int, Tensor]]:
 def dequantize(packed: Tensor, state: Any) -> Tensor:
     """The dense weight [out, in] in the dtype it had when it was quantised."""
     assert not getattr(state, "packing_format_for_cpu", False), "repacked for CPU inference"
+    if by_triton("nf4", packed):
+        from qtune.ops.triton import nf4 as kernels
+
+        return kernels.unfold(packed, state)
     return library().functional.dequantize_4bit(packed.view(-1, 1), state)  # type: ignore[no-any-return]
 
 

@@ -16,28 +16,19 @@ try:
 except ImportError:  # a kernel is then a function that nobody launches
     triton = tl = None
 
-__all__ = ["INTERPRETED", "VERSION", "jit", "launch", "power_of_two", "rounded", "tl", "warps"]
+__all__ = ["INTERPRETED", "VERSION", "jit", "launch", "power_of_two", "tl", "warps"]
 
 VERSION: str | None = None if triton is None else triton.__version__
 INTERPRETED = VERSION is not None and os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels run on any device, element by element, to be tested."""
 
-_TRUNCATES = INTERPRETED if tl is None else tl.constexpr(INTERPRETED)
-
 
 def jit(function: Any) -> Any:
-    """A kernel, or a function that kernels call."""
+    """A kernel, or a function that kernels call.
+
+    The compiler looks at annotations, too: it knows `tl` and no other name of the file.
+    """
     return function if triton is None else triton.jit(function)
-
-
-@jit
-def rounded(x: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
-    """fp32 in another dtype, to the nearest even: the interpreter would cut bits of bf16 off."""
-    if _TRUNCATES and dtype == tl.bfloat16:
-        bits = x.to(tl.int32, bitcast=True)
-        even = bits + 0x7FFF + ((bits >> 16) & 1)
-        x = tl.where(x == x, even.to(tl.float32, bitcast=True), x)
-    return x.to(dtype)
 
 
 def launch(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.ops.triton.jit import jit, launch, power_of_two, rounded, tl, warps
+from qtune.ops.triton.arithmetic import rounded
+from qtune.ops.triton.jit import jit, launch, power_of_two, tl, warps
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from qtune import __version__
+from qtune.cli.compare_command import compare, cost
 from qtune.cli.data_commands import data
 from qtune.cli.eval_command import evaluate
 from qtune.cli.generate_command import chat, generate
@@ -36,8 +37,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, merge, quantize, generate, chat, plan, validate, show, schema, methods):
+for verb in (train, merge, quantize, generate, chat, plan, validate, show, schema):
     app.command()(verb)
+app.command()(methods)
+app.command()(compare)
+app.command(hidden=True)(cost)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")
 app.add_typer(runs, name="runs")

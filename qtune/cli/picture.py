@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from qtune.data.statistics import Bar
     from qtune.run.data_statistics import Statistics
 
-_INK, _QUIET, _ROWS_COLOUR = "#1d2733", "#5d6b7a", "#4c78a8"
-_SETTINGS: dict[Any, Any] = {
+INK, QUIET, _ROWS_COLOUR = "#1d2733", "#5d6b7a", "#4c78a8"
+SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 11.0,
     "svg.fonttype": "none",  # text stays text: sharp, and found by a search
     "svg.hashsalt": "qtune",  # the same picture is the same file
     "axes.edgecolor": "#c9d0d8",
-    "text.color": _INK,
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
 }
 
 
@@ -31,13 +31,13 @@ def lengths_svg(measured: Statistics) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         figure = Figure(figsize=(9.2, 5.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
         _rows(above, measured)
         _tokens(below, measured.bars)
         below.set_xlim(left=0)
-        below.set_xlabel("tokens in a row", color=_QUIET)
+        below.set_xlabel("tokens in a row", color=QUIET)
         target = io.StringIO()
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     svg = target.getvalue()
@@ -52,7 +52,7 @@ def _rows(axes: Axes, measured: Statistics) -> None:
     top = max(bar.rows for bar in bars)
     for height, name, key in ((1.16, "median", "p50"), (1.05, "95%", "p95")):
         at = measured.quantiles[key]
-        axes.axvline(at, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+        axes.axvline(at, color=INK, linewidth=1, linestyle=(0, (3, 3)))
         axes.annotate(
             f"{name}: {at:,}",
             (at, top * height),
@@ -71,7 +71,7 @@ def _tokens(axes: Axes, bars: list[Bar]) -> None:
     axes.bar(left, given, width, bottom=learnt, align="edge", color=GIVEN_COLOUR)
     _calm(axes, "tokens")
     total = sum(learnt) + sum(given)
-    labels = ((1.0, "given", sum(given), _QUIET), (0.7, "learnt", sum(learnt), LEARNT_COLOUR))
+    labels = ((1.0, "given", sum(given), QUIET), (0.7, "learnt", sum(learnt), LEARNT_COLOUR))
     for right, name, count, colour in labels:
         axes.text(
             right,
@@ -94,7 +94,7 @@ def _places(bars: list[Bar]) -> tuple[list[float], float]:
 def _calm(axes: Axes, title: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK)
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color="#e7ebef", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -1,0 +1,1 @@
+"""`qtune compare`: methods, or finished runs, side by side on five axes."""

@@ -1,0 +1,47 @@
+"""FLOPs as counted, against the formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qtune.data.batch import collate
+from qtune.data.rows import EncodedRow
+from qtune.losses import CausalLoss
+from qtune.run.comparison.flops import Counter, counted
+from tests.methods.bases import CASES, attached, load
+from tests.tiny import save_tiny
+
+LINEARS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)  # weights of both layers
+TOKENS, LEARNT = 10, 4
+ROW = EncodedRow([5, *range(20, 29)], [-100] * (TOKENS - LEARNT) + [25, 26, 27, 28], "row")
+
+
+@pytest.mark.parametrize("kind", ["fp32", "nf4"])
+def test_they_are_those_of_the_products(
+    kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = load(save_tiny(tmp_path_factory.mktemp("tiny")), kind).model
+    batch, loss = collate([ROW], pad_id=2), CausalLoss(chunk_size=64)
+    forward, _ = counted(model, None, batch, loss)
+    # queries against keys, and scores against values: 4 heads of 16
+    attention = 2 * (2 * 2 * TOKENS * TOKENS * 64)
+    head = 2 * LEARNT * 64 * 320
+    assert forward == 2 * LINEARS * TOKENS + attention + head
+
+    method = attached(model, CASES["lora_fa"].model_copy(update={"dropout": 0.0}))
+    inside, both = counted(model, method, batch, loss)
+    low_rank = sum(adapter.base.in_features * 4 for adapter in method.adapters.values())  # A
+    low_rank += sum(adapter.base.out_features * 4 for adapter in method.adapters.values())  # B
+    assert inside == forward + 2 * low_rank * TOKENS
+    assert both is not None
+    # back through every weight but those before the first adapter, and the gradients of B
+    assert 1.9 * inside < both < 3 * inside
+    assert all(parameter.grad is None for parameter in method.parameters().values())
+
+
+def test_a_nested_gradient_is_counted() -> None:
+    x = torch.ones(3, 4, requires_grad=True)
+    with Counter() as counter:
+        (x @ torch.ones(4, 5)).sum().backward()
+    assert counter.total == 2 * (2 * 3 * 4 * 5)

@@ -14,7 +14,7 @@ from qtune.cli.output import print_json, results
 from qtune.errors import ExitCode, Fault, UsageError
 from qtune.recipe import leaves, load
 from qtune.recipe import schema as recipe_schema
-from qtune.recipe.methods import parts_of
+from qtune.recipe.methods import BridgeConfig, parts_of
 from qtune.recipe.rules import unread
 from qtune.recipe.writing import flow
 
@@ -96,8 +96,10 @@ def _print_valid(path: Path, recipe: Recipe) -> None:
     console.print(f"  {summary(recipe)}", markup=False, soft_wrap=True, style="dim")
 
 
-def _method(part: SingleMethod) -> str:
+def _method(part: SingleMethod | BridgeConfig) -> str:
     rank = getattr(part, "rank", None)
+    if isinstance(part, BridgeConfig):
+        return f"peft {part.type}"
     return part.name if rank is None else f"{part.name} rank {rank}"
 
 

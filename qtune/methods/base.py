@@ -39,6 +39,8 @@ class Edit:
     needs_base: bool
     apply: Callable[[Tensor | None], Tensor]
     may_create: bool = False
+    optional: bool = False
+    """Left out where the base has no such parameter."""
 
 
 class Method(ABC):

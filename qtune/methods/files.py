@@ -128,7 +128,7 @@ def read(folder: Path) -> AdapterFile:
     kind = raw.get("peft_type")
     if kind == COMBINATION:
         return _read_parts(folder, raw)
-    if kind not in BY_PEFT_TYPE:
+    if not isinstance(kind, str) or kind not in BY_PEFT_TYPE:
         raise ModelError(
             f"peft_type {kind!r} is not one that qtune computes ({', '.join(BY_PEFT_TYPE)})",
             place=str(folder / CONFIG_FILE),

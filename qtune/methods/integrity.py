@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from qtune.errors import ModelError, first_few
 from qtune.methods.adapter_file import digest
 from qtune.methods.peft_format import CONFIG_FILE, INFORMATION, PREFIX
+from qtune.recipe.peft_types import PeftType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,9 @@ def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) 
     """`ModelError` for no tensors, foreign names, values that are no finite numbers."""
     if not tensors:
         raise ModelError("holds no tensors", place=place)
-    foreign = [name for name in tensors if not name.startswith(PREFIX)]
+    bridged = peft_type in get_args(PeftType)  # whose layers may share tensors, or hold indices
+    prefix = PREFIX.partition(".")[0] if bridged else PREFIX
+    foreign = [name for name in tensors if not name.startswith(prefix)]
     if foreign and peft_type not in PROMPT_TYPES:
         raise ModelError(
             f"{len(foreign)} names do not begin with {PREFIX!r}: {first_few(foreign)}",
@@ -38,7 +41,8 @@ def check_tensors(tensors: Mapping[str, Tensor], *, peft_type: str, place: str) 
     odd = [
         name
         for name, tensor in tensors.items()
-        if not (
+        if not bridged
+        and not (
             tensor.dtype == torch.int32 if name.endswith(indices) else tensor.is_floating_point()
         )
     ]

@@ -6,7 +6,9 @@ Every statement is proven on the method itself by tests/methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
+from qtune.recipe.peft_types import PeftType
 from qtune.registry import Registry
 
 
@@ -94,6 +96,13 @@ ROWS = {
         paper="Houlsby et al. 2019, arXiv:1902.00751",
         merges=False,
     ),
+    "peft": Row(
+        place="qtune.methods.bridge:Bridge",
+        peft_type="IA3",
+        trains="what a tuner of PEFT trains",
+        paper="Mangrulkar et al. 2022, PEFT",
+        note="type names the tuner: IA3, VERA, OFT, ...; some need 16 bits, some do not merge",
+    ),
     "combination": Row(
         place="qtune.methods.combination:Combination",
         peft_type="COMBINATION",
@@ -104,4 +113,5 @@ ROWS = {
 }
 COMBINATION = ROWS["combination"].peft_type
 METHODS = Registry("method", {name: row.place for name, row in ROWS.items()})
-BY_PEFT_TYPE = {row.peft_type: name for name, row in reversed(ROWS.items())}
+BY_PEFT_TYPE = dict.fromkeys(get_args(PeftType), "peft")
+BY_PEFT_TYPE |= {row.peft_type: name for name, row in reversed(ROWS.items())}

@@ -27,6 +27,7 @@ from qtune.recipe.methods import (
     AdaloraConfig,
     BitfitConfig,
     BottleneckConfig,
+    BridgeConfig,
     CombinationConfig,
     LoraConfig,
     LoraFaConfig,
@@ -114,6 +115,11 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
     if isinstance(method, CombinationConfig):
         _refuse_clashes(method, shape)
         return [each for part in method.parts for each in trainable_tensors(part, shape)]
+    if isinstance(method, BridgeConfig):
+        return [
+            TrainableTensor(f"{method.type} of PEFT", tensor.module, tensor.parameters, 4)
+            for tensor in shape.bridged
+        ]
     if isinstance(method, LowRankConfig):
         return [*_lora(method, shape), *_whole_modules(method, shape)]
     if isinstance(method, AdaloraConfig):
@@ -159,6 +165,8 @@ def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
     """Where in the model a method trains, in words."""
     if isinstance(method, CombinationConfig):
         return "; ".join(f"{part.name} {whereabouts(part, shape)}" for part in method.parts)
+    if isinstance(method, BridgeConfig):
+        return f"{len(shape.bridged)} tensors of PEFT's {method.type}"
     if isinstance(method, PromptConfig):
         return f"{method.num_virtual_tokens} learned positions before each row"
     if isinstance(method, PrefixConfig):

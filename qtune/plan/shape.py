@@ -94,6 +94,9 @@ class ModelShape:
     encoder: bool = False
     """Every token sees every other, and there are no more positions than max_positions."""
 
+    bridged: tuple[TensorShape, ...] = ()
+    """What a tuner of PEFT trains in it, as measured; no part of the model."""
+
     @property
     def scores(self) -> int:
         """Numbers that the head gives a position."""

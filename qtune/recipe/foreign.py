@@ -80,7 +80,6 @@ _NEAR = {
     "model": {"name_or_path": "name path id base", "tokenizer": "tokenizer_name"},
     "quantization": {"quant_type": "type", "double_quant": "nested"},
     "method": {
-        "name": "type",
         "rank": "r",
         "target_modules": "target targets",
         "exclude_modules": "exclude",

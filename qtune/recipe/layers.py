@@ -77,7 +77,9 @@ def _read_section(
         faults.append(suggest.no_table(section, node))
         return
     for key, value in node.value.items():
-        if key in keys_of(section):
+        if (section, key) == ("method", "type") and "name" not in node.value:
+            writer.write_alias(key, "method.name", value)  # with a name it is the tuner of PEFT
+        elif key in keys_of(section):
             writer.write(f"{section}.{key}", value)
         elif not writer.write_near(section, key, value) and value.value is not None:
             layer.settings[section][key] = value  # unknown: the schema refuses it

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from qtune.recipe.peft_types import PeftType, known_type
 from qtune.recipe.section import Indices, Names, Real, Regex, Section
 
 Targets = Literal["all-linear"] | Names | Regex
@@ -211,6 +212,19 @@ SingleMethod = (
 Part = Annotated[SingleMethod, Field(discriminator="name")]
 
 
+PeftValue = bool | int | float | str | list[Any] | dict[str, Any]
+
+
+class BridgeConfig(Section):
+    """Any tuner of PEFT, with PEFT's own keys; needs the extra qtune[peft]."""
+
+    name: Literal["peft"] = "peft"
+    type: Annotated[PeftType, BeforeValidator(known_type)] = "IA3"
+    """PEFT's name of the tuner, such as IA3, VERA or OFT."""
+    config: dict[str, PeftValue] = {}
+    """The keys of PEFT's config class for it, such as target_modules."""
+
+
 class CombinationConfig(Section):
     """Several methods on one model, written as a list: `method: [{name: lora}, {name: prefix}]`."""
 
@@ -219,15 +233,17 @@ class CombinationConfig(Section):
     """The methods, each with its own keys."""
 
 
-MethodConfig = Annotated[SingleMethod | CombinationConfig, Field(discriminator="name")]
+MethodConfig = Annotated[
+    SingleMethod | BridgeConfig | CombinationConfig, Field(discriminator="name")
+]
 
 
-def parts_of(method: MethodConfig) -> tuple[SingleMethod, ...]:
+def parts_of(method: MethodConfig) -> tuple[SingleMethod | BridgeConfig, ...]:
     """The methods that a method section names: one, or those of a combination."""
     return method.parts if isinstance(method, CombinationConfig) else (method,)
 
 
-def leading(method: MethodConfig) -> SingleMethod:
+def leading(method: MethodConfig) -> SingleMethod | BridgeConfig:
     """The method itself; of a combination its first low-rank part, or else its first."""
     parts = parts_of(method)
     return next((part for part in parts if isinstance(part, LowRankConfig)), parts[0])

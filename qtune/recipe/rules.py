@@ -5,12 +5,14 @@ A key that was set but that nothing reads is a fault; `to_yaml` leaves such keys
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtune.recipe.class_rules import class_conflicts, classifies
 from qtune.recipe.kinds import idle_keys, named_kind
-from qtune.recipe.methods import QuantumConfig, RosaConfig, parts_of
+from qtune.recipe.methods import BridgeConfig, QuantumConfig, RosaConfig, parts_of
 from qtune.recipe.paths import is_local
+from qtune.recipe.peft_types import ONLY_16_BIT
 from qtune.recipe.rule import Conflict, Unread
 
 if TYPE_CHECKING:
@@ -167,6 +169,24 @@ ANSWER_GATES = ("min_exact_match", "min_token_f1", "min_exact_match_gain", "min_
 BASE_GATES = ("min_loss_drop", "min_exact_match_gain", "min_token_f1_gain")
 
 
+def _type_conflicts() -> Iterator[Conflict]:
+    for kind, reason in ONLY_16_BIT.items():
+        yield Conflict(
+            "method.type",
+            ("quantization.bits",),
+            f"cannot be on a quantised base: {reason}",
+            "set quantization.bits: 16",
+            partial(_is_quantized_with, kind=kind),
+        )
+
+
+def _is_quantized_with(recipe: Recipe, *, kind: str) -> bool:
+    method = recipe.method
+    return (
+        recipe.quantization.bits != 16 and isinstance(method, BridgeConfig) and method.type == kind
+    )
+
+
 def _gate_conflicts() -> Iterator[Conflict]:
     """A gate that nothing could judge is a conflict, no idle key: no --set may take it away."""
     for gate in (*HELD_OUT_GATES, *ANSWER_GATES):
@@ -250,6 +270,7 @@ CONFLICTS: tuple[Conflict, ...] = (
         lambda r: r.data.streaming and r.train.group_by_length,
     ),
     *_gate_conflicts(),
+    *_type_conflicts(),
     Conflict(
         "data.packing",
         ("method.name",),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtune import oom, plan
 from qtune.errors import ResourceError
 from qtune.plan import human
-from qtune.run.shapes import shape_of_model
+from qtune.run.shapes import shape_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +75,7 @@ def planned_anew(asked: Recipe, decided: Plan, rows: int, **data: int) -> Plan:
         "memory": asked.memory.model_copy(update=values),
         "data": asked.data.model_copy(update=data),
     }
-    shape = shape_of_model(asked.model)
+    shape = shape_for(asked)
     return plan.make(asked.model_copy(update=sections), decided.machine, shape)
 
 

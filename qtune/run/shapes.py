@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtune import plan
 from qtune.errors import UsageError
-from qtune.plan import UnknownFamilyError
+from qtune.plan import TensorShape, UnknownFamilyError
+from qtune.recipe.methods import BridgeConfig
 
 if TYPE_CHECKING:
     from qtune.plan import ModelShape
-    from qtune.recipe.sections import ModelSection
+    from qtune.recipe.sections import ModelSection, Recipe
+
+NEEDS_WEIGHTS = ("SHIRA",)
+"""Tuners of PEFT that do not start on the meta device."""
+COUNTED_WITH_WEIGHTS = 10**9
 
 
 def shape_of_model(model: ModelSection) -> ModelShape:
     """The shape of a recipe's model; only its config.json is read."""
     return shape_and_note(model, published=False)[0]
+
+
+def shape_for(asked: Recipe) -> ModelShape:
+    """The shape of a recipe's model, with what a tuner of PEFT would train in it."""
+    return with_bridge(asked, shape_of_model(asked.model))
+
+
+def with_bridge(asked: Recipe, shape: ModelShape) -> ModelShape:
+    """The shape with the tensors of method peft, which PEFT makes on the meta device; torch and
+    PEFT are imported for this method alone."""
+    if not isinstance(asked.method, BridgeConfig):
+        return shape
+    import torch
+
+    from qtune import methods
+    from qtune.models.files import SMALL, locate
+    from qtune.models.preparation import freeze
+    from qtune.models.skeleton import build
+
+    section = asked.model
+    folder = locate(section.name_or_path, revision=section.revision, patterns=SMALL)
+    network = build(folder, section, dtype=torch.float32)
+    if asked.method.type in NEEDS_WEIGHTS:
+        if shape.total_parameters > COUNTED_WITH_WEIGHTS:
+            raise UsageError(
+                f"what {asked.method.type} trains in so large a model is not known before it loads",
+                place="method.type",
+            )
+        network = network.to_empty(device="cpu")
+    freeze(network)
+    method = methods.create(asked.method, seed=0)
+    method.attach(network)
+    made = method.parameters().items()
+    return replace(shape, bridged=tuple(TensorShape(name, tuple(t.shape)) for name, t in made))
 
 
 def shape_and_note(model: ModelSection, *, published: bool = True) -> tuple[ModelShape, str]:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 from qtune.cli.app import run_app
 from qtune.methods.table import BY_PEFT_TYPE, METHODS, ROWS
+from qtune.recipe.peft_types import PeftType
 
 
 def test_every_method_is_listed_with_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +27,8 @@ def test_every_method_is_listed_with_its_facts(capsys: pytest.CaptureFixture[str
 
 def test_a_type_of_file_is_read_by_its_first_method() -> None:
     assert BY_PEFT_TYPE["LORA"] == "lora"
-    assert set(BY_PEFT_TYPE) == {row.peft_type for row in ROWS.values()}
+    assert set(BY_PEFT_TYPE) == {row.peft_type for row in ROWS.values()} | set(get_args(PeftType))
+    assert all(BY_PEFT_TYPE[kind] == "peft" for kind in get_args(PeftType))
 
 
 def test_the_table_and_its_markdown_hold_each_method(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from qtune.recipe.methods import (
     AdaloraConfig,
     BitfitConfig,
     BottleneckConfig,
+    BridgeConfig,
     CombinationConfig,
     DyloraConfig,
     LoraConfig,
@@ -82,6 +83,8 @@ CASES: dict[str, MethodConfig] = {
     "pfeiffer": BottleneckConfig(width=8),
     "houlsby": BottleneckConfig(placement="houlsby", width=4, activation="gelu"),
     "parallel": BottleneckConfig(placement="parallel", width=8, layers_to_transform=(1,)),
+    "ia3": BridgeConfig(type="IA3"),
+    "vera": BridgeConfig(type="VERA", config={"r": 8, "target_modules": ["q_proj", "down_proj"]}),
     "lora+bitfit": CombinationConfig(
         parts=(BitfitConfig(), LoraConfig(rank=4, alpha=8.0, dropout=0.0, use_dora=True))
     ),
@@ -103,6 +106,8 @@ RATES = {
     "adalora": 3e-2,
     "one-layer": 5e-2,
     "bitfit": 3e-2,
+    "ia3": 1e-1,
+    "vera": 1e-1,
     "prompt": 2e-1,
     "prefix": 1e-1,
     "pfeiffer": 3e-2,

@@ -199,3 +199,8 @@ def test_real_recipes_of_other_tools_get_lines_a_person_can_follow(
             assert len(str(fault)) - len(fault.place) < 200
         whole = len(caught.value.faults) == 1
         assert whole or all(":" in f.place or "missing" in f.message for f in caught.value.faults)
+
+
+def test_a_type_without_a_name_is_the_method(read: Read) -> None:
+    assert read("method: {type: bitfit}").recipe.method.name == "bitfit"
+    assert read("method: {name: peft, type: VERA}").recipe.method.name == "peft"

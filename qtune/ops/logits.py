@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from qtune.ops.element_wise import by_triton
+
 # Elements that are worked on at a time: on a CPU few enough to stay in its caches, on a GPU so
 # many that a kernel's start costs nothing.
 CPU_BLOCK = 1 << 18
@@ -50,7 +52,11 @@ class Criterion:
         return loss_C
 
     def losses_in_blocks(self, raw_CV: Tensor, target_C: Tensor) -> Tensor:
-        """The same bits a block of rows at a time, so that fp32 copies stay small and near."""
+        """The same a block of rows at a time, so that fp32 copies stay small and near."""
+        if by_triton("cross_entropy", raw_CV):
+            from qtune.ops.triton import cross_entropy as kernels
+
+            return kernels.losses(raw_CV, target_C, self)
         rows = _rows(raw_CV)
         parts = [
             self.losses(raw, target)
@@ -62,7 +68,13 @@ class Criterion:
         self, raw_CV: Tensor, target_C: Tensor, *, factor: float
     ) -> tuple[Tensor, Tensor]:
         """`losses` without autograd, and `factor` times the gradient of their sum by x, in x's
-        dtype; a block of rows at a time, so that fp32 copies stay small."""
+        dtype; a block of rows at a time, so that fp32 copies stay small. Takes the place of x
+        where Triton's kernels compute."""
+        if by_triton("cross_entropy", raw_CV) and raw_CV.stride(-1) == 1:
+            from qtune.ops.triton import cross_entropy as kernels
+
+            losses_C = kernels.losses_and_gradient_in_place(raw_CV, target_C, self, factor=factor)
+            return losses_C, raw_CV
         rows = _rows(raw_CV)
         gradient_CV = torch.empty_like(raw_CV)
         parts = [

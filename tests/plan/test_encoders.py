@@ -1,0 +1,135 @@
+"""Encoders and the heads of classifications, counted as transformers builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from qtune import methods
+from qtune.errors import ModelError, UsageError
+from qtune.models.heads import widen_heads
+from qtune.models.measuring import measure
+from qtune.ops.linears import class_heads
+from qtune.plan import make, shape_of, trainable_parameters
+from qtune.plan.activations import activations_of
+from qtune.plan.adapters import adapted_linears
+from qtune.plan.configuration import for_task
+from qtune.plan.shape import ModelShape
+from qtune.plan.weights import holding_of, leftover_bytes, weight_bytes
+from qtune.recipe.methods import LoraConfig
+from qtune.recipe.sections import ModelSection
+from tests.plan.counting import Counting
+from tests.plan.given import cpu, recipe
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "vocab_size": 320,
+    "max_position_embeddings": 130,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "cls_token_id": 0,
+    "sep_token_id": 2,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout": 0.0,
+}
+SECTION = ModelSection(name_or_path="x", task="classification", labels=("a", "b", "c"))
+KNOWN = ("bert", "roberta", "xlm-roberta", "llama", "gpt2")
+MEASURED = ("modernbert", "distilbert", "electra", "deberta-v2")
+
+
+def config_of(family: str) -> Any:
+    return AutoConfig.for_model(family, num_labels=3, **SIZES)
+
+
+def shape_for(family: str) -> ModelShape:
+    content = config_of(family).to_dict()
+    if family in KNOWN:
+        return for_task(shape_of(content), SECTION)
+    shape = measure(content, place="x", section=SECTION)
+    assert shape is not None
+    return shape
+
+
+@pytest.mark.parametrize("family", [*KNOWN, *MEASURED])
+def test_every_parameter_is_counted(family: str) -> None:
+    with torch.device("meta"):
+        network = AutoModelForSequenceClassification.from_config(config_of(family))
+        widen_heads(network)
+    shape = shape_for(family)
+    assert shape.total_parameters == sum(p.numel() for p in network.parameters())
+    assert list(shape.class_heads) == class_heads(network)
+    heads = [network.get_submodule(name) for name in class_heads(network)]
+    assert shape.head_parameters == sum(p.numel() for head in heads for p in head.parameters())
+    network.requires_grad_(False)
+    asked = LoraConfig(rank=4)
+    whole = asked.model_copy(update={"modules_to_save": tuple(class_heads(network))})
+    method = methods.create(whole, seed=0)
+    method.attach(network)
+    trained = sum(parameter.numel() for parameter in method.parameters().values())
+    assert trainable_parameters(asked, shape) == trained
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "llama", "modernbert"])
+def test_bytes_of_the_base_with_heads_in_fp32(family: str) -> None:
+    with torch.device("meta"):
+        network = AutoModelForSequenceClassification.from_config(
+            config_of(family), dtype=torch.bfloat16
+        )
+        widen_heads(network)
+    asked = recipe(quantization={"bits": 16}, model={"name_or_path": "x"})
+    shape = shape_for(family)
+    holding = holding_of(asked.quantization, shape)
+    planned = sum(weight_bytes(linear, holding) for linear in shape.linears)
+    planned += leftover_bytes(shape, holding)
+    assert planned == sum(p.nbytes for p in network.parameters())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_what_a_pass_keeps_is_predicted_within_a_twentieth(family: str, dropout: float) -> None:
+    asked = recipe(
+        model=SECTION.model_dump(),
+        method={"name": "lora", "rank": 8, "dropout": dropout},
+        max_length=96,
+    )
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_config(
+        config_of(family), dtype=torch.bfloat16
+    )
+    network.requires_grad_(False)
+    method = methods.create(asked.method, seed=0)
+    method.attach(network)
+    network.train()
+    ids = torch.randint(3, 300, (4, 96))
+    with Counting() as counted:
+        output = network.base_model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        kept = counted.alive
+    assert output is not None  # it holds what is kept
+    shape = shape_for(family)
+    adapted = adapted_linears(asked.method, shape)
+    each = activations_of(asked, shape, adapted, compute_bytes=2, length=96, device="cpu")
+    assert kept == pytest.approx(4 * 96 * each.kept, rel=0.05)
+
+
+def test_an_encoder_has_no_next_token_and_no_more_positions() -> None:
+    plain = ModelSection(name_or_path="x")
+    with pytest.raises(ModelError, match="bert is an encoder: it has no next token"):
+        for_task(shape_of(config_of("bert").to_dict()), plain)
+    long = recipe(model=SECTION.model_dump(), max_length=129)
+    with pytest.raises(UsageError, match="129 tokens, roberta has 128 positions"):
+        make(long, cpu(8), shape_for("roberta"))
+    assert make(long, cpu(8), shape_for("bert")).fits
+
+
+def test_labels_must_be_known() -> None:
+    unnamed = SECTION.model_copy(update={"labels": ()})
+    with pytest.raises(UsageError, match="labels are not known"):
+        for_task(shape_of(config_of("bert").to_dict()), unnamed)

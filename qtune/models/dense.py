@@ -74,6 +74,7 @@ def _dense(
     module: nn.Module, weight: Edit | None, bias: Edit | None, *, dtype: torch.dtype, turned: bool
 ) -> nn.Linear:
     dense, old = weight_of(module), getattr(module, "bias", None)
+    dtype = dtype if is_quantized(module) else dense.dtype
     if weight is not None:
         given = dense.t() if turned else dense
         changed = weight.apply(given.float() if weight.needs_base else None).to(dense.device)

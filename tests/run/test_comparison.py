@@ -22,6 +22,7 @@ from qtune.run.comparison.compare import compare_methods
 from qtune.run.comparison.entries import Given, entries, references
 from qtune.run.display import Quiet
 from tests.run.made_run import write_rows
+from tests.run.test_classification import made
 from tests.tiny import save_tiny
 
 FAILED = {"error": {"faults": [{"message": "no", "place": "key", "hint": "do"}]}}
@@ -178,6 +179,18 @@ def test_runs_are_compared_as_they_are(
     assert json.loads(capfd.readouterr().out)["rows"] == found["rows"]
     assert run_app(["compare", str(run), "--seeds", "2", "--json"]) == 2
     assert json.loads(capfd.readouterr().out)["error"]["faults"][0]["hint"]
+
+
+def test_classifiers_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "qtune", here)
+    path = made(tmp_path, "bert")
+    report, code = compare(path, "lora", overrides=["train.max_steps=2"])
+    assert code == 0
+    row, base = row_of(report, "lora"), row_of(report, "base-nf4")
+    assert row["reason"] is base["reason"] is None
+    assert row["accuracy"].keys() == base["accuracy"].keys() >= {"loss", "accuracy"}
+    assert row["inference"]["merged_seconds_per_token"] > 0
+    assert row["compute"]["training_flops_per_token"] > row["compute"]["forward_flops_per_token"]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What one run, or a bare base, costs when it is used: its own process, so that memory is honest.
 
-Latency is that of greedy decoding, one prompt at a time: with the adapter, without it in turns
-with that, and merged where the method merges.
+Latency is that of greedy decoding, one prompt at a time, or of a classifier's rows, one at a time:
+with the adapter, without it in turns with that, and merged where the method merges.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune import evaluation, losses, models, recipe
+from qtune.data.batch import collate, collate_labelled
 from qtune.methods.base import CannotMerge
 from qtune.models.dense import dense_bytes, make_dense
 from qtune.plan import Machine, human, loss_chunk_size
+from qtune.recipe.sections import LossSection
 from qtune.run.comparison.flops import flops_per_token
 from qtune.run.eval import held_out
+from qtune.run.labels import with_labels
 from qtune.run.memory import forget_peak, peak_bytes
 from qtune.run.subject import Subject, load, resolve, working_device
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qtune.data import Rows
+    from qtune.data.batch import Batch
+    from qtune.data.rows import EncodedRow
     from qtune.methods import AdapterFile
     from qtune.methods.base import Method
     from qtune.recipe.sections import Recipe
@@ -47,26 +52,53 @@ class Bench:
     asked: Recipe
     model: nn.Module
     rows: Rows
-    prompts: list[list[int]]
     fingerprint: str
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model labels rows; else it writes answers."""
+        return self.asked.model.task == "classification"
+
+    def batch(self, number: int) -> Batch:
+        """One row."""
+        device = next(self.model.parameters()).device
+        if self.classifies:
+            pad_id = int(self.model.config.pad_token_id)  # type: ignore[union-attr, arg-type]
+            return collate_labelled([self.rows[number]], pad_id=pad_id).to(device)
+        return collate([self.rows[number]], pad_id=0).to(device)
+
+    def once(self) -> int:
+        """Answer the first prompts, or label the first rows; how many tokens it took."""
+        first = range(min(PROMPTS, len(self.rows)))
+        if self.classifies:
+            batches = [self.batch(number) for number in first]
+            for batch in batches:
+                losses.scores(self.model, batch).tolist()
+            return sum(batch.tokens for batch in batches)
+        tokens = 0
+        for prompt in prompts_of([self.rows[number] for number in first], self.model):
+            stream = evaluation.token_stream(self.model, [prompt])
+            tokens += len(list(islice(stream, NEW_TOKENS)))
+        return tokens
 
 
 def measure_cost(path: Path, run: Path | None, *, display: Display) -> dict[str, Any]:
     """Memory, FLOPs and latency of a run on its recipe's held-out rows; without a run those of the
     base alone, and how good it is."""
-    asked = recipe.load(path).recipe
+    asked = with_labels(recipe.load(path).recipe)
     subject = _subject(asked, run)
     tokenizer = models.load_tokenizer(asked.model)
     rows = held_out(subject, asked, None, tokenizer, display)
     loaded = load(
         subject, device=working_device(), on_progress=partial(display.progress, "loading")
     )
-    model = loaded.base.model
-    bench = Bench(asked, model, rows, prompts_of(rows, model), loaded.base.fingerprint)
+    bench = Bench(asked, loaded.base.model, rows, loaded.base.fingerprint)
     forget_peak()
     bench_seconds(bench)
     found: dict[str, Any] = {"inference_peak_bytes": peak_bytes()}
-    found |= flops_per_token(model, loaded.method, rows, chunk_size=loss_chunk_size(asked))
+    middle = int((-rows.lengths).argsort(kind="stable")[len(rows) // 2])
+    loss = losses.make(LossSection(), chunk_size=loss_chunk_size(asked), task=asked.model.task)
+    found |= flops_per_token(bench.model, loaded.method, bench.batch(middle), loss)
     if loaded.method is None:
         found["evaluation"] = _evaluate(bench, tokenizer, display)
         seconds = {"base": median(bench_seconds(bench) for _ in range(ROUNDS))}
@@ -109,21 +141,17 @@ def merged_seconds(bench: Bench, adapter: AdapterFile) -> tuple[float | None, st
 
 
 def bench_seconds(bench: Bench) -> float:
-    """Seconds a new token, over all prompts, each alone."""
-    started, tokens = time.perf_counter(), 0
+    """Seconds a token: each new one of an answer, or each one of a row that is labelled."""
+    started = time.perf_counter()
     with evaluation.evaluating(bench.model):
-        for prompt in bench.prompts:
-            stream = evaluation.token_stream(bench.model, [prompt])
-            tokens += len(list(islice(stream, NEW_TOKENS)))
+        tokens = bench.once()
     return (time.perf_counter() - started) / tokens
 
 
-def prompts_of(rows: Rows, model: nn.Module) -> list[list[int]]:
-    """The first prompts, cut so that the answer fits; of plain text the first half of a row."""
+def prompts_of(rows: Sequence[EncodedRow], model: nn.Module) -> list[list[int]]:
+    """Their prompts, cut so that the answer fits; of plain text the first half of a row."""
     room = evaluation.context_length(model) // 2 - NEW_TOKENS
-    chosen: Sequence[int] = range(min(PROMPTS, len(rows)))
-    asked = [rows[number] for number in chosen]
-    found = [row.prompt_ids or row.input_ids[: len(row.input_ids) // 2 + 1] for row in asked]
+    found = [row.prompt_ids or row.input_ids[: len(row.input_ids) // 2 + 1] for row in rows]
     return [list(prompt[-max(room, 1) :]) for prompt in found]
 
 
@@ -139,6 +167,15 @@ def _evaluate(bench: Bench, tokenizer: Any, display: Display) -> dict[str, float
     """The measures that training takes of its held-out rows."""
     micro = bench.asked.memory.micro_batch_size
     batch_size = bench.asked.eval.batch_size or (micro if micro != "auto" else BATCH_SIZE)
+    if bench.classifies:
+        return evaluation.measure_labels(
+            bench.model,
+            bench.rows,
+            scores=losses.scores,
+            batch_size=batch_size,
+            device=next(bench.model.parameters()).device,
+            on_progress=partial(display.progress, "evaluating"),
+        ).means()
     return evaluation.evaluate(
         bench.model,
         tokenizer,

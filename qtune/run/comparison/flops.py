@@ -1,5 +1,4 @@
-"""FLOPs of the matrix products, as torch's formulas count them on one held-out row through plain
-kernels."""
+"""FLOPs of the matrix products, as torch's formulas count them through plain kernels."""
 
 from __future__ import annotations
 
@@ -11,8 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from qtune import evaluation
-from qtune.data.batch import collate
-from qtune.losses import CausalLoss
 from qtune.oom import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -20,9 +17,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from qtune.data import Rows
     from qtune.data.batch import Batch
+    from qtune.losses import CausalLoss, ClassificationLoss
     from qtune.methods.base import Method
+
+    Loss = CausalLoss | ClassificationLoss
 
 QUANTIZED = ("bitsandbytes::gemm", "bitsandbytes::gemv", "bitsandbytes::int8_linear_matmul")
 """Products that unfold the weight themselves; torch has no formula for them."""
@@ -51,13 +50,11 @@ class Counter(TorchDispatchMode):
 
 
 def flops_per_token(
-    model: nn.Module, method: Method | None, rows: Rows, *, chunk_size: int
+    model: nn.Module, method: Method | None, batch: Batch, loss: Loss
 ) -> dict[str, float | None]:
-    """FLOPs a token of a forward pass and, with a method, of forward and backward, on the row of
-    middle length; None where the memory does not suffice."""
-    middle = int((-rows.lengths).argsort(kind="stable")[len(rows) // 2])
-    batch = collate([rows[middle]], pad_id=0).to(next(model.parameters()).device)
-    forward, training = counted(model, method, batch, CausalLoss(chunk_size=chunk_size))
+    """FLOPs a token of a forward pass and, with a method, of forward and backward; None where the
+    memory does not suffice."""
+    forward, training = counted(model, method, batch, loss)
     return {
         "forward_flops_per_token": None if forward is None else forward / batch.tokens,
         "training_flops_per_token": None if training is None else training / batch.tokens,
@@ -65,7 +62,7 @@ def flops_per_token(
 
 
 def counted(
-    model: nn.Module, method: Method | None, batch: Batch, loss: CausalLoss
+    model: nn.Module, method: Method | None, batch: Batch, loss: Loss
 ) -> tuple[int | None, int | None]:
     """FLOPs of a forward pass, and of forward and backward; no gradient is left behind."""
 

@@ -17,6 +17,7 @@ from qtune.plan import make, shape_of, trainable_parameters
 from qtune.plan.activations import activations_of
 from qtune.plan.adapters import adapted_linears
 from qtune.plan.configuration import for_task
+from qtune.plan.published import published_config
 from qtune.plan.shape import ModelShape
 from qtune.plan.weights import holding_of, leftover_bytes, weight_bytes
 from qtune.recipe.methods import LoraConfig
@@ -133,3 +134,11 @@ def test_labels_must_be_known() -> None:
     unnamed = SECTION.model_copy(update={"labels": ()})
     with pytest.raises(UsageError, match="labels are not known"):
         for_task(shape_of(config_of("bert").to_dict()), unnamed)
+
+
+def test_bert_base_has_the_published_number_of_parameters() -> None:
+    content = published_config("google-bert/bert-base-uncased")
+    assert content is not None
+    section = SECTION.model_copy(update={"labels": ("negative", "positive")})
+    shape = for_task(shape_of(content), section)
+    assert shape.total_parameters == 109_482_240 + 2 * 768 + 2  # with its pooler, and the head

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.ops import document_attention, gated_mlp, lora_linear, rms_norm
+from qtune.ops import document_attention, gated_mlp, lora_linear, rms_norm, rotary
 from qtune.ops.projection import why_not
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class FusedAttention:
         if hasattr(block, "q_norm"):
             query, key = block.q_norm(query), block.k_norm(key)
         query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-        query, key = _own(block, "apply_rotary_pos_emb")(query, key, *position_embeddings)
+        query, key = rotary.fused(query, key, *position_embeddings)
         documents = _documents(block, query, attention_mask)
         if documents is not None:
             weights = None

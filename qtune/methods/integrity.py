@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "qtune"
 # Their one tensor belongs to no module of the base.
-PROMPT_TYPES = ("PROMPT_TUNING", "PREFIX_TUNING")
+PROMPT_TYPES = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 INDICES = {"ROSA": (".rosa_columns", ".rosa_row_pointers")}
 """Ends of the names of int32 tensors, by type; all others are floating point."""
 

@@ -6,6 +6,7 @@ callers' length, so losses, logits and generation know nothing of it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,8 +14,8 @@ import torch
 from qtune.methods import peft_format, virtual_tokens
 from qtune.methods.adapter import refuse_attached
 from qtune.methods.base import Edit, Method
-from qtune.methods.soft_prompt import SoftPrompt
-from qtune.methods.virtual_tokens import NAME, start_tokens
+from qtune.methods.soft_prompt import SoftPrompt, VirtualTokens
+from qtune.methods.virtual_tokens import start_tokens
 from qtune.recipe.methods import PromptConfig
 
 if TYPE_CHECKING:
@@ -25,31 +26,26 @@ if TYPE_CHECKING:
 CHILD = "soft_prompt"
 
 
-class Prompt(Method):
-    """A soft prompt on the model's decoder."""
+class BeforeTokens(Method):
+    """Virtual tokens on the model's decoder."""
 
-    name: ClassVar[str] = "prompt"
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
     identity_at_start: ClassVar[bool] = False
-    config: PromptConfig
 
     def attach(self, model: nn.Module, *, tokenizer: Any = None) -> None:
-        """Start from the embeddings of init_text, or of random tokens, and hook the decoder."""
+        """Make the virtual tokens and hook the decoder."""
         refuse_attached(model)
         embedding = model.get_input_embeddings()  # type: ignore[operator]
-        vocabulary, device = embedding.weight.shape[0], embedding.weight.device
-        tokens = start_tokens(self.config, tokenizer, vocabulary=vocabulary, seed=self.seed).to(
-            device
-        )
-        with torch.no_grad():
-            start = embedding(tokens).float()
         self._decoder = decoder_of(model)
-        self._prompt = SoftPrompt(start, embedding=embedding)
+        self._tokens = self.make(embedding, tokenizer)
         # In the model, so that it moves and is counted with it.
-        self._decoder.add_module(CHILD, self._prompt)
-        self._handles = self._prompt.hook(self._decoder)
+        self._decoder.add_module(CHILD, self._tokens)
+        self._handles = self._tokens.hook(self._decoder)
         self._layers, self._heads = layers_and_heads(model)
-        self.adapters = {CHILD: self._prompt}
+        self.adapters = {CHILD: self._tokens}
+
+    @abstractmethod
+    def make(self, embedding: Any, tokenizer: Any) -> VirtualTokens:
+        """The virtual tokens at their start, on the device of the model's embedding."""
 
     def detach(self) -> None:
         """Unhook the decoder."""
@@ -58,20 +54,54 @@ class Prompt(Method):
         delattr(self._decoder, CHILD)
         self.adapters = {}
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """One matrix, [num_virtual_tokens, hidden]."""
-        return {NAME: self._prompt.embeddings}
-
-    def peft_config(self) -> dict[str, Any]:
-        """A PromptTuningConfig of PEFT."""
+    def prompt_facts(self) -> dict[str, Any]:
+        """What PEFT's configs of prompts share."""
         return {
             **peft_format.header(self.peft_type),
-            "num_virtual_tokens": self.config.num_virtual_tokens,
-            "token_dim": self._prompt.embeddings.shape[1],
+            "num_virtual_tokens": self._tokens.count,
+            "token_dim": self._tokens.values().shape[1],
             "num_transformer_submodules": 1,
             "num_attention_heads": self._heads,
             "num_layers": self._layers,
             "modules_to_save": None,
+        }
+
+    @classmethod
+    def merge_edits(
+        cls,
+        config: Any,  # noqa: ARG003
+        tensors: Mapping[str, Tensor],  # noqa: ARG003
+        *,
+        fan_in_fan_out: bool = False,  # noqa: ARG003
+    ) -> dict[str, Edit]:
+        """Never: a prompt is input, not weights."""
+        raise virtual_tokens.cannot_merge("a soft prompt is input to the model")
+
+
+class Prompt(BeforeTokens):
+    """A soft prompt that learns itself."""
+
+    name: ClassVar[str] = "prompt"
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
+    config: PromptConfig
+
+    def make(self, embedding: Any, tokenizer: Any) -> VirtualTokens:
+        """The embeddings of init_text, or of random tokens."""
+        vocabulary, device = embedding.weight.shape[0], embedding.weight.device
+        tokens = start_tokens(self.config, tokenizer, vocabulary=vocabulary, seed=self.seed).to(
+            device
+        )
+        with torch.no_grad():
+            return SoftPrompt(embedding(tokens).float(), embedding=embedding)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """One matrix, [num_virtual_tokens, hidden]."""
+        return self._tokens.tensors()
+
+    def peft_config(self) -> dict[str, Any]:
+        """A PromptTuningConfig of PEFT."""
+        return {
+            **self.prompt_facts(),
             # How it started is of no use to a reader, who would need the tokenizer for it.
             "prompt_tuning_init": "RANDOM",
             "prompt_tuning_init_text": None,
@@ -85,17 +115,6 @@ class Prompt(Method):
         start = {"prompt_tuning_init", "prompt_tuning_init_text"}
         start |= {"tokenizer_name_or_path", "tokenizer_kwargs"}
         return virtual_tokens.read(PromptConfig, config, also=start)
-
-    @classmethod
-    def merge_edits(
-        cls,
-        config: PromptConfig,  # noqa: ARG003
-        tensors: Mapping[str, Tensor],  # noqa: ARG003
-        *,
-        fan_in_fan_out: bool = False,  # noqa: ARG003
-    ) -> dict[str, Edit]:
-        """Never: a prompt is input, not weights."""
-        raise virtual_tokens.cannot_merge("a soft prompt is input to the model")
 
 
 def decoder_of(model: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ B rows, P virtual tokens, T tokens of the caller, H hidden size. The key-value c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 
-class SoftPrompt(Adapter):
-    """P learned embeddings [P, H] in fp32."""
+class VirtualTokens(Adapter, ABC):
+    """P embeddings [P, H] in fp32 that stand before the tokens."""
 
-    def __init__(self, start: Tensor, *, embedding: nn.Module) -> None:
+    def __init__(self, count: int, *, embedding: nn.Module) -> None:
         super().__init__()
-        self.embeddings = nn.Parameter(start.clone())
+        self.count = count
         # In a list, or the frozen embedding would become a child of this module too.
         self._embedding = [embedding]
         self._inserted = False
         self._padding: Tensor | None = None
 
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """The prompt under PEFT's name."""
-        return {"prompt_embeddings": self.embeddings}
+    @abstractmethod
+    def values(self) -> Tensor:
+        """The embeddings, with their gradient."""
 
     def hook(self, decoder: nn.Module) -> list[RemovableHandle]:
         """Work on a decoder's inputs and outputs until the handles are removed."""
@@ -64,10 +65,10 @@ class SoftPrompt(Adapter):
             tokens, cache=cache, mask=mask, positions=kwargs.get("position_ids")
         )
         if mask is not None:
-            seen = mask.new_ones(mask.shape[0], len(self.embeddings))
+            seen = mask.new_ones(mask.shape[0], self.count)
             kwargs["attention_mask"] = insert(seen, mask, after=self._padding)
         if self._inserted:
-            prompt = self.embeddings.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            prompt = self.values().to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = insert(prompt, tokens, after=self._padding)
         kwargs["inputs_embeds"] = tokens
         return (), kwargs
@@ -77,7 +78,7 @@ class SoftPrompt(Adapter):
     ) -> Tensor:
         """Positions after the prompt's, counted from each row's first token that is no padding."""
         rows, length = tokens.shape[:2]
-        count = len(self.embeddings)
+        count = self.count
         if positions is None:
             if mask is not None:
                 positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)[:, -length:]
@@ -95,7 +96,7 @@ class SoftPrompt(Adapter):
     def _after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         if not self._inserted:
             return output
-        own = partial(remove, count=len(self.embeddings), after=self._padding)
+        own = partial(remove, count=self.count, after=self._padding)
         if isinstance(output, tuple):
             return (own(output[0]), *output[1:])
         output.last_hidden_state = own(output.last_hidden_state)
@@ -103,6 +104,22 @@ class SoftPrompt(Adapter):
         if states is not None:
             output.hidden_states = tuple(own(state) for state in states)
         return output
+
+
+class SoftPrompt(VirtualTokens):
+    """Embeddings that learn themselves."""
+
+    def __init__(self, start: Tensor, *, embedding: nn.Module) -> None:
+        super().__init__(len(start), embedding=embedding)
+        self.embeddings = nn.Parameter(start.clone())
+
+    def values(self) -> Tensor:
+        """The parameter."""
+        return self.embeddings
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """The prompt under PEFT's name."""
+        return {"prompt_embeddings": self.embeddings}
 
 
 def left_padding(mask: Tensor | None) -> Tensor | None:

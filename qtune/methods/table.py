@@ -82,6 +82,13 @@ ROWS = {
         paper="Lester et al. 2021, arXiv:2104.08691",
         merges=False,
     ),
+    "p_tuning": Row(
+        place="qtune.methods.p_tuning:PTuning",
+        peft_type="P_TUNING",
+        trains="a prompt encoder: a small network that makes the embeddings before the row",
+        paper="Liu et al. 2021, arXiv:2103.10385",
+        merges=False,
+    ),
     "prefix": Row(
         place="qtune.methods.prefix:PrefixTuning",
         peft_type="PREFIX_TUNING",

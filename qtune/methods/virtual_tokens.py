@@ -10,7 +10,7 @@ from qtune.errors import ModelError, UsageError
 from qtune.methods import peft_format
 from qtune.methods.adapter import generator_for
 from qtune.methods.base import CannotMerge
-from qtune.recipe.methods import PrefixConfig, PromptConfig
+from qtune.recipe.methods import PrefixConfig, PromptConfig, PTuningConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ _UNDERSTOOD = {
     "num_attention_heads",
     "num_layers",
 }
-Config = TypeVar("Config", PromptConfig, PrefixConfig)
+Config = TypeVar("Config", PromptConfig, PTuningConfig, PrefixConfig)
 
 
 def start_tokens(

@@ -35,9 +35,11 @@ from qtune.recipe.methods import (
     MethodConfig,
     PrefixConfig,
     PromptConfig,
+    PTuningConfig,
     QuantumConfig,
     RosaConfig,
     SingleMethod,
+    SoftPromptConfig,
 )
 
 if TYPE_CHECKING:
@@ -136,6 +138,8 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
     if isinstance(method, PrefixConfig):
         each = 2 * method.num_virtual_tokens * shape.key_value_heads * shape.head_dim
         return [TrainableTensor("prefixes", "", each, 4) for _ in range(shape.layers)]
+    if isinstance(method, PTuningConfig):
+        return list(_prompt_encoder(method, shape.hidden_size))
     assert isinstance(method, PromptConfig)
     return [TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)]
 
@@ -149,7 +153,7 @@ def _refuse_clashes(method: CombinationConfig, shape: ModelShape) -> None:
 
 
 def _adapted_modules(part: SingleMethod, shape: ModelShape) -> list[str]:
-    if isinstance(part, PromptConfig | PrefixConfig):
+    if isinstance(part, SoftPromptConfig | PrefixConfig):
         return []
     if isinstance(part, BottleneckConfig):
         return [tensor.module for tensor in _bottlenecks(part, shape)]
@@ -167,7 +171,7 @@ def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
         return "; ".join(f"{part.name} {whereabouts(part, shape)}" for part in method.parts)
     if isinstance(method, BridgeConfig):
         return f"{len(shape.bridged)} tensors of PEFT's {method.type}"
-    if isinstance(method, PromptConfig):
+    if isinstance(method, SoftPromptConfig):
         return f"{method.num_virtual_tokens} learned positions before each row"
     if isinstance(method, PrefixConfig):
         return (
@@ -206,6 +210,21 @@ def _generators(method: QuantumConfig, shape: ModelShape) -> Iterator[TrainableT
             refuse_rank(method, size)
             yield TrainableTensor("generators", linear.name, generators(method, size), 4)
         yield TrainableTensor("generators", linear.name, method.rank, 4)
+
+
+def _prompt_encoder(method: PTuningConfig, hidden: int) -> Iterator[TrainableTensor]:
+    """The virtual tokens, and the layers that they go through."""
+    width = method.encoder_width or hidden
+    yield TrainableTensor("prompt encoder", "", method.num_virtual_tokens * hidden, 4)
+    if method.encoder == "mlp":
+        sizes = [(hidden, width), (width, width), (width, hidden)]
+    else:  # four gates, two directions, two layers
+        for inputs in (hidden, 2 * width):
+            each = 4 * width * (inputs + width + 2)
+            yield TrainableTensor("prompt encoder", "", 2 * each, 4)
+        sizes = [(2 * width, 2 * width), (2 * width, hidden)]
+    for inputs, outputs in sizes:
+        yield TrainableTensor("prompt encoder", "", (inputs + 1) * outputs, 4)
 
 
 def _bottlenecks(method: BottleneckConfig, shape: ModelShape) -> Iterator[TrainableTensor]:

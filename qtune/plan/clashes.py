@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
 from qtune.plan.targets import is_within
-from qtune.recipe.methods import LoraConfig, PrefixConfig, PromptConfig
+from qtune.recipe.methods import LoraConfig, PrefixConfig, SoftPromptConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def refuse_clashes(
 
 
 def _stands_before(part: SingleMethod) -> bool:
-    return isinstance(part, PromptConfig | PrefixConfig)
+    return isinstance(part, SoftPromptConfig | PrefixConfig)
 
 
 def _is_dora(part: SingleMethod) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.targets import layer_index
-from qtune.recipe.methods import LowRankConfig, PromptConfig, RosaConfig, leading, parts_of
+from qtune.recipe.methods import LowRankConfig, RosaConfig, SoftPromptConfig, leading, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ def fuses(recipe: Recipe, shape: ModelShape) -> bool:
     """Whether the blocks of this model are computed fused, with what the recipe attaches."""
     parts = parts_of(recipe.method)
     known = shape.family in FAMILIES and all(
-        isinstance(part, LowRankConfig | PromptConfig) and not isinstance(part, RosaConfig)
+        isinstance(part, LowRankConfig | SoftPromptConfig) and not isinstance(part, RosaConfig)
         for part in parts
     )
     # two adapters on one linear are computed one after the other

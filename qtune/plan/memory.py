@@ -33,7 +33,7 @@ from qtune.plan.weights import (
     leftover_bytes,
     weight_bytes,
 )
-from qtune.recipe.methods import PromptConfig, RosaConfig, parts_of
+from qtune.recipe.methods import RosaConfig, SoftPromptConfig, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,7 +205,7 @@ def loss_chunk_size(recipe: Recipe) -> int:
 
 def row_tokens(recipe: Recipe) -> int:
     """Tokens of the longest row as the model sees it."""
-    prompts = (part for part in parts_of(recipe.method) if isinstance(part, PromptConfig))
+    prompts = (part for part in parts_of(recipe.method) if isinstance(part, SoftPromptConfig))
     return recipe.data.max_length + sum(prompt.num_virtual_tokens for prompt in prompts)
 
 

@@ -156,14 +156,29 @@ class QuantumConfig(Section):
     """Only these layers; empty means all."""
 
 
-class PromptConfig(Section):
+class SoftPromptConfig(Section):
+    """Keys of every method that learns embeddings before the input."""
+
+    num_virtual_tokens: int = Field(default=20, ge=1)
+    """Length of the soft prompt."""
+
+
+class PromptConfig(SoftPromptConfig):
     """Prompt tuning (Lester et al. 2021): learned embeddings before the input."""
 
     name: Literal["prompt"] = "prompt"
-    num_virtual_tokens: int = Field(default=20, ge=1)
-    """Length of the soft prompt."""
     init_text: str | None = None
     """Start from the embeddings of this text, repeated or cut to length; else of random tokens."""
+
+
+class PTuningConfig(SoftPromptConfig):
+    """P-tuning (Liu et al. 2021): embeddings before the input, which a small network makes."""
+
+    name: Literal["p_tuning"] = "p_tuning"
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    """The network over the virtual tokens; only what it makes is saved."""
+    encoder_width: int | None = Field(default=None, ge=1)
+    """Its inner width; without it the model's own."""
 
 
 class PrefixConfig(Section):
@@ -206,6 +221,7 @@ SingleMethod = (
     | BitfitConfig
     | QuantumConfig
     | PromptConfig
+    | PTuningConfig
     | PrefixConfig
     | BottleneckConfig
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qtune.recipe.class_rules import class_conflicts, classifies
 from qtune.recipe.kinds import idle_keys, named_kind
-from qtune.recipe.methods import BridgeConfig, QuantumConfig, RosaConfig, parts_of
+from qtune.recipe.methods import BridgeConfig, QuantumConfig, RosaConfig, SoftPromptConfig, parts_of
 from qtune.recipe.paths import is_local
 from qtune.recipe.peft_types import ONLY_16_BIT
 from qtune.recipe.rule import Conflict, Unread
@@ -276,7 +276,10 @@ CONFLICTS: tuple[Conflict, ...] = (
         ("method.name",),
         "cannot be with prompt tuning, whose virtual tokens stand before a sequence, not a row",
         "remove it, or take another method",
-        lambda r: r.data.packing and any(part.name == "prompt" for part in parts_of(r.method)),
+        lambda r: (
+            r.data.packing
+            and any(isinstance(part, SoftPromptConfig) for part in parts_of(r.method))
+        ),
     ),
     Conflict(
         "logging.report_to",

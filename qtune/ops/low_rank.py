@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from qtune.ops.dense import dense, forward_weight, product
+from qtune.ops.halves import add_product
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -178,6 +179,8 @@ def _add_update(
     if gain is None and up.dtype == output_TN.dtype:
         output_TN.addmm_(low_Tr, up.t(), alpha=projection.scale)
         return
+    if gain is None and add_product(output_TN, low_Tr, up.t(), scale=projection.scale):
+        return
     for rows in rows_of(output_TN, up.dtype):
         update = (low_Tr[rows] * projection.scale) @ up.t()
         if gain is not None and product_TN is not None:
@@ -244,7 +247,7 @@ def _shared_back(
         found_RM = torch.zeros_like(down_RM)
         for rows in rows_of(x_TM, into_TR.dtype):
             found_RM.addmm_(into_TR[rows].t(), x_TM[rows].to(into_TR.dtype))
-    if gradient_TM is not None:
+    if gradient_TM is not None and not add_product(gradient_TM, into_TR, down_RM, scale=1.0):
         for rows in rows_of(gradient_TM, into_TR.dtype):
             gradient_TM[rows].add_((into_TR[rows] @ down_RM).to(gradient_TM.dtype))
     if found_RM is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _STYLES = {"base": "dim"}
-BETTER_HIGH = ("exact_match", "token_f1", "accuracy", "stopped")
+BETTER_LOW = ("loss",)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _best(report: dict[str, Any], name: str) -> str | None:
         for row in report["rows"]
         if name in row["accuracy"] and row["kind"] != "base"
     }
-    pick = max if name in BETTER_HIGH else min
+    pick = min if name in BETTER_LOW else max
     return pick(found, key=lambda label: found[label]) if len(found) > 1 else None
 
 

@@ -84,7 +84,9 @@ def _word(value: bool | None) -> str:
     return "depends" if value is None else "yes" if value else "no"
 
 
-def _count(number: int) -> str:
+def _count(number: int | None) -> str:
+    if number is None:
+        return "-"
     return f"{number / 1e6:,.3g}M" if number >= 1e6 else f"{number:,}"
 
 

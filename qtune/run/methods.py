@@ -36,5 +36,6 @@ def list_methods() -> dict[str, Any]:
     }
 
 
-def _count(name: str, shape: Any) -> int:
-    return trainable_parameters(METHODS[name](), shape)  # type: ignore[arg-type]
+def _count(name: str, shape: Any) -> int | None:
+    """None where only the keys tell, such as the type of PEFT's tuner."""
+    return trainable_parameters(METHODS[name](), shape) or None  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def _row(row: Row) -> dict[str, Any]:
         "name": row.label,
         "kind": row.kind,
         "reason": _reason(row.fault),
-        "seeds": [read_seed(report, number) for number, report in enumerate(reports)],
+        "seeds": [_told(run.name, report) for run, report in zip(row.runs, reports, strict=True)],
         "storage": _storage(row, reports),
         "memory": _memory(row, reports),
         "compute": _compute(row, reports),
@@ -55,10 +55,10 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def read_seed(report: dict[str, Any], number: int) -> dict[str, Any]:
-    """What one run was: its place among the seeds, steps, tokens, and the step of its result."""
+def _told(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    """What one run was: its name, such as seed-42, steps, tokens, and the step of its result."""
     keys = ("steps", "tokens", "supervised_tokens", "adapter_step", "tokens_per_second", "seconds")
-    return {"run": number} | {key: report.get(key) for key in keys}
+    return {"run": name} | {key: report.get(key) for key in keys}
 
 
 def _storage(row: Row, reports: list[dict[str, Any]]) -> dict[str, Any]:

@@ -103,6 +103,13 @@ ROWS = {
         paper="Houlsby et al. 2019, arXiv:1902.00751",
         merges=False,
     ),
+    "selective": Row(
+        place="qtune.methods.selective:Selective",
+        peft_type="SELECTIVE",
+        trains="tensors of the base: trained norms, attentions, mlps, embeddings, heads",
+        paper="Lee et al. 2023, arXiv:2210.11466",
+        note="matrices that train are left in 16 bits when the base is loaded",
+    ),
     "peft": Row(
         place="qtune.methods.bridge:Bridge",
         peft_type="IA3",

@@ -10,10 +10,11 @@ RoSA adds floor(density n m) values to a LoRA.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtune.plan.clashes import refuse_clashes
 from qtune.plan.quantum import generators, refuse_rank
+from qtune.plan.selective import places_of, selected
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.sparse import place_count
 from qtune.plan.targets import (
@@ -38,12 +39,13 @@ from qtune.recipe.methods import (
     PTuningConfig,
     QuantumConfig,
     RosaConfig,
+    SelectiveConfig,
     SingleMethod,
     SoftPromptConfig,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qtune.plan.shape import LinearShape, ModelShape
 
@@ -117,43 +119,23 @@ def trainable_tensors(method: MethodConfig, shape: ModelShape) -> list[Trainable
     if isinstance(method, CombinationConfig):
         _refuse_clashes(method, shape)
         return [each for part in method.parts for each in trainable_tensors(part, shape)]
-    if isinstance(method, BridgeConfig):
-        return [
-            TrainableTensor(f"{method.type} of PEFT", tensor.module, tensor.parameters, 4)
-            for tensor in shape.bridged
-        ]
-    if isinstance(method, LowRankConfig):
-        return [*_lora(method, shape), *_whole_modules(method, shape)]
-    if isinstance(method, AdaloraConfig):
-        return list(_triplets(method, shape))
-    if isinstance(method, QuantumConfig):
-        return list(_generators(method, shape))
-    if isinstance(method, BitfitConfig):
-        return [
-            TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
-            for linear in targeted_linears(method, shape)
-        ]
-    if isinstance(method, BottleneckConfig):
-        return list(_bottlenecks(method, shape))
-    if isinstance(method, PrefixConfig):
-        each = 2 * method.num_virtual_tokens * shape.key_value_heads * shape.head_dim
-        return [TrainableTensor("prefixes", "", each, 4) for _ in range(shape.layers)]
-    if isinstance(method, PTuningConfig):
-        return list(_prompt_encoder(method, shape.hidden_size))
-    assert isinstance(method, PromptConfig)
-    return [TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)]
+    make = next(make for kind, make in _MAKERS.items() if isinstance(method, kind))
+    return list(make(method, shape))
 
 
 def _refuse_clashes(method: CombinationConfig, shape: ModelShape) -> None:
-    whole = [
-        saved_modules(part, shape) if isinstance(part, LowRankConfig) else []
-        for part in method.parts
-    ]
+    whole = [_whole(part, shape) for part in method.parts]
     refuse_clashes(method.parts, whole, [_adapted_modules(part, shape) for part in method.parts])
 
 
+def _whole(part: SingleMethod, shape: ModelShape) -> list[str]:
+    if isinstance(part, SelectiveConfig):
+        return list(dict.fromkeys(place.module for place in selected(part, places_of(shape))))
+    return saved_modules(part, shape) if isinstance(part, LowRankConfig) else []
+
+
 def _adapted_modules(part: SingleMethod, shape: ModelShape) -> list[str]:
-    if isinstance(part, SoftPromptConfig | PrefixConfig):
+    if isinstance(part, SoftPromptConfig | PrefixConfig | SelectiveConfig):
         return []
     if isinstance(part, BottleneckConfig):
         return [tensor.module for tensor in _bottlenecks(part, shape)]
@@ -171,6 +153,9 @@ def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
         return "; ".join(f"{part.name} {whereabouts(part, shape)}" for part in method.parts)
     if isinstance(method, BridgeConfig):
         return f"{len(shape.bridged)} tensors of PEFT's {method.type}"
+    if isinstance(method, SelectiveConfig):
+        chosen = selected(method, places_of(shape))
+        return f"{len(chosen)} tensors of {' and '.join(dict.fromkeys(p.part for p in chosen))}"
     if isinstance(method, SoftPromptConfig):
         return f"{method.num_virtual_tokens} learned positions before each row"
     if isinstance(method, PrefixConfig):
@@ -181,6 +166,37 @@ def whereabouts(method: MethodConfig, shape: ModelShape) -> str:
         modules = dict.fromkeys(tensor.module for tensor in _bottlenecks(method, shape))
         return f"{method.placement}, at {len(modules)} places of {shape.layers} layers"
     return f"on {len(targeted_linears(method, shape))} of {len(shape.linears)} linears"
+
+
+def _low_rank(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    yield from _lora(method, shape)
+    yield from _whole_modules(method, shape)
+
+
+def _bridged(method: BridgeConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    for tensor in shape.bridged:
+        part = f"{method.type} of PEFT"
+        yield TrainableTensor(part, tensor.module, tensor.parameters, 4)
+
+
+def _delta_biases(method: BitfitConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    for linear in targeted_linears(method, shape):
+        yield TrainableTensor("delta-biases", linear.name, linear.out_features, 4)
+
+
+def _prefixes(method: PrefixConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    each = 2 * method.num_virtual_tokens * shape.key_value_heads * shape.head_dim
+    for _ in range(shape.layers):
+        yield TrainableTensor("prefixes", "", each, 4)
+
+
+def _selected(method: SelectiveConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    for place in selected(method, places_of(shape)):
+        yield TrainableTensor(f"trained {place.part}s", place.module, place.size, 4)
+
+
+def _prompt(method: PromptConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
+    yield TrainableTensor("prompt", "", method.num_virtual_tokens * shape.hidden_size, 4)
 
 
 def _lora(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
@@ -212,8 +228,9 @@ def _generators(method: QuantumConfig, shape: ModelShape) -> Iterator[TrainableT
         yield TrainableTensor("generators", linear.name, method.rank, 4)
 
 
-def _prompt_encoder(method: PTuningConfig, hidden: int) -> Iterator[TrainableTensor]:
+def _prompt_encoder(method: PTuningConfig, shape: ModelShape) -> Iterator[TrainableTensor]:
     """The virtual tokens, and the layers that they go through."""
+    hidden = shape.hidden_size
     width = method.encoder_width or hidden
     yield TrainableTensor("prompt encoder", "", method.num_virtual_tokens * hidden, 4)
     if method.encoder == "mlp":
@@ -262,3 +279,18 @@ def _modules(shape: ModelShape) -> list[str]:
         parts = owner.split(".")
         found.update(dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1)))
     return list(found)
+
+
+_MAKERS: dict[type, Callable[[Any, ModelShape], Iterator[TrainableTensor]]] = {
+    AdaloraConfig: _triplets,
+    BitfitConfig: _delta_biases,
+    BottleneckConfig: _bottlenecks,
+    BridgeConfig: _bridged,
+    LowRankConfig: _low_rank,
+    PrefixConfig: _prefixes,
+    PromptConfig: _prompt,
+    PTuningConfig: _prompt_encoder,
+    QuantumConfig: _generators,
+    SelectiveConfig: _selected,
+}
+"""What each kind of method trains."""

@@ -15,12 +15,13 @@ from qtune.plan.disk import disk_of
 from qtune.plan.memory import Costs, costs_of
 from qtune.plan.plan import PAGED_OUT, MemoryItem, Plan
 from qtune.plan.remedies import remedies
+from qtune.plan.selective import trained_weights
 from qtune.plan.sizes import parse_size
 from qtune.plan.steps import schedule
 from qtune.plan.switches import switches
 from qtune.plan.targets import is_within
 from qtune.plan.work import Work
-from qtune.recipe.methods import LowRankConfig, parts_of
+from qtune.recipe.methods import LowRankConfig, SelectiveConfig, parts_of
 
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
@@ -138,6 +139,16 @@ def refuse_quantized_copies(costs: Costs) -> None:
                     f"{module} holds quantised weights, which cannot be trained",
                     place="method.modules_to_save",
                     hint=f"add {linear.name.rpartition('.')[2]} to quantization.skip_modules",
+                )
+    for part in parts_of(costs.recipe.method):
+        names = trained_weights(part, costs.shape) if isinstance(part, SelectiveConfig) else ()
+        linears = {linear.name: linear for linear in costs.shape.linears}
+        for name in names:
+            if costs.holding.quantizes(linears[name]):
+                raise UsageError(
+                    f"{name} is quantised, and a quantised matrix cannot be trained",
+                    place="method.parts",
+                    hint="take the 16-bit model" if costs.holding.already else "",
                 )
 
 

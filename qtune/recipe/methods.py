@@ -214,6 +214,26 @@ class BottleneckConfig(Section):
         return 4.0 if self.placement == "parallel" else 1.0
 
 
+ModelPart = Literal["attention", "mlp", "norm", "embedding", "head"]
+LayerRange = Annotated[str, Field(pattern=r"^(first|last):[1-9][0-9]*$")]
+
+
+class SelectiveConfig(Section):
+    """Selective tuning: tensors of the base itself, by part, layer and type, all three at once."""
+
+    name: Literal["selective"] = "selective"
+    parts: Annotated[tuple[ModelPart, ...], Field(strict=False, min_length=1)] = ("norm",)
+    """Parts of the model: attention, mlp, norm, embedding, head."""
+    pattern: Regex | None = None
+    """Of these only modules whose full name is of this regular expression (full match)."""
+    layers_to_transform: Indices | LayerRange = ()
+    """Only these layers: a list, or first:2, last:4; empty means all and the final norm."""
+    types: Annotated[tuple[Literal["weight", "bias"], ...], Field(strict=False, min_length=1)] = (
+        *("weight", "bias"),
+    )
+    """Weights, biases or both."""
+
+
 LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig | RosaConfig
 SingleMethod = (
     LowRankMethod
@@ -222,6 +242,7 @@ SingleMethod = (
     | QuantumConfig
     | PromptConfig
     | PTuningConfig
+    | SelectiveConfig
     | PrefixConfig
     | BottleneckConfig
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtune.recipe import Origin
+from qtune.run.left_dense import left_dense
 
 if TYPE_CHECKING:
     from qtune.recipe import Loaded
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def named(loaded: Loaded) -> Loaded:
-    """The recipe with its labels; `DataError` where the rows do not tell them."""
+    """The recipe with its labels, and with the linears that it trains left in 16 bits; `DataError`
+    where the rows do not tell the labels."""
+    loaded = left_dense(loaded)
     asked = loaded.recipe
     if asked.model.task != "classification" or asked.model.labels:
         return loaded

@@ -25,6 +25,7 @@ from qtune.recipe.methods import (
     PTuningConfig,
     QuantumConfig,
     RosaConfig,
+    SelectiveConfig,
 )
 from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
 from tests.tiny import tiny_llama
@@ -40,7 +41,15 @@ if TYPE_CHECKING:
 KINDS = {
     "nf4": QuantizationSection(compute_dtype="float32"),
     "fp32": QuantizationSection(bits=16, compute_dtype="float32"),
+    "part": QuantizationSection(
+        compute_dtype="float32",
+        skip_modules=(
+            *(f"layers.1.self_attn.{end}_proj" for end in "qkvo"),
+            *(f"layers.1.mlp.{end}_proj" for end in ("gate", "up", "down")),
+        ),
+    ),
 }
+"""How the base is held; part: NF4 but for the last layer, as for what trains there."""
 CASES: dict[str, MethodConfig] = {
     "lora": LoraConfig(rank=4, alpha=8.0, dropout=0.1),
     "rslora": LoraConfig(rank=4, alpha=8.0, dropout=0.0, use_rslora=True, loraplus_ratio=4.0),
@@ -86,6 +95,10 @@ CASES: dict[str, MethodConfig] = {
     "pfeiffer": BottleneckConfig(width=8),
     "houlsby": BottleneckConfig(placement="houlsby", width=4, activation="gelu"),
     "parallel": BottleneckConfig(placement="parallel", width=8, layers_to_transform=(1,)),
+    "selective": SelectiveConfig(parts=("norm", "embedding", "head")),
+    "last-layer": SelectiveConfig(
+        parts=("attention", "mlp", "norm"), layers_to_transform="last:1", types=("weight",)
+    ),
     "ia3": BridgeConfig(type="IA3"),
     "vera": BridgeConfig(type="VERA", config={"r": 8, "target_modules": ["q_proj", "down_proj"]}),
     "lora+bitfit": CombinationConfig(
@@ -112,6 +125,8 @@ RATES = {
     "ia3": 1e-1,
     "vera": 1e-1,
     "prompt": 2e-1,
+    "selective": 2e-2,
+    "last-layer": 1e-2,
     "p_tuning": 2e-2,
     "lstm": 2e-2,
     "prefix": 1e-1,

@@ -47,7 +47,8 @@ class Fused:
 
 
 def fuse(model: Any, kernels: Kernels, policy: ActivationPolicy) -> Fused:
-    """Fuse the blocks of a model with its adapters attached; `UsageError` if `fused` cannot be."""
+    """Fuse the blocks of a model with its adapters attached; `UsageError` if that was asked for and
+    none can be."""
     found = Fused()
     if kernels == "plain":
         found.why = "memory.kernels"
@@ -57,7 +58,7 @@ def fuse(model: Any, kernels: Kernels, policy: ActivationPolicy) -> Fused:
         found.why = f"{type(model).__name__} is no family whose blocks qtune fuses"
     plain = [layer for layer in layers if not _fuse_layer(layer, policy, found)]
     _fuse_norms(model, plain, found)
-    if kernels == "fused" and not found.blocks:
+    if kernels in ("fused", "triton") and not found.blocks:
         raise UsageError(
             found.why or "; ".join(found.left),
             place="memory.kernels",

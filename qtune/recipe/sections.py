@@ -16,7 +16,7 @@ from qtune.recipe.section import ChatTemplate, Names, Real, Section, Share, Size
 Step = Annotated[int, Field(ge=1)]
 ActivationPolicy = Literal["none", "selective", "layer", "offload"]
 Base = Literal["resident", "stream"]
-Kernels = Literal["auto", "plain", "fused"]
+Kernels = Literal["auto", "plain", "fused", "triton"]
 Task = Literal["causal", "classification"]
 
 
@@ -232,7 +232,8 @@ class MemorySection(Section):
     those with their inputs waiting in host memory."""
     kernels: Kernels = "auto"
     """How blocks are computed: plain, as transformers does; fused, which keeps less for the
-    backward pass, an error where no block can be; auto: fused wherever a block can be."""
+    backward pass, an error where no block can be; triton: fused, and with Triton's kernels, an
+    error where they cannot run; auto: fused and with these kernels, wherever either can be."""
     base: Literal["auto"] | Base = "auto"
     """Where the frozen 4-bit layers are: on the device (resident), or in host memory or on disk,
     from where each comes when it is its turn (stream)."""

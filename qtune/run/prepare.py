@@ -11,6 +11,7 @@ import torch
 
 from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError, UsageError
+from qtune.ops import trial
 from qtune.ops.linears import class_heads
 from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
@@ -96,6 +97,7 @@ def learner(
     """Load the base, attach the method, and prove what the plan promised about both."""
     limit_threads(device, journal)
     methods.create(asked.method, seed=asked.train.seed)  # its faults come before any weight
+    journal.line(trial.choose(asked.memory.kernels, device))
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
     if decided.base == "stream":

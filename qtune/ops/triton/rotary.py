@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 def _turn(
     from_ptr: tl.tensor,
     to_ptr: tl.tensor,
-    head_stride: tl.tensor,
-    to_head_stride: tl.tensor,
+    strides: tl.tensor,
     cosines: tl.tensor,
     sines: tl.tensor,
     heads: tl.tensor,
-    size: tl.tensor,
     HALF: tl.constexpr,
     REST: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     BACK: tl.constexpr,
 ) -> None:
-    """All heads of one token."""
+    """All heads of one token; `strides`: from head to head in what is read, and in what is made."""
     head = tl.arange(0, HEADS)[:, None]
     column = tl.arange(0, WIDTH)[None, :]
     inside = (head < heads) & (column < HALF)
+    head_stride, size = strides
     first_cos, second_cos = cosines
     first_sin, second_sin = sines
     at = from_ptr + head * head_stride + column
@@ -49,14 +48,14 @@ def _turn(
         left = first * first_cos - second * first_sin
         right = second * second_cos + first * second_sin
     dtype = to_ptr.dtype.element_ty
-    to = to_ptr + head * to_head_stride + column
+    to = to_ptr + head * size + column
     tl.store(to, rounded(left, dtype), mask=inside)
     tl.store(to + HALF, rounded(right, dtype), mask=inside)
     if REST > 0:
         column = 2 * HALF + tl.arange(0, REST)[None, :]
         inside = (head < heads) & (column < size)
         kept = tl.load(from_ptr + head * head_stride + column, mask=inside, other=0.0)
-        tl.store(to_ptr + head * to_head_stride + column, kept, mask=inside)
+        tl.store(to_ptr + head * size + column, kept, mask=inside)
 
 
 @jit
@@ -96,36 +95,26 @@ def _rotate(
     first_sin = tl.load(sin_ptr + at, mask=inside, other=0.0).to(tl.float32)
     second_sin = tl.load(sin_ptr + at + HALF, mask=inside, other=0.0).to(tl.float32)
     cosines, sines = (first_cos, second_cos), (first_sin, second_sin)
+    query_at = query_ptr + batch * query_batch + token * query_token
+    query_to = query_to_ptr + row * query_heads * size
+    strides = (query_head, size)
     _turn(
-        query_ptr + batch * query_batch + token * query_token,
-        query_to_ptr + row * query_heads * size,
-        query_head,
-        size,
+        query_at,
+        query_to,
+        strides,
         cosines,
         sines,
         query_heads,
-        size,
         HALF,
         REST,
         QUERY_HEADS,
         WIDTH,
         BACK,
     )
-    _turn(
-        key_ptr + batch * key_batch + token * key_token,
-        key_to_ptr + row * key_heads * size,
-        key_head,
-        size,
-        cosines,
-        sines,
-        key_heads,
-        size,
-        HALF,
-        REST,
-        KEY_HEADS,
-        WIDTH,
-        BACK,
-    )
+    key_at = key_ptr + batch * key_batch + token * key_token
+    key_to = key_to_ptr + row * key_heads * size
+    strides = (key_head, size)
+    _turn(key_at, key_to, strides, cosines, sines, key_heads, HALF, REST, KEY_HEADS, WIDTH, BACK)
 
 
 def rotate(

@@ -123,7 +123,7 @@ class Method(ABC):
         """Take back what `state` gave."""
         refuse_differences({}, tensors, what="method state")
 
-    def file_parameters(self) -> dict[str, nn.Parameter]:
+    def file_parameters(self) -> Mapping[str, Tensor]:
         """What the adapter file holds: all that trains, unless a method needs more of it."""
         return self.parameters()
 

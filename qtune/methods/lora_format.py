@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtune.errors import ModelError
 from qtune.methods import peft_format
 from qtune.ops.nf4 import is_transposed
-from qtune.recipe.methods import LoraConfig
+from qtune.recipe.methods import LoraConfig, LowRankConfig
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from torch import nn
 
+Variant = TypeVar("Variant", bound=LowRankConfig)
 # What PEFT calls the keys of the recipe; values of the same meaning.
 SAME = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
 SAME |= {key: key for key in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")}
@@ -89,6 +90,20 @@ def read(config: dict[str, Any]) -> LoraConfig:
         values[key] = peft_format.names(config.get(key), key=key)
     values["layers_to_transform"] = peft_format.indices(config.get("layers_to_transform"))
     return peft_format.section(LoraConfig, values)
+
+
+def read_variant(
+    kind: type[Variant],
+    config: dict[str, Any],
+    names: Collection[str],
+    *,
+    keys: Collection[str],
+) -> Variant:
+    """The section of a method whose file is a LoRA's with `keys` of its own beside."""
+    plain = resolve_saved(read({k: v for k, v in config.items() if k not in keys}), names)
+    shared = LowRankConfig.model_fields.keys() & kind.model_fields.keys()
+    own = {key: config[key] for key in keys if key in config}
+    return peft_format.section(kind, {**{key: getattr(plain, key) for key in shared}, **own})
 
 
 def resolve_saved(config: LoraConfig, names: Collection[str]) -> LoraConfig:

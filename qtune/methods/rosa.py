@@ -18,7 +18,7 @@ from qtune.methods import lora_format, lora_merge
 from qtune.methods.adapter_file import read_config, read_tensors
 from qtune.methods.base import Edit, groups_by_decay
 from qtune.methods.low_rank import LowRank
-from qtune.methods.peft_format import CONFIG_FILE, PREFIX, module_of, section
+from qtune.methods.peft_format import CONFIG_FILE, PREFIX, module_of
 from qtune.methods.rosa_linear import (
     COLUMNS,
     POINTERS,
@@ -30,7 +30,7 @@ from qtune.methods.rosa_linear import (
 from qtune.methods.strict import refuse_differences
 from qtune.ops.linears import features
 from qtune.plan.sparse import place_count
-from qtune.recipe.methods import LowRankConfig, RosaConfig
+from qtune.recipe.methods import RosaConfig
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from qtune.methods.lora_linear import LoraLinear
-    from qtune.recipe.methods import MethodConfig
+    from qtune.recipe.methods import LowRankConfig, MethodConfig
 
 _KEYS = ("density",)
 
@@ -139,12 +139,8 @@ class Rosa(LowRank):
     @classmethod
     def config_from_file(cls, config: dict[str, Any], names: Collection[str]) -> RosaConfig:
         """With the modules_to_save that the names of the tensors say."""
-        rest = {key: value for key, value in config.items() if key not in _KEYS}
         names = [name for name in names if ".rosa_" not in name]
-        plain = lora_format.resolve_saved(lora_format.read(rest), names)
-        shared = {key: getattr(plain, key) for key in LowRankConfig.model_fields}
-        own = {key: config[key] for key in _KEYS if key in config}
-        return section(RosaConfig, {**shared, **own})
+        return lora_format.read_variant(RosaConfig, config, names, keys=_KEYS)
 
     @classmethod
     def merge_edits(

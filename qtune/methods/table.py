@@ -51,6 +51,13 @@ ROWS = {
         trains="low-rank matrices, good at every rank up to theirs",
         paper="Valipour et al. 2022, arXiv:2210.07558",
     ),
+    "delta_lora": Row(
+        place="qtune.methods.delta_lora:DeltaLora",
+        peft_type="DELTA_LORA",
+        trains="low-rank matrices, whose changes move the weight, too",
+        paper="Zi et al. 2023, arXiv:2309.02411",
+        note="form: in_place needs a 16-bit base; virtual, the same numbers, does not",
+    ),
     "rosa": Row(
         place="qtune.methods.rosa:Rosa",
         peft_type="ROSA",

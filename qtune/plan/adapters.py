@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from qtune.plan.shape import LinearShape, ModelShape
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
-SPARSE = "sparse values"
+LOW_RANK, SPARSE = "low-rank matrices", "sparse values"
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ def _lora(method: LowRankConfig, shape: ModelShape) -> Iterator[TrainableTensor]
     for adapted in adapted_linears(method, shape):
         linear, rank = adapted.linear, adapted.rank
         if not isinstance(method, LoraFaConfig):  # whose A stays as it was drawn
-            yield TrainableTensor("low-rank matrices", linear.name, rank * linear.in_features, each)
-        yield TrainableTensor("low-rank matrices", linear.name, linear.out_features * rank, each)
+            yield TrainableTensor(LOW_RANK, linear.name, rank * linear.in_features, each)
+        yield TrainableTensor(LOW_RANK, linear.name, linear.out_features * rank, each)
         if isinstance(method, LoraConfig) and method.use_dora:
             yield TrainableTensor("DoRA magnitudes", linear.name, linear.out_features, each)
         if isinstance(method, RosaConfig):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.activations import Activations, activations_of
 from qtune.plan.adapters import (
+    LOW_RANK,
     SPARSE,
     AdaptedLinear,
     TrainableTensor,
@@ -33,7 +34,13 @@ from qtune.plan.weights import (
     leftover_bytes,
     weight_bytes,
 )
-from qtune.recipe.methods import RosaConfig, SoftPromptConfig, parts_of
+from qtune.recipe.methods import (
+    DeltaLoraConfig,
+    RosaConfig,
+    SoftPromptConfig,
+    leading,
+    parts_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,6 +178,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
         *_rest(shape, holding),
         *_trained(tensors),
         *_sparse(recipe, shape, tensors, holding),
+        *_moving(recipe, adapted, tensors, holding),
         _states(states, tensors),
     )
     return Costs(
@@ -274,6 +282,26 @@ def _sparse(
         each = holding.compute_bytes + (8 if chosen else 0)
         size = tallest * widest * each
         yield _item("rows of the sparse part", size, f"{tallest:,} x {widest:,} x {each} B")
+
+
+def _moving(
+    recipe: Recipe,
+    adapted: tuple[AdaptedLinear, ...],
+    tensors: tuple[TrainableTensor, ...],
+    holding: Holding,
+) -> Iterator[MemoryItem]:
+    """What Delta-LoRA holds beside its matrices: a copy of them from the end of the warm-up, and
+    each pair joined, or the weights as they become."""
+    method = leading(recipe.method)
+    if not isinstance(method, DeltaLoraConfig):
+        return
+    size = sum(tensor.size for tensor in tensors if tensor.part == LOW_RANK)
+    yield _item("low-rank snapshot", size, "the matrices after the warm-up")
+    if method.form == "virtual":
+        yield _item("low-rank pairs joined", 2 * size, "of twice the rank, for each pass")
+        return
+    weights = sum(each.linear.weights for each in adapted)
+    yield _item("moved weights", weights * holding.compute_bytes, "a dense copy of each adapted")
 
 
 def _states(states: OptimizerStates, tensors: tuple[TrainableTensor, ...]) -> MemoryItem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -72,6 +72,20 @@ class DyloraConfig(LowRankConfig):
     """The smallest rank that is drawn."""
     freeze_lower: bool = False
     """Train only the drawn rank's own row and column; those below it stay."""
+
+
+class DeltaLoraConfig(LowRankConfig):
+    """Delta-LoRA (Zi et al. 2023): the weight moves with its adapter; without dropout."""
+
+    name: Literal["delta_lora"] = "delta_lora"
+    if not TYPE_CHECKING:
+        dropout: ClassVar[float] = 0.0  # no key: W's gradient must be that of B A
+    delta_ratio: Annotated[Real, Field(gt=0.0)] = 2.0
+    """How far the weight moves, over the adapter's own change."""
+    warmup_steps: int = Field(default=500, ge=0)
+    """Steps of the adapter alone, before the weight moves, too."""
+    form: Literal["virtual", "in_place"] = "virtual"
+    """Compute the weight's change beside it, or fold it into a dense copy (16-bit bases only)."""
 
 
 class RosaConfig(LowRankConfig):
@@ -234,7 +248,7 @@ class SelectiveConfig(Section):
     """Weights, biases or both."""
 
 
-LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig | RosaConfig
+LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig | DeltaLoraConfig | RosaConfig
 SingleMethod = (
     LowRankMethod
     | AdaloraConfig

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from qtune.recipe.class_rules import class_conflicts, classifies
 from qtune.recipe.kinds import idle_keys, named_kind
-from qtune.recipe.methods import BridgeConfig, QuantumConfig, RosaConfig, SoftPromptConfig, parts_of
+from qtune.recipe.methods import (
+    BridgeConfig,
+    DeltaLoraConfig,
+    QuantumConfig,
+    RosaConfig,
+    SoftPromptConfig,
+    parts_of,
+)
 from qtune.recipe.paths import is_local
 from qtune.recipe.peft_types import ONLY_16_BIT
 from qtune.recipe.rule import Conflict, Unread
@@ -270,6 +277,19 @@ CONFLICTS: tuple[Conflict, ...] = (
         lambda r: r.data.streaming and r.train.group_by_length,
     ),
     *_gate_conflicts(),
+    Conflict(
+        "method.form",
+        ("quantization.bits",),
+        "cannot be in_place on few bits: rounding the weight to them would undo each step",
+        "set it to virtual, which computes the same, or quantization.bits to 16",
+        lambda r: (
+            r.quantization.bits != 16
+            and any(
+                isinstance(part, DeltaLoraConfig) and part.form == "in_place"
+                for part in parts_of(r.method)
+            )
+        ),
+    ),
     *_type_conflicts(),
     Conflict(
         "data.packing",

@@ -138,6 +138,12 @@ RULES = {
     "a delimiter of JSON Lines": Case(
         2, ("delimiter",), section("data", train=[{"path": "./train.jsonl", "delimiter": ","}])
     ),
+    "weights of few bits that would move": Case(
+        2, ("method.form", "virtual"), section("method", name="delta_lora", form="in_place")
+    ),
+    "places from no run": Case(
+        4, ("no such folder", "nowhere"), section("method", name="rosa", mask_from="nowhere")
+    ),
     "a revision of a folder": Case(2, ("revision",), section("model", revision="main")),
     "half a row held out": Case(2, ("data.val_size",), set=("data.val_size=2.5",)),
     "a stream without an end": Case(
@@ -227,6 +233,7 @@ METHOD_RANGES = {
     "importance_smoothing": ("adalora", -1),
     "uncertainty_smoothing": ("adalora", -1),
     "orthogonality": ("adalora", -1),
+    "delta_ratio": ("delta_lora", 0),
     "density": ("rosa", 0),
     "warmup_steps": ("rosa", -1),
     "sparse_lr_ratio": ("rosa", 0),

@@ -16,6 +16,7 @@ from qtune.recipe.methods import (
     BottleneckConfig,
     BridgeConfig,
     CombinationConfig,
+    DeltaLoraConfig,
     DyloraConfig,
     LoraConfig,
     LoraFaConfig,
@@ -75,6 +76,7 @@ CASES: dict[str, MethodConfig] = {
     ),
     "lora_fa": LoraFaConfig(rank=4, alpha=8.0, dropout=0.1),
     "dylora": DyloraConfig(rank=4, alpha=8.0, dropout=0.1, min_rank=2),
+    "delta_lora": DeltaLoraConfig(rank=4, alpha=8.0, warmup_steps=3, use_rslora=True),
     "rosa": RosaConfig(
         rank=4,
         alpha=8.0,

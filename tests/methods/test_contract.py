@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from qtune.recipe.methods import MethodConfig
 
 
-FUSED = ("lora", "dora", "patterns", "saved", "lora_fa", "dylora")
+FUSED = ("lora", "dora", "patterns", "saved", "lora_fa", "dylora", "delta_lora")
 """Cases that are tried on fused blocks, too."""
 
 

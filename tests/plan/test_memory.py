@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qtune.plan import Machine, make, shape_of
-from tests.plan.given import LARGE, LLAMA_65B, TINY, cpu, gpu, recipe
+from tests.plan.given import LARGE, LLAMA_8B, LLAMA_65B, TINY, cpu, gpu, recipe
 
 ONE_ROW: dict[str, Any] = {
     "micro_batch_size": 1,
@@ -205,3 +205,14 @@ def test_the_sparse_part_takes_values_places_and_a_block_of_rows() -> None:
     masked = {**method, "mask_from": "run"}
     found = parts(LARGE, LLAMA_65B, memory=ONE_ROW, method=masked)
     assert found["rows of the sparse part"] == 2048 * 22016 * 2
+
+
+def test_delta_lora_takes_a_snapshot_and_joined_pairs_or_moved_weights() -> None:
+    method = {"name": "delta_lora", "rank": 16}
+    found = parts(LARGE, LLAMA_65B, memory=ONE_ROW, method=method)
+    assert found["low-rank snapshot"] == found["low-rank matrices"]
+    assert found["low-rank pairs joined"] == 2 * found["low-rank matrices"]
+    dense = {"method": {**method, "form": "in_place"}, "quantization": {"bits": 16}}
+    found = parts(LARGE, LLAMA_8B, memory=ONE_ROW, **dense)
+    assert found["moved weights"] == 2 * shape_of(LLAMA_8B).linear_parameters
+    assert "low-rank pairs joined" not in found

@@ -30,6 +30,7 @@ CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
     "data.streaming": {"train": {"max_steps": 3}},
     "data.shuffle_buffer": {"train": {"max_steps": 3}, "data": {"streaming": True}},
     "data.train.weight": {"data": {"mix": "weighted"}},
+    "method.form": {"quantization": {"bits": 16}},
     "method.intrinsic_rank": {"method": {"form": "taylor"}},
     "optim.min_lr_ratio": {"optim": {"lr_scheduler_type": "cosine"}},
 }

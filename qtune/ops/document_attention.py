@@ -120,16 +120,17 @@ class _Documents(torch.autograd.Function):
         batch, heads, tokens, size = query.shape
         output_BTHD = query.new_zeros(batch, tokens, heads, size)
         sums_BHT = query.new_zeros(batch, heads, tokens, dtype=torch.float32)
-        for document in documents:
-            number, begin, end, prefix, prefix_end = document
+        for number, begin, end, _, _ in documents:
             q = _part(query, number, begin, end, heads)
             made, sums = _attended(q, key, value, (number, begin, end), causal=True, scale=scale)
-            if prefix_end:
-                behind = (number, prefix, prefix_end)
-                more = _attended(q, key, value, behind, causal=False, scale=scale)
-                made, sums = _joined((made, sums), more)
             output_BTHD[number, begin:end] = made[0].transpose(0, 1)
             sums_BHT[number, :, begin:end] = sums[0]
+        for number, begin, end, prefix, prefix_end in _behind_prefixes(documents):
+            q = _part(query, number, begin, end, heads)
+            seen = (number, prefix, prefix_end)
+            more, more_sums = _attended(q, key, value, seen, causal=False, scale=scale)
+            made, sums = output_BTHD[number, begin:end], sums_BHT[number, :, begin:end]
+            _join(made, sums, more[0].transpose(0, 1), more_sums[0])
         ctx.documents, ctx.scale = documents, scale
         ctx.save_for_backward(query, key, value, output_BTHD, sums_BHT)
         return output_BTHD
@@ -140,40 +141,42 @@ class _Documents(torch.autograd.Function):
         heads = query.shape[1]
         output, gradient = output_BTHD.transpose(1, 2), gradient_BTHD.transpose(1, 2)
         made = [_empty(states) for states in (query, key, value)]
-        shared: dict[tuple[int, int, int], list[Tensor]] = {}
-        for number, begin, end, prefix, prefix_end in ctx.documents:
-            q, o, g = (
-                _part(states, number, begin, end, heads) for states in (query, output, gradient)
-            )
-            sums = sums_BHT[number : number + 1, :, begin:end].contiguous()
 
-            def part(
-                at: int,
-                until: int,
-                *,
-                causal: bool,
-                given: tuple[Tensor, ...] = (q, o, g, sums),
-                number: int = number,
-            ) -> tuple[Tensor, ...]:
-                q, o, g, sums = given
-                k, v = (_part(states, number, at, until, heads) for states in (key, value))
-                short = max(q.shape[2], k.shape[2]) <= SHORT
-                way = _written_out if short else _by_kernel
-                return way(q, k, v, o, g, sums, causal=causal, scale=ctx.scale)
+        def part(asking: Document, begin: int, end: int, *, causal: bool) -> list[Tensor]:
+            """What flows to the asking queries and to the keys and values in [begin, end)."""
+            number, *place = asking[:3]
+            q, o, g = (_part(states, number, *place, heads) for states in (query, output, gradient))
+            k, v = (_part(states, number, begin, end, heads) for states in (key, value))
+            sums = sums_BHT[number : number + 1, :, slice(*place)].contiguous()
+            way = _written_out if q.shape[2] * k.shape[2] <= SHORT**2 else _by_kernel
+            found = way(q, k, v, o, g, sums, causal=causal, scale=ctx.scale)
+            return [_by_share(each, i.shape[1]) for each, i in zip(found, made, strict=True)]
 
-            into_q, *into_own = part(begin, end, causal=True)
-            if prefix_end:
-                more_q, *into_prefix = part(prefix, prefix_end, causal=False)
-                into_q = into_q.float() + more_q
-                held = shared.setdefault((number, prefix, prefix_end), [])
-                _gather(held, into_prefix, key.shape[1])
-            for into, found in zip(made, (into_q, *into_own), strict=True):
-                into[number, :, begin:end] = _by_share(found, into.shape[1]).to(into.dtype)
-        for (number, prefix, prefix_end), held in shared.items():
-            for into, more in zip(made[1:], held, strict=True):
-                place = into[number, :, prefix:prefix_end]
-                place.copy_(place.float() + more)
+        for document in ctx.documents:
+            number, begin, end, _, _ = document
+            for into, found in zip(made, part(document, begin, end, causal=True), strict=True):
+                into[number, :, begin:end] = found
+        for run in _behind_prefixes(ctx.documents):
+            number, begin, end, prefix, prefix_end = run
+            places = [(begin, end), (prefix, prefix_end), (prefix, prefix_end)]
+            more = part(run, prefix, prefix_end, causal=False)
+            for into, found, place in zip(made, more, places, strict=True):
+                into[number, :, slice(*place)] += found
         return *made, None, None
+
+
+def _behind_prefixes(documents: tuple[Document, ...]) -> list[Document]:
+    """Neighbouring documents behind the same prefix as one, whose queries all see it whole."""
+    runs: list[Document] = []
+    for document in documents:
+        sequence, begin, end, *prefix = document
+        if not document.prefix_end:
+            continue
+        if runs and [runs[-1].sequence, runs[-1].end, *runs[-1][3:]] == [sequence, begin, *prefix]:
+            runs[-1] = runs[-1]._replace(end=end)
+        else:
+            runs.append(document)
+    return runs
 
 
 def _attended(
@@ -193,21 +196,12 @@ def _attended(
     return made, sums
 
 
-def _joined(own: tuple[Tensor, Tensor], more: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Attention over two runs of keys from that over each."""
-    sums = torch.logaddexp(own[1], more[1])
-    parts = [made.float() * (each - sums).exp().unsqueeze(-1) for made, each in (own, more)]
-    return (parts[0] + parts[1]).to(own[0].dtype), sums
-
-
-def _gather(held: list[Tensor], found: list[Tensor], shares: int) -> None:
-    """Add gradients of a prefix to those of the documents before, in fp32."""
-    found = [_by_share(gradient, shares).float() for gradient in found]
-    if held:
-        for total, more in zip(held, found, strict=True):
-            total += more
-    else:
-        held.extend(found)
+def _join(made_nHD: Tensor, sums_Hn: Tensor, more_nHD: Tensor, more_Hn: Tensor) -> None:
+    """Attention over two runs of keys from that over each, in place of the first."""
+    total_Hn = torch.logaddexp(sums_Hn, more_Hn)
+    share_nH1 = (more_Hn - total_Hn).exp_().t().unsqueeze(-1)
+    made_nHD.copy_(torch.lerp(made_nHD.float(), more_nHD.float(), share_nH1))
+    sums_Hn.copy_(total_Hn)
 
 
 def _by_share(gradient: Tensor, shares: int) -> Tensor:

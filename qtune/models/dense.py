@@ -25,6 +25,11 @@ class Edit(Protocol):
         ...
 
     @property
+    def optional(self) -> bool:
+        """Whether it is left out where the base has no such parameter."""
+        ...
+
+    @property
     def apply(self) -> Callable[[Tensor | None], Tensor]:
         """The change."""
         ...
@@ -66,6 +71,8 @@ def make_dense(
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, edit in left.items():
+            if edit.optional and name not in parameters:
+                continue
             before = parameters[name].float() if edit.needs_base else None
             parameters[name].copy_(edit.apply(before))
 
@@ -79,7 +86,7 @@ def _dense(
         given = dense.t() if turned else dense
         changed = weight.apply(given.float() if weight.needs_base else None).to(dense.device)
         dense = changed.t() if turned else changed
-    if bias is not None:
+    if bias is not None and not (bias.optional and old is None):
         old = bias.apply(None if old is None else old.detach().float()).to(dense.device)
     made = nn.Linear(1, 1, bias=False, device="meta")
     made.out_features, made.in_features = dense.shape

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("case", ["lora", "saved", "bitfit"])
+@pytest.mark.parametrize("case", ["lora", "saved", "bitfit", "ia3", "selective"])
 @pytest.mark.parametrize("kind", ["nf4", "fp32"])
 def test_it_is_the_attached_model(case: str, kind: str, tmp_path: Path) -> None:
     model = load(save_tiny(tmp_path / "tiny"), kind).model

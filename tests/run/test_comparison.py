@@ -21,7 +21,7 @@ from qtune.run.comparison.children import Outcome
 from qtune.run.comparison.compare import compare_methods
 from qtune.run.comparison.entries import Given, entries, references
 from qtune.run.display import Quiet
-from tests.run.made_run import write_rows
+from tests.run.made_run import make_run, write_rows
 from tests.run.test_classification import made
 from tests.tiny import save_tiny
 
@@ -191,6 +191,23 @@ def test_classifiers_are_compared_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert row["accuracy"].keys() == base["accuracy"].keys() >= {"loss", "accuracy"}
     assert row["inference"]["merged_seconds_per_token"] > 0
     assert row["compute"]["training_flops_per_token"] > row["compute"]["forward_flops_per_token"]
+
+
+def test_what_a_method_trains_is_counted_though_its_file_is_read_as_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROMPTS", "NEW_TOKENS", "ROUNDS"):
+        monkeypatch.setattr(cost, name, 1)
+    found = {}
+    for name in ("lora", "lora_fa"):
+        (tmp_path / name).mkdir()
+        run = make_run(tmp_path / name, method={"name": name, "rank": 4, "dropout": 0.0})
+        found[name] = cost.measure_cost(run / "recipe.yaml", run, display=Quiet())
+    both = [each["training_flops_per_token"] for each in found.values()]
+    inside = [each["forward_flops_per_token"] for each in found.values()]
+    assert inside[0] == inside[1]
+    # the gradients of A: a product as large as A's own, in both layers
+    assert both[0] - both[1] >= 2 * 4 * 2 * (6 * 64 + 128)
 
 
 @pytest.fixture

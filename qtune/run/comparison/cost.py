@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune import evaluation, losses, models, recipe
+from qtune import evaluation, losses, methods, models, recipe
 from qtune.data.batch import collate, collate_labelled
 from qtune.methods.base import CannotMerge
 from qtune.models.dense import dense_bytes, make_dense
@@ -26,6 +26,7 @@ from qtune.run.comparison.flops import flops_per_token
 from qtune.run.eval import held_out
 from qtune.run.labels import with_labels
 from qtune.run.memory import forget_peak, peak_bytes
+from qtune.run.prepare import method_of
 from qtune.run.subject import Subject, load, resolve, working_device
 
 if TYPE_CHECKING:
@@ -96,31 +97,41 @@ def measure_cost(path: Path, run: Path | None, *, display: Display) -> dict[str,
     forget_peak()
     bench_seconds(bench)
     found: dict[str, Any] = {"inference_peak_bytes": peak_bytes()}
-    middle = int((-rows.lengths).argsort(kind="stable")[len(rows) // 2])
-    loss = losses.make(LossSection(), chunk_size=loss_chunk_size(asked), task=asked.model.task)
-    found |= flops_per_token(bench.model, loaded.method, bench.batch(middle), loss)
     if loaded.method is None:
-        found["evaluation"] = _evaluate(bench, tokenizer, display)
+        found |= _flops(bench, None) | {"evaluation": _evaluate(bench, tokenizer, display)}
         seconds = {"base": median(bench_seconds(bench) for _ in range(ROUNDS))}
         return found | {"seconds_per_token": seconds}
+    loaded.method.detach()
+    # what a file holds may be read as another method, whose parts all train
+    trained = methods.create(method_of(asked, bench.model), seed=asked.train.seed)
+    trained.attach(bench.model, tokenizer=tokenizer)
+    found |= _flops(bench, trained)
+    trained.detach()
     adapter = subject.read_adapter()
-    seconds = alternate(bench, loaded.method, adapter)
+    alternating = alternate(bench, adapter)
     merged, reason = merged_seconds(bench, adapter)
-    found["seconds_per_token"] = seconds | {"merged": merged}
+    found["seconds_per_token"] = alternating | {"merged": merged}
     return found | {"not_merged": reason}
 
 
-def alternate(bench: Bench, method: Method, adapter: AdapterFile) -> dict[str, float]:
+def _flops(bench: Bench, method: Method | None) -> dict[str, float | None]:
+    """On the row of middle length."""
+    asked, rows = bench.asked, bench.rows
+    middle = int((-rows.lengths).argsort(kind="stable")[len(rows) // 2])
+    loss = losses.make(LossSection(), chunk_size=loss_chunk_size(asked), task=asked.model.task)
+    return flops_per_token(bench.model, method, bench.batch(middle), loss)
+
+
+def alternate(bench: Bench, adapter: AdapterFile) -> dict[str, float]:
     """Median seconds a token with the adapter and without it, taken in turns; it ends detached."""
     attached, base = [], []
-    for last in (*[False] * (ROUNDS - 1), True):
+    for _ in range(ROUNDS):
+        method = adapter.attach(bench.model, base_fingerprint=bench.fingerprint)
+        bench.model.eval()
+        bench_seconds(bench)
         attached.append(bench_seconds(bench))
         method.detach()
         base.append(bench_seconds(bench))
-        if not last:
-            method = adapter.attach(bench.model, base_fingerprint=bench.fingerprint)
-            bench.model.eval()
-            bench_seconds(bench)
     return {"attached": median(attached), "base": median(base)}
 
 

@@ -2,10 +2,11 @@
 
     python scripts/bench/gpu.py [--only PART ...] [--small] [--folder FOLDER] [--output gpu.json]
 
-Parts: ceiling (matrix products), equal (fused, recomputed, streamed, packed = plain), guanaco (65B
-on 48 GB), streamed (65B on 24 GB), speed (8B by policy, and transformers + PEFT), paged (states
-that page out). Models are random 4-bit checkpoints, written to FOLDER once (34 GB for 65B). A part
-that stands in the output already is not run again. `--small` runs every part with tiny models.
+Parts: ceiling (matrix products), kernels (Triton's against torch and bitsandbytes), equal (fused,
+by Triton, recomputed, streamed, packed = plain), guanaco (65B on 48 GB), streamed (65B on 24 GB),
+speed (8B by policy, and transformers + PEFT), paged (states that page out). Models are random 4-bit
+checkpoints, written to FOLDER once (34 GB for 65B). A part that stands in the output already is not
+run again. `--small` runs every part with tiny models.
 """
 
 from __future__ import annotations

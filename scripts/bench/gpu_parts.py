@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gpu_kernels
 import gpu_run
 import random_model
 import torch
@@ -91,6 +92,12 @@ def ceiling(bench: Bench) -> dict[str, Any]:
     return {"tokens": tokens, "tflops": found, "layer_tflops": round(whole, 6)}
 
 
+def kernels(bench: Bench) -> dict[str, Any]:
+    """Each Triton kernel of an 8B layer at 4,096 tokens against torch and bitsandbytes."""
+    tokens = 8 if bench.small else 4096
+    return gpu_kernels.measure(bench.shape("8b"), tokens, bench.device, _time)
+
+
 def _time(product: Callable[[], Any], device: torch.device) -> float:
     """Median seconds of a call, after some to warm up."""
     seconds = []
@@ -161,7 +168,8 @@ def speed(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     cases = [{"activations": policy, "dequantized_layers": 0} for policy in POLICIES]
     cases.append({"activations": "none", "dequantized_layers": "all"})
-    cases.append({"activations": "none", "dequantized_layers": 0, "kernels": "plain"})
+    # by torch's operators, where the others are Triton's
+    cases += [{**cases[0], "kernels": form} for form in ("fused", "plain")]
     for memory in cases:
         name = ", ".join(f"{key} {value}" for key, value in memory.items())
         asked = bench.recipe("8b", length=4096, steps=6, memory=memory)
@@ -189,6 +197,7 @@ def equal(bench: Bench) -> dict[str, Any]:
     """Fused, packed, recomputed, offloaded, streamed and shrunk: the losses of the plain run?"""
     ways: dict[str, dict[str, Any]] = {
         "fused": {"kernels": "fused"},
+        **({} if gpu_kernels.why_torch(bench.device) else {"triton": {"kernels": "triton"}}),
         **{policy: {"activations": policy} for policy in POLICIES[1:]},
         "streamed": {"base": "stream", "activations": "layer"},
         "dequantised": {"dequantized_layers": "all"},
@@ -272,6 +281,7 @@ def plan_error(results: dict[str, Any]) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "ceiling": ceiling,
+    "kernels": kernels,
     "equal": equal,
     "guanaco": guanaco,
     "streamed": streamed,

@@ -144,10 +144,12 @@ class _Documents(torch.autograd.Function):
 
         def part(asking: Document, begin: int, end: int, *, causal: bool) -> list[Tensor]:
             """What flows to the asking queries and to the keys and values in [begin, end)."""
-            number, *place = asking[:3]
-            q, o, g = (_part(states, number, *place, heads) for states in (query, output, gradient))
+            number, at, until, _, _ = asking
+            q, o, g = (
+                _part(states, number, at, until, heads) for states in (query, output, gradient)
+            )
             k, v = (_part(states, number, begin, end, heads) for states in (key, value))
-            sums = sums_BHT[number : number + 1, :, slice(*place)].contiguous()
+            sums = sums_BHT[number : number + 1, :, at:until].contiguous()
             way = _written_out if q.shape[2] * k.shape[2] <= SHORT**2 else _by_kernel
             found = way(q, k, v, o, g, sums, causal=causal, scale=ctx.scale)
             return [_by_share(each, i.shape[1]) for each, i in zip(found, made, strict=True)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
 from qtune.data.rows import IGNORED
@@ -73,11 +72,9 @@ def _common(heads: Sequence[Sequence[int]]) -> int:
 def mask_of(length: int, spans: Sequence[tuple[int, int, int, int]]) -> torch.Tensor:
     """Boolean [1, 1, T, T]: who sees whom. A span (begin, end, prefix_begin, prefix_end) sees its
     prefix whole, and of itself what came before."""
-    # By numpy: torch would compute this on threads of its own for the loader's thread, and OpenMP
-    # lets all threads wait asleep, the training's too, once there are more of them than cores.
-    seen = np.zeros((length, length), dtype=np.bool_)
+    seen = torch.zeros(length, length, dtype=torch.bool)
     for begin, end, prefix_begin, prefix_end in spans:
         size = end - begin
-        seen[begin:end, begin:end] = np.tri(size, dtype=np.bool_)
+        seen[begin:end, begin:end] = torch.ones(size, size, dtype=torch.bool).tril()
         seen[begin:end, prefix_begin:prefix_end] = True
-    return torch.from_numpy(seen)[None, None]
+    return seen[None, None]

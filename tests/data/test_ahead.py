@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 from qtune.data import ahead as module
 from qtune.data.ahead import ahead
@@ -99,3 +100,19 @@ def test_a_hanging_thread_does_not_hold_up_the_end(stuck: Stuck) -> None:
     with ahead(stuck.items(), most=1) as items:
         assert [next(items), next(items)] == [1, 2]
     assert time.monotonic() - began < 30
+
+
+def test_the_thread_computes_alone_and_nobody_else_does() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ahead((torch.get_num_threads() for _ in range(2)), most=1) as found:
+            assert list(found) == [1, 1]
+            assert torch.get_num_threads() == 2
+            later: list[int] = []
+            thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+            assert later == [2]
+    finally:
+        torch.set_num_threads(before)

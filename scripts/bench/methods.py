@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ def main() -> int:
     words = ",".join(str(HERE / "methods" / f"{name}.yaml") for name in names)
     command = [sys.executable, "-m", "qtune", "compare", str(HERE / "methods.yaml")]
     command += ["--methods", words, "--seeds", str(seeds), "-o", str(arguments.output)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # qtune compare hears it, too, and saves
     started = time.monotonic()
     code = subprocess.run([*command, *(TRIAL if arguments.trial else [])]).returncode
     print(f"{(time.monotonic() - started) / 60:.1f} minutes, exit code {code}")

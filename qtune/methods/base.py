@@ -93,6 +93,24 @@ class Method(ABC):
         """The methods that a combination is made of, by the folder of each; of others none."""
         return {}
 
+    def own_facts(self) -> dict[str, Any]:
+        """What the adapter's metadata says beyond its config, for `config_with_facts`."""
+        return {}
+
+    @classmethod
+    def config_with_facts(cls, config: Any, facts: dict[str, Any]) -> MethodConfig:
+        """The section of a file whose type another method reads, with the method's own facts;
+        `config` itself where the file's type is read by its own method."""
+        del facts
+        found: MethodConfig = config
+        return found
+
+    @classmethod
+    def merged_config(cls, config: Any, base: dict[str, Any]) -> dict[str, Any]:
+        """config.json of the merged model, of its base's."""
+        del config
+        return base
+
     def param_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer groups; each trainable parameter is in exactly one."""
         trainable = list(self.parameters().values())

@@ -167,6 +167,13 @@ class Combination(Method):
         raise ModelError(f"the parts {config.get('parts')} are read by their folders")
 
     @classmethod
+    def merged_config(cls, config: CombinationConfig, base: dict[str, Any]) -> dict[str, Any]:
+        """With what each part changes."""
+        for part in config.parts:
+            base = METHODS[part.name].merged_config(part, base)
+        return base
+
+    @classmethod
     def merge_edits(
         cls,
         config: CombinationConfig,

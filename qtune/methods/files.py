@@ -76,6 +76,11 @@ class AdapterFile:
         )
         return edits
 
+    def merged_config(self, base: dict[str, Any]) -> dict[str, Any]:
+        """config.json of the merged model, of its base's."""
+        changed: dict[str, Any] = METHODS[self.config.name].merged_config(self.config, base)
+        return changed
+
 
 def save(
     folder: Path,
@@ -109,6 +114,7 @@ def save(
     facts = {
         "version": qtune.__version__,
         "method": method.name,
+        "own": method.own_facts(),
         "dtype": getattr(method.config, "dtype", "float32"),
         "base_model": portable(base_model),
         "base_fingerprint": base_fingerprint,
@@ -139,6 +145,8 @@ def read(folder: Path) -> AdapterFile:
     config: MethodConfig = METHODS[BY_PEFT_TYPE[kind]].config_from_file(raw, tensors.keys())
     if "dtype" in facts and "dtype" in type(config).model_fields:
         config = config.model_copy(update={"dtype": facts["dtype"]})
+    if isinstance(facts.get("own"), dict) and facts.get("method") in METHODS:
+        config = METHODS[facts["method"]].config_with_facts(config, facts["own"])
     return AdapterFile(
         folder=folder,
         config=config,

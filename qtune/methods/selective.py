@@ -75,7 +75,7 @@ class Selective(StandinMethod):
         """Swap the chosen modules for trained copies; `UsageError` for a quantised matrix."""
         refuse_attached(model)
         ends: dict[str, list[str]] = {}
-        for place in selected(self.config, _places(model)):
+        for place in selected(self.config, places(model)):
             ends.setdefault(place.module, []).append(place.end)
         self.put_in(
             model,
@@ -109,7 +109,7 @@ class Selective(StandinMethod):
         }
 
 
-def _places(model: nn.Module) -> Iterator[Place]:
+def places(model: nn.Module) -> Iterator[Place]:
     """Every parameter of linears, norms, embeddings and the head, as the plan sees them."""
     linears, head = linear_modules(model), output_head(model)
     for name, module in model.named_modules():

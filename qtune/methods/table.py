@@ -39,6 +39,13 @@ ROWS = {
         paper="Hu et al. 2021, arXiv:2106.09685",
         note="with use_rslora, use_dora, loraplus_ratio: rsLoRA, DoRA, LoRA+",
     ),
+    "long_lora": Row(
+        place="qtune.methods.long_lora:LongLora",
+        peft_type="LORA",
+        trains="low-rank matrices beside each linear, modules trained whole: norms and embeddings",
+        paper="Chen et al. 2023, arXiv:2309.12307",
+        note="in training each token sees its group of a row alone, in evaluation everything",
+    ),
     "lora_fa": Row(
         place="qtune.methods.lora_fa:LoraFa",
         peft_type="LORA",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.plan.clashes import refuse_clashes
 from qtune.plan.quantum import generators, refuse_rank
-from qtune.plan.selective import places_of, selected
+from qtune.plan.selective import modules_of, places_of, selected
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.sparse import place_count
 from qtune.plan.targets import (
@@ -30,6 +30,7 @@ from qtune.recipe.methods import (
     BottleneckConfig,
     BridgeConfig,
     CombinationConfig,
+    LongLoraConfig,
     LoraConfig,
     LoraFaConfig,
     LowRankConfig,
@@ -111,6 +112,8 @@ def saved_modules(method: LowRankConfig, shape: ModelShape) -> list[str]:
     """Full names of the modules trained whole; `UsageError` for an entry that means none."""
     key = "method.modules_to_save"
     wanted = [*method.modules_to_save, *shape.class_heads]
+    if isinstance(method, LongLoraConfig):
+        wanted += modules_of(method, places_of(shape))
     return find_modules(_modules(shape), wanted, key=key, kind="module") if wanted else []
 
 

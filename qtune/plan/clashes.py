@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
 from qtune.plan.targets import is_within
-from qtune.recipe.methods import LoraConfig, PrefixConfig, SoftPromptConfig
+from qtune.recipe.methods import LongLoraConfig, LoraConfig, PrefixConfig, SoftPromptConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,10 @@ def refuse_clashes(
         raise _refusal(
             before[1], f"stands before the row, as part {before[0]} does: one of them is enough"
         )
+    long = [number for number, part in enumerate(parts) if isinstance(part, LongLoraConfig)]
+    prefixes = [number for number, part in enumerate(parts) if isinstance(part, PrefixConfig)]
+    if len(long) > 1 or (long and prefixes):
+        raise _refusal([*prefixes, *long][0], "changes the attention, as another part does")
     for first, second in permutations(range(len(parts)), 2):
         for module in whole[first]:
             if first < second and module in whole[second]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qtune.plan.shape import ModelShape
-    from qtune.recipe.methods import SelectiveConfig
+    from qtune.recipe.methods import LongLoraConfig, SelectiveConfig
 
 _ATTENTION = ("attn", "attention")
 
@@ -86,6 +86,12 @@ def trained_weights(config: SelectiveConfig, shape: ModelShape) -> Iterator[str]
     for place in selected(config, places_of(shape)):
         if place.linear and place.end == "weight" and place.part != "head":
             yield place.module
+
+
+def modules_of(config: LongLoraConfig, places: Iterable[Place]) -> list[str]:
+    """The norms and the input embeddings that LongLoRA trains whole, by full name."""
+    wanted = ("norm",) * config.train_norms + ("embedding",) * config.train_embeddings
+    return list(dict.fromkeys(place.module for place in places if place.part in wanted))
 
 
 def _is_chosen(config: SelectiveConfig, place: Place, layers: frozenset[int] | None) -> bool:

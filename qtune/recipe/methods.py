@@ -58,6 +58,20 @@ class LoraConfig(LowRankConfig):
         return self
 
 
+class LongLoraConfig(LowRankConfig):
+    """LongLoRA (Chen et al. 2023): longer rows by attention in shifted groups while training."""
+
+    name: Literal["long_lora"] = "long_lora"
+    group_share: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.25
+    """Share of a row that a token sees while training; evaluation sees all."""
+    rope_factor: Annotated[Real, Field(ge=1.0)] | None = None
+    """Positions are divided by it: the new length over the old, rounded up."""
+    train_norms: bool = True
+    """Train every norm whole."""
+    train_embeddings: bool = True
+    """Train the input embeddings whole."""
+
+
 class LoraFaConfig(LowRankConfig):
     """LoRA-FA (Zhang et al. 2023): A stays as it was drawn, B alone learns."""
 
@@ -248,7 +262,9 @@ class SelectiveConfig(Section):
     """Weights, biases or both."""
 
 
-LowRankMethod = LoraConfig | LoraFaConfig | DyloraConfig | DeltaLoraConfig | RosaConfig
+LowRankMethod = (
+    LoraConfig | LongLoraConfig | LoraFaConfig | DyloraConfig | DeltaLoraConfig | RosaConfig
+)
 SingleMethod = (
     LowRankMethod
     | AdaloraConfig

@@ -67,7 +67,8 @@ def merge(
         dtype=None if section.dtype == "auto" else getattr(torch, section.dtype),
         tokenizer_folder=locate(subject.model.tokenizer) if subject.model.tokenizer else folder,
     )
-    work = replace(work, chat=_chat(subject))
+    changed = adapter.merged_config(work.layout.config)
+    work = replace(work, chat=_chat(subject), layout=replace(work.layout, config=changed))
     read = [subject.run] if subject.run else [adapter.folder]
     merging.preflight(work, target, protected=read)
     trained = trained_model(subject, work, section, display) if verify else None

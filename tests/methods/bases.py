@@ -18,6 +18,7 @@ from qtune.recipe.methods import (
     CombinationConfig,
     DeltaLoraConfig,
     DyloraConfig,
+    LongLoraConfig,
     LoraConfig,
     LoraFaConfig,
     MethodConfig,
@@ -100,6 +101,10 @@ CASES: dict[str, MethodConfig] = {
     "selective": SelectiveConfig(parts=("norm", "embedding", "head")),
     "last-layer": SelectiveConfig(
         parts=("attention", "mlp", "norm"), layers_to_transform="last:1", types=("weight",)
+    ),
+    "long_lora": LongLoraConfig(rank=4, alpha=8.0, dropout=0.0, group_share=0.5),
+    "longer": LongLoraConfig(
+        rank=4, alpha=8.0, dropout=0.0, rope_factor=2.0, train_embeddings=False
     ),
     "ia3": BridgeConfig(type="IA3"),
     "vera": BridgeConfig(type="VERA", config={"r": 8, "target_modules": ["q_proj", "down_proj"]}),
@@ -226,10 +231,10 @@ def dense_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.float().clone() for name, tensor in state.items()}
 
 
-def dense_model(state: dict[str, Tensor]) -> nn.Module:
+def dense_model(state: dict[str, Tensor], **changed: Any) -> nn.Module:
     """A plain model from a dense state; biases make the config that provides for them."""
     biased = any(name.endswith(".bias") for name in state)
-    model = tiny_llama(attention_bias=biased, mlp_bias=biased)
+    model = tiny_llama(attention_bias=biased, mlp_bias=biased, **changed)
     if biased:
         for name, parameter in model.named_parameters():
             if name.endswith(".bias") and name not in state:

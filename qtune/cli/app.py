@@ -14,6 +14,7 @@ from qtune import __version__
 from qtune.cli.compare_command import compare, cost
 from qtune.cli.data_commands import data
 from qtune.cli.eval_command import evaluate
+from qtune.cli.export_command import export
 from qtune.cli.generate_command import chat, generate
 from qtune.cli.job_page import tell_job_page
 from qtune.cli.merge_command import merge
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, merge, quantize, generate, chat, plan, validate, show, schema):
+for verb in (train, merge, export, quantize, generate, chat, plan, validate, show, schema):
     app.command()(verb)
 app.command()(methods)
 app.command()(compare)

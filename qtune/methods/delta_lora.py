@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qtune.recipe.methods import LoraConfig, LowRankConfig
 
 DOWN, UP = ".delta_A.weight", ".delta_B.weight"
-_KEYS = ("delta_ratio", "warmup_steps", "form")
+KEYS = ("delta_ratio", "warmup_steps", "form")
 
 
 class DeltaLora(LowRank):
@@ -89,7 +89,7 @@ class DeltaLora(LowRank):
 
     def peft_config(self) -> dict[str, Any]:
         """A LoraConfig of PEFT of a type that only qtune knows, with its own keys."""
-        own = self.config.model_dump(mode="json", include=set(_KEYS))
+        own = self.config.model_dump(mode="json", include=set(KEYS))
         return {**super().peft_config(), "peft_type": self.peft_type, **own}
 
     @classmethod
@@ -101,7 +101,7 @@ class DeltaLora(LowRank):
     def config_from_file(cls, config: dict[str, Any], names: Collection[str]) -> DeltaLoraConfig:
         """With the modules_to_save that the names of the tensors say."""
         names = [name for name in names if not name.endswith((DOWN, UP))]
-        return lora_format.read_variant(DeltaLoraConfig, config, names, keys=_KEYS)
+        return lora_format.read_variant(DeltaLoraConfig, config, names, keys=KEYS)
 
     @classmethod
     def merge_edits(

@@ -90,7 +90,7 @@ def _folder(path: Path, *, base: str | None, overrides: Sequence[str]) -> Subjec
     if (path / RECIPE).is_file():
         return _run(path, path / "adapter", kind="run", base=base, overrides=overrides)
     if (path / ADAPTER).is_file():
-        run = _run_of(path.resolve())
+        run = run_of(path.resolve())
         if run is not None:
             return _run(run, path, kind="adapter", base=base, overrides=overrides)
         return _lone_adapter(path, base=base)
@@ -103,7 +103,7 @@ def _folder(path: Path, *, base: str | None, overrides: Sequence[str]) -> Subjec
     )
 
 
-def _run_of(adapter: Path) -> Path | None:
+def run_of(adapter: Path) -> Path | None:
     """runs/x for runs/x/adapter and runs/x/checkpoints/step-000100; None for a lone adapter, which
     may lie beside a recipe that it has nothing to do with."""
     run = adapter.parent.parent if adapter.parent.name == "checkpoints" else adapter.parent

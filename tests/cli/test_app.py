@@ -140,7 +140,18 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "verb",
     [
-        *("train", "eval", "merge", "generate", "chat", "plan", "validate", "show", "schema"),
+        *(
+            "train",
+            "eval",
+            "merge",
+            "export",
+            "generate",
+            "chat",
+            "plan",
+            "validate",
+            "show",
+            "schema",
+        ),
         *("data preview", "data stats", "data check"),
         *("runs list", "runs show", "runs diff"),
     ],

@@ -19,6 +19,7 @@ VERBS: dict[str, list[str]] = {
     "train --dry-run": [RECIPE, "-o", NEW],
     "eval": [THING, "--rows", "2", "-o", "{tmp}/eval.json"],
     "merge": [THING, "-o", NEW, "--dtype", "float32"],
+    "export": [THING, "-o", NEW],
     "quantize": ["{run}/../base", "-o", NEW],
     "generate": [THING, "--prompt", "1: red ->", "--max-new-tokens", "2"],
     "plan": [RECIPE],

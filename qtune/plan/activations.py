@@ -9,7 +9,8 @@ A layer keeps, a token:
               log-sums; eager: 3 c q and, a head and pair of tokens, 4, c below fp32, c if capped
   MLP         gated: gate, its activation and up, 3 c f; else the steps of the activation
   adapters    each: its input in the adapter's dtype a m, a dropout mask, a r; without dropout in
-              one dtype siblings share an input; DoRA keeps two products more, (c + a) n
+              one dtype siblings share an input; DoRA keeps two products more, (c + a) n; LoRA-FA
+              no input, for its A learns nothing; other methods: see `kept`
 The policy `layer` keeps the layer inputs, c h each, and one layer's set at a time; `selective`
 keeps the products of matrices too: c n of each linear, the attention's output with its log-sums
 (eager: its scores), a r of each adapter. While a layer's backward runs, gradients of its widest
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.fused import fused_layer, fuses
+from qtune.plan.kept import kept_by_layer, products_of, unreached
 from qtune.plan.targets import layer_index
-from qtune.recipe.methods import LowRankConfig, MethodConfig, RosaConfig, leading
+from qtune.recipe.methods import LoraFaConfig, LowRankConfig, MethodConfig, RosaConfig, leading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,11 +85,23 @@ def activations_of(
     scores = compute_bytes * length if eager else 4
     attended = shape.heads * (compute_bytes * shape.head_dim + scores)
     adapters = _adapters_by_layer(method, adapted, compute_bytes, dropout_mask_bytes)
+    others = kept_by_layer(
+        recipe.method,
+        shape,
+        compute_bytes=compute_bytes,
+        mask_bytes=dropout_mask_bytes,
+        length=length,
+    )
+    for layer, size in others.items():
+        adapters[layer] = adapters.get(layer, 0) + size
+    outputs = _linear_outputs(method, shape, adapted, compute_bytes)
+    outputs += products_of(recipe.method, shape) // max(1, shape.layers)
+    idle = unreached(recipe.method, shape, own=own, attention=attention)
     final_norm = 4 if shape.root_norms else compute_bytes
     return Activations(
         layer_input=compute_bytes * shape.hidden_size,
-        products=_linear_outputs(method, shape, adapted, compute_bytes) + attended,
-        kept=shape.layers * own + sum(adapters.values()),
+        products=outputs + attended,
+        kept=shape.layers * own + sum(adapters.values()) - idle,
         largest_layer=own + max(adapters.values(), default=0),
         in_flight=_in_flight(recipe, shape, compute_bytes, length if eager else 0),
         ends=(final_norm + 2 * compute_bytes) * shape.hidden_size,
@@ -103,7 +117,8 @@ def _in_flight(recipe: Recipe, shape: ModelShape, compute_bytes: int, scores: in
     if getattr(method, "dropout", 0.0):
         dropped = DTYPE_BYTES[getattr(method, "dtype", "float32")] * shape.intermediate_size
     attention = (4 + compute_bytes) * shape.heads * scores
-    return max(compute_bytes * widest + dropped, attention)
+    norm = 8 * shape.hidden_size if shape.root_norms else 0  # its input and its output in fp32
+    return max(compute_bytes * widest + dropped + norm, attention)
 
 
 def _of_fused(shape: ModelShape, layer: FusedLayer, compute_bytes: int) -> Activations:
@@ -172,7 +187,9 @@ def _adapters_by_layer(
         linear = each.linear
         source = (linear.name.rpartition(".")[0], linear.in_features)
         size = adapter_bytes * each.rank
-        if not shared or source not in read:
+        if isinstance(method, LoraFaConfig):
+            size += mask * linear.in_features  # A learns nothing of its input
+        elif not shared or source not in read:
             size += (adapter_bytes + mask) * linear.in_features
         if isinstance(method, RosaConfig) and source not in read:
             size += compute_bytes * linear.in_features  # which the sparse part reads, too

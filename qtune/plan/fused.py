@@ -69,9 +69,9 @@ def fused_layer(
     all_of, without_mlp = _adapters(recipe, adapted, each)
     residuals = 2 * each * hidden if not plain_norms else 0
     wide = 2 * each * shape.intermediate_size
-    # gate and up of one product lie together, and once more each for itself
-    joined = 2 if any(linear.name.endswith(_JOINED) for linear in shape.linears) else 1
-    widest = 4 * joined * each * shape.intermediate_size
+    # gate and up of one product lie together, as do their gradients
+    joined = 2 if any(linear.name.endswith(_JOINED) for linear in shape.linears) else 0
+    widest = (4 + joined) * each * shape.intermediate_size
     in_flight = max(widest, 3 * each * queries) + 3 * each * hidden
     if getattr(leading(recipe.method), "dropout", 0.0):
         # the widest input, dropped again

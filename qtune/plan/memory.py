@@ -22,8 +22,9 @@ from qtune.plan.adapters import (
     adapted_linears,
     trainable_tensors,
 )
+from qtune.plan.kept import frozen_bytes
 from qtune.plan.optimizers import OptimizerStates, states_of
-from qtune.plan.plan import MemoryItem
+from qtune.plan.plan import FROZEN, MemoryItem
 from qtune.plan.sizes import count
 from qtune.plan.targets import layer_index
 from qtune.plan.weights import (
@@ -92,6 +93,13 @@ class Costs:
     """The largest weight, dequantised."""
     pageable: int
     """Optimizer states that may move to host memory."""
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Of the adapter's file: what trains, and what of it stays as it was drawn."""
+        return sum(tensor.size for tensor in self.tensors) + frozen_bytes(
+            self.recipe.method, self.shape
+        )
 
     @property
     def row_tokens(self) -> int:
@@ -177,6 +185,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
     fixed = (
         *_rest(shape, holding),
         *_trained(tensors),
+        *_frozen(recipe, shape),
         *_sparse(recipe, shape, tensors, holding),
         *_moving(recipe, adapted, tensors, holding),
         _states(states, tensors),
@@ -266,6 +275,11 @@ def _trained(tensors: tuple[TrainableTensor, ...]) -> Iterator[MemoryItem]:
         reason = f"{count(number)} parameters x {chosen[0].bytes_each} B"
         yield _item(part, sum(tensor.size for tensor in chosen), reason)
     yield _item("gradients", sum(tensor.size for tensor in tensors), "as the trained parameters")
+
+
+def _frozen(recipe: Recipe, shape: ModelShape) -> Iterator[MemoryItem]:
+    if size := frozen_bytes(recipe.method, shape):
+        yield _item(FROZEN, size, "LoRA-FA's A: no gradients, no states")
 
 
 def _sparse(

@@ -19,6 +19,10 @@ PAGED_OUT = "optimizer states, paged out"
 """The part of the states that the device has no room for."""
 
 
+FROZEN = "frozen low-rank matrices"
+"""Of the adapter, but not trained."""
+
+
 @dataclass(frozen=True)
 class MemoryItem:
     """Bytes of one part, where they lie, and how they come about."""

@@ -55,7 +55,7 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         optimizer=verdict.optimizer,
         trainable_parameters=sum(tensor.elements for tensor in costs.tensors),
         total_parameters=shape.total_parameters,
-        adapter_bytes=(adapter := sum(tensor.size for tensor in costs.tensors)),
+        adapter_bytes=(adapter := costs.adapter_bytes),
         checkpoint_bytes=adapter + costs.states.total(costs.tensors),
         disk=tuple(disk_of(costs, chosen)),
         steps=None if rows is None else schedule(recipe, rows),

@@ -9,6 +9,7 @@ from qtune.data.heaviest import heaviest
 from qtune.errors import ResourceError
 from qtune.oom import OutOfMemory, during
 from qtune.plan import human
+from qtune.plan.plan import FROZEN
 from qtune.run.display import Journal
 from qtune.run.exhausted import advise, planned_anew
 from qtune.run.labels import named
@@ -123,10 +124,11 @@ def _predicted(decided: Plan) -> dict[str, int]:
     """The plan's table, as far as its parts can be told apart from outside; the process and the
     allocator's slack cannot."""
     there = [item for item in decided.memory if item.where == "device"]
-    base = sum(item.bytes for item in there if item.part not in _NAMED) - decided.adapter_bytes
+    trained = decided.adapter_bytes - _sum(there, FROZEN)
+    base = sum(item.bytes for item in there if item.part not in _NAMED) - trained
     return {
         "the base": base,
-        "trained parameters": decided.adapter_bytes,
+        "trained parameters": trained,
         "gradients": _sum(there, "gradients"),
         "optimizer states": _sum(there, "optimizer states"),
         "the longest batch": _sum(there, *_PASSING),

@@ -64,10 +64,22 @@ METHODS: dict[str, dict[str, Any]] = {
     "dropout": {"name": "lora", "rank": 8, "dropout": 0.1},
     "bf16": {"name": "lora", "rank": 8, "dropout": 0.0, "dtype": "bfloat16"},
 }
+METHODS |= {
+    "lora_fa": {"name": "lora_fa", "rank": 8, "dropout": 0.0},
+    "lora_fa dropout": {"name": "lora_fa", "rank": 8, "dropout": 0.1, "dtype": "bfloat16"},
+    "adalora": {"name": "adalora", "rank": 8, "target_rank": 4, "dropout": 0.0},
+    "prefix": {"name": "prefix", "num_virtual_tokens": 10},
+    "houlsby": {"name": "bottleneck", "placement": "houlsby", "width": 32},
+    "pfeiffer": {"name": "bottleneck", "placement": "pfeiffer", "width": 32, "activation": "silu"},
+    "parallel": {"name": "bottleneck", "placement": "parallel", "width": 32},
+}
+OTHERS = [*METHODS][3:]
 CASES = [
+    *(("llama", "plain", method) for method in OTHERS),
+    ("llama", "auto", "lora_fa"),
     *((family, "plain", "fp32") for family in FAMILIES),
     *((family, "auto", "fp32") for family in ("llama", "qwen3", "gemma2", "phi3")),
-    *(("llama", kernels, method) for kernels in ("plain", "auto") for method in METHODS),
+    *(("llama", kernels, method) for kernels in ("plain", "auto") for method in [*METHODS][:3]),
 ]
 
 
@@ -158,7 +170,7 @@ def test_a_layer_of_65b_by_hand() -> None:
     assert plain.largest_layer == own + adapters
     assert plain.kept == 80 * plain.largest_layer
     assert plain.layer_input == 2 * hidden
-    assert plain.in_flight == 2 * (2 * width + hidden) + 2 * width
+    assert plain.in_flight == 2 * (2 * width + hidden) + 2 * width + 8 * hidden
     own = 2 * 2 * hidden + 8 + 4 * 2 * hidden + 4 * 64 + 2 * 2 * width
     assert fused.kept == 80 * (own + 7 * 2 * 16 + 6 * hidden + width)
     assert fused.products == fused.largest_layer - 2 * 2 * width - 2 * hidden

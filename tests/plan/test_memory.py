@@ -77,7 +77,8 @@ def test_every_item_of_a_small_run_by_hand() -> None:
         "gradients": 4 * trained,
         "optimizer states": 8 * (trained - wide) + 2 * (wide + wide // 256 * 4),
         "layer inputs": layers * tokens * 2 * hidden,
-        "work of one layer": tokens * (own + adapters + 2 * (2 * width + hidden) + 4 * width),
+        "work of one layer": tokens * (own + adapters + 2 * (2 * width + hidden) + 4 * width)
+        + tokens * 8 * hidden,
         "logits": 200 * vocabulary * 8,
         "dequantised weight": 2 * hidden * width,
         "CUDA context": 700_000_000,
@@ -93,9 +94,18 @@ def test_without_checkpointing_all_layers_are_kept() -> None:
     found = parts(LARGE, TINY, memory=memory, method={"name": "bitfit"}, max_length=10)
     own = 2 * 4 * 64 + 4 * 2 * 64 + 4 * 4 + 3 * 2 * 128
     assert found["activations"] == 10 * 2 * own
-    assert found["gradients in flight"] == 10 * 2 * (2 * 128 + 64)
+    assert found["gradients in flight"] == 10 * (2 * (2 * 128 + 64) + 8 * 64)
     assert "layer inputs" not in found
     assert found["delta-biases"] == 4 * 2 * (64 + 32 + 32 + 64 + 128 + 128 + 64)
+
+
+def test_the_matrices_that_lora_fa_does_not_train_are_held_and_saved() -> None:
+    method = {"name": "lora_fa", "rank": 4}
+    found = parts(LARGE, TINY, method=method)
+    assert found["frozen low-rank matrices"] == 4 * 4 * 2 * (6 * 64 + 128)
+    assert found["gradients"] == found["low-rank matrices"]
+    made = make(recipe(method=method), LARGE, shape_of(TINY))
+    assert made.adapter_bytes == found["low-rank matrices"] + found["frozen low-rank matrices"]
 
 
 def test_a_short_pass_needs_logits_for_its_own_tokens_only() -> None:

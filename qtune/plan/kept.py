@@ -1,0 +1,102 @@
+"""Bytes that methods other than plain LoRA keep for the backward pass, for each token of a layer.
+
+Legend as in `activations`, d hidden, w a bottleneck's width, P prefix positions, L tokens of a row.
+
+  AdaLoRA     each linear: its input in the adapter's dtype a m, a dropout mask, 2 a r
+  bottleneck  each place: its input in fp32 4 d, what the activation gives 4 w, but for relu what
+              it takes 4 w
+  prefix      keys and values spread over all heads for P more positions: 2 c q P / L
+
+Nothing in front of the first bottleneck keeps anything: no gradient goes there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtune.plan.adapters import DTYPE_BYTES, adapted_linears, targeted_linears
+from qtune.plan.sites import bottleneck_places, sites_of
+from qtune.plan.targets import layer_index
+from qtune.recipe.methods import (
+    AdaloraConfig,
+    BottleneckConfig,
+    LoraFaConfig,
+    PrefixConfig,
+    parts_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.plan.shape import ModelShape
+    from qtune.recipe.methods import MethodConfig, SingleMethod
+
+
+def kept_by_layer(
+    method: MethodConfig, shape: ModelShape, *, compute_bytes: int, mask_bytes: int, length: int
+) -> dict[int | None, int]:
+    """What each layer keeps for the parts of a method that are no plain low-rank adapters."""
+    kept: dict[int | None, int] = {}
+    for part in parts_of(method):
+        for layer, size in _of_part(part, shape, mask_bytes):
+            kept[layer] = kept.get(layer, 0) + size
+        if isinstance(part, PrefixConfig):
+            spread = 2 * compute_bytes * shape.heads * shape.head_dim
+            each = spread * part.num_virtual_tokens // length
+            kept |= {layer: kept.get(layer, 0) + each for layer in range(shape.layers)}
+    return kept
+
+
+def frozen_bytes(method: MethodConfig, shape: ModelShape) -> int:
+    """LoRA-FA's A, which stays as it was drawn, is in the adapter's file, and has no gradient."""
+    return sum(
+        DTYPE_BYTES[part.dtype] * each.rank * each.linear.in_features
+        for part in parts_of(method)
+        if isinstance(part, LoraFaConfig)
+        for each in adapted_linears(part, shape)
+    )
+
+
+def products_of(method: MethodConfig, shape: ModelShape) -> int:
+    """Outputs of the first matrices of such parts in all layers together."""
+    size = 0
+    for part in parts_of(method):
+        if isinstance(part, AdaloraConfig):
+            size += DTYPE_BYTES[part.dtype] * part.rank * len(targeted_linears(part, shape))
+        if isinstance(part, BottleneckConfig):
+            size += 4 * part.width * len(_places(part, shape))
+    return size
+
+
+def unreached(method: MethodConfig, shape: ModelShape, *, own: int, attention: int) -> int:
+    """What layers without a trained part in or before them do not keep; `own`: of one layer, of it
+    `attention` by its attention."""
+    parts = parts_of(method)
+    if not all(isinstance(part, BottleneckConfig) for part in parts):
+        return 0
+    places = [place for part in parts for place in _places(part, shape)]
+    first = min(layer_index(place) or 0 for place in places)
+    begins = [part for part in parts if isinstance(part, BottleneckConfig)]
+    early = any(part.placement == "houlsby" for part in begins)
+    norm = (4 if shape.root_norms else 2) * shape.hidden_size
+    return first * own + (min(own, attention + norm) if early else own)
+
+
+def _of_part(
+    part: SingleMethod, shape: ModelShape, mask_bytes: int
+) -> Iterator[tuple[int | None, int]]:
+    if isinstance(part, AdaloraConfig):
+        each = DTYPE_BYTES[part.dtype]
+        mask = mask_bytes if part.dropout else 0
+        for linear in targeted_linears(part, shape):
+            size = (each + mask) * linear.in_features + 2 * each * part.rank
+            yield layer_index(linear.name), size
+    if isinstance(part, BottleneckConfig):
+        steps = 1 if part.activation == "relu" else 2
+        for place in _places(part, shape):
+            yield layer_index(place), 4 * (shape.hidden_size + steps * part.width)
+
+
+def _places(part: BottleneckConfig, shape: ModelShape) -> list[str]:
+    outputs = {linear.name: linear.out_features for linear in shape.linears}
+    return bottleneck_places(part, sites_of(outputs, hidden_size=shape.hidden_size))

@@ -82,7 +82,9 @@ def results(
     torch.manual_seed(11)
     outputs = function(x)
     draw = torch.Generator().manual_seed(12)
-    loss = sum((y.double() * torch.randn(y.shape, generator=draw)).sum() for y in outputs)
+    loss = sum(
+        (y.double() * torch.randn(y.shape, generator=draw).to(y.device)).sum() for y in outputs
+    )
     gradients = torch.autograd.grad(loss, [x, *trained])
     return [tensor.detach().double() for tensor in (*outputs, *gradients)]
 

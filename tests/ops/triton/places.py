@@ -1,4 +1,9 @@
-"""Where the Triton kernels are tested: on a GPU by `pytest -m gpu`, else interpreted."""
+"""Where the Triton kernels are tested: on a GPU by `pytest -m gpu`, else interpreted.
+
+    CUDA_VISIBLE_DEVICES=0 pytest -m gpu tests/ops
+
+Torch for CUDA brings triton; beside torch for CPUs it must be installed, or these tests skip.
+"""
 
 from __future__ import annotations
 

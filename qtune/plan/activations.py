@@ -92,8 +92,8 @@ def activations_of(
         mask_bytes=dropout_mask_bytes,
         length=length,
     )
-    for layer, size in others.items():
-        adapters[layer] = adapters.get(layer, 0) + size
+    for number, size in others.items():
+        adapters[number] = adapters.get(number, 0) + size
     outputs = _linear_outputs(method, shape, adapted, compute_bytes)
     outputs += products_of(recipe.method, shape) // max(1, shape.layers)
     idle = unreached(recipe.method, shape, own=own, attention=attention)

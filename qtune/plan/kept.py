@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qtune.plan.shape import ModelShape
-    from qtune.recipe.methods import MethodConfig, SingleMethod
+    from qtune.recipe.methods import BridgeConfig, MethodConfig, SingleMethod
 
 
 def kept_by_layer(
@@ -72,18 +72,18 @@ def unreached(method: MethodConfig, shape: ModelShape, *, own: int, attention: i
     """What layers without a trained part in or before them do not keep; `own`: of one layer, of it
     `attention` by its attention."""
     parts = parts_of(method)
-    if not all(isinstance(part, BottleneckConfig) for part in parts):
-        return 0
-    places = [place for part in parts for place in _places(part, shape)]
-    first = min(layer_index(place) or 0 for place in places)
     begins = [part for part in parts if isinstance(part, BottleneckConfig)]
+    if len(begins) < len(parts):
+        return 0
+    places = [place for part in begins for place in _places(part, shape)]
+    first = min(layer_index(place) or 0 for place in places)
     early = any(part.placement == "houlsby" for part in begins)
     norm = (4 if shape.root_norms else 2) * shape.hidden_size
     return first * own + (min(own, attention + norm) if early else own)
 
 
 def _of_part(
-    part: SingleMethod, shape: ModelShape, mask_bytes: int
+    part: SingleMethod | BridgeConfig, shape: ModelShape, mask_bytes: int
 ) -> Iterator[tuple[int | None, int]]:
     if isinstance(part, AdaloraConfig):
         each = DTYPE_BYTES[part.dtype]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Quietly, Thing
 from qtune.cli.output import news, print_error, print_json, print_text
 from qtune.cli.screen import showing
-from qtune.errors import DataError, UsageError
+from qtune.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from qtune.run.generate import Chat, Speaker
@@ -23,7 +23,7 @@ Temperature = Annotated[
     float, typer.Option(min=0.0, max=100.0, help="0 takes the likeliest token each time.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the sampling.")]
-LEAVE, FORGET = ("/exit", "/quit"), "/new"
+LEAVE, FORGET, TAKE = ("/exit", "/quit"), "/new", "/adapter"
 
 
 def generate(  # noqa: PLR0913 - one parameter an option
@@ -66,6 +66,10 @@ def generate(  # noqa: PLR0913 - one parameter an option
 
 def chat(
     thing: Thing,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", help="Another run or adapter on the same base; repeatable."),
+    ] = None,
     base: BaseModel = None,
     raw: Raw = False,
     max_new_tokens: Length = 512,
@@ -75,17 +79,23 @@ def chat(
 ) -> None:
     """Talk with a model; /new begins anew, /exit or Ctrl-D ends. Works with piped lines, too.
 
+    With --adapter, /adapter NAME goes on with another adapter on the same resident base.
+
     Examples:
       qtune chat runs/first
+      qtune chat runs/first --adapter runs/second
       qtune chat Qwen/Qwen3-8B --temperature 0.7
     """
-    speaker = _speaker(thing, base=base, raw=raw, temperature=temperature, seed=seed, quiet=quiet)
+    sampling = {"temperature": temperature, "seed": seed}
+    speaker = _speaker(thing, base=base, adapters=adapter or (), raw=raw, quiet=quiet, **sampling)
     from qtune.run.generate import Chat
 
     talk = Chat(speaker, max_new_tokens=max_new_tokens)
     if not quiet:
         memory = "remembers its turns" if talk.remembers else "each line is a prompt of its own"
-        news().print(f"{speaker.name}: {memory}; /new, /exit", markup=False)
+        names = speaker.adapters.names
+        more = f", {TAKE} {'|'.join(names)}" if len(names) > 1 else ""
+        news().print(f"{speaker.name}: {memory}; /new, /exit{more}", markup=False)
     _converse(talk)
 
 
@@ -105,8 +115,20 @@ def _converse(talk: Chat) -> None:
             return
         if text == FORGET:
             talk.forget()
+        elif text.split(maxsplit=1)[:1] == [TAKE]:
+            _take(talk, text.removeprefix(TAKE).strip())
         elif text:
             _answer(talk, text)
+
+
+def _take(talk: Chat, name: str) -> None:
+    """Another adapter; one that is not there is told, and the talk goes on as it was."""
+    try:
+        talk.take(name)
+    except (UsageError, ModelError) as error:
+        print_error(error)
+    else:
+        news().print(f"now with {name}", markup=False)
 
 
 def _answer(talk: Chat, text: str) -> None:
@@ -140,13 +162,9 @@ def _read(file: Path | None) -> list[str]:
         raise UsageError(f"cannot read the prompt: {reason}", place=str(file)) from error
 
 
-def _speaker(
-    thing: str, *, base: str | None, raw: bool, temperature: float, seed: int, quiet: bool
-) -> Speaker:
+def _speaker(thing: str, *, quiet: bool, **settings: Any) -> Speaker:
     obey_offline(thing)
     from qtune.run.generate import Speaker
 
     with showing("qtune", quiet=quiet) as display:
-        return Speaker(
-            thing, base=base, raw=raw, temperature=temperature, seed=seed, display=display
-        )
+        return Speaker(thing, display=display, **settings)

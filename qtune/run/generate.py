@@ -11,6 +11,7 @@ from qtune import evaluation, models
 from qtune.data import Prompter, Turn, prompter
 from qtune.errors import DataError, UsageError
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
+from qtune.run.switching import Adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ class Speaker:
         thing: str,
         *,
         base: str | None = None,
+        adapters: Sequence[str] = (),
         overrides: Sequence[str] = (),
         raw: bool = False,
         temperature: float = 0.0,
@@ -41,14 +43,23 @@ class Speaker:
         if subject.model.task == "classification":
             hint = "measure it with qtune eval"
             raise UsageError("labels texts, and writes none", place=thing, hint=hint)
-        self.name = subject.name
+        others = [resolve(other, base=base) for other in adapters]
+        self.adapters = Adapters([subject, *others])
+        self.name, self.raw = subject.name, raw
         self.tokenizer = models.load_tokenizer(subject.model)
         self.prompter = prompter(self.tokenizer, subject.recipe, raw=raw)
         loading = partial(display.progress, "loading")
-        self.model = load(subject, device=working_device(), on_progress=loading).base.model
+        self._loaded = load(subject, device=working_device(), on_progress=loading)
+        self.model = self._loaded.base.model
         self.choose: Callable[[Tensor], Tensor] = evaluation.greedy
         if temperature > 0:
             self.choose = evaluation.sampler(temperature=temperature, seed=seed)
+
+    def take(self, name: str) -> None:
+        """Go on with another of the adapters, prompted as it was trained."""
+        subject = self.adapters.take(name, self._loaded)
+        self.name = subject.name
+        self.prompter = prompter(self.tokenizer, subject.recipe, raw=self.raw)
 
     def reply(self, prompt: Sequence[int], *, max_new_tokens: int) -> Reply:
         """The continuation of a prompt, computed as it is read."""
@@ -129,6 +140,10 @@ class Chat:
     def __init__(self, speaker: Speaker, *, max_new_tokens: int) -> None:
         self._speaker = speaker
         self._max_new_tokens = max_new_tokens
+        self._begin()
+
+    def _begin(self) -> None:
+        speaker = self._speaker
         self._turns: list[Turn] = []
         conversational = speaker.prompter.layout in ("chat", "instruction")
         self.remembers = conversational and bool(speaker.tokenizer.chat_template)
@@ -141,6 +156,11 @@ class Chat:
     def forget(self) -> None:
         """Begin anew."""
         self._turns = []
+
+    def take(self, name: str) -> None:
+        """Begin anew with another adapter."""
+        self._speaker.take(name)
+        self._begin()
 
     def reply(self, text: str) -> Iterator[str]:
         """The answer, piece by piece; it is remembered when it has been told to its end."""

@@ -77,7 +77,7 @@ def made(folder: Path, family: str, **sections: Any) -> Path:
             "train": [{"path": "./train.jsonl"}],
             "eval": [{"path": "./test.jsonl"}],
             "max_length": 48,
-            "cache_dir": "./cache",
+            "cache_dir": str(folder / "cache"),
         },
         "optim": {"learning_rate": 1e-2},
         "train": {"max_steps": 4, "batch_size": 10, "output_dir": str(folder / "run")},

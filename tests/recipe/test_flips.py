@@ -45,7 +45,7 @@ REFUSED = {"data.eval.weight"}
 VALUES: dict[Any, tuple[Any, ...]] = {
     bool: (True, False),
     int: (3, 5),
-    float: (0.25, 3.0),
+    float: (0.25, 0.75, 3.0),
     str: ("other", "20GB", "30m", "chatml"),
 }
 

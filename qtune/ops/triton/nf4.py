@@ -57,25 +57,23 @@ def _unfold(
 
 def unfold(packed: Tensor, state: Any) -> Tensor:
     """The dense weight of a bitsandbytes QuantState, in its shape and dtype."""
+    constants, nested = state.absmax, state.state2  # a streamed weight comes when these are read
     made = torch.empty(tuple(state.shape), dtype=state.dtype, device=packed.device)
-    count, size, nested = made.numel(), state.blocksize, state.state2
+    count, size = made.numel(), state.blocksize
     blocks = max(1, 2 * TILE // size)
-    extra = (
-        (nested.code, nested.absmax, state.offset)
-        if state.nested
-        else (state.code, state.code, state.code)
-    )
+    tensors = [packed.view(torch.uint8), made, state.code, constants]
+    if nested is None:
+        tensors += [state.code] * 3
+    else:
+        tensors += [nested.code, nested.absmax, state.offset.to(packed.device)]
     launch(
         _unfold,
         (-(-count // (blocks * size)),),
-        packed,
-        made,
-        state.code,
-        state.absmax,
-        *extra,
+        tensors[0],
+        *tensors[1:],
         count,
-        NESTED=state.nested,
-        NESTED_SIZE=nested.blocksize if state.nested else 1,
+        NESTED=nested is not None,
+        NESTED_SIZE=1 if nested is None else nested.blocksize,
         BLOCKS=blocks,
         SIZE=size,
         enable_fp_fusion=False,

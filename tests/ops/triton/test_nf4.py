@@ -95,6 +95,13 @@ def test_more_blocks_than_one_nested_constant_covers(dtype: torch.dtype) -> None
     assert torch.equal(found, wanted)
 
 
+def test_codes_that_are_stored_as_another_type() -> None:
+    packed, state = quantized(64, 128, dtype=torch.bfloat16, quant_type="nf4", double_quant=True)
+    with taking({"nf4"}):
+        found = nf4.dequantize(packed.view(1, -1).view(torch.bfloat16).view(-1, 1), state)
+    assert torch.equal(found, straight(packed, state))
+
+
 def test_a_layer_multiplies_with_it() -> None:
     layers = nf4.library().nn
     layer = layers.Linear4bit(128, 96, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")

@@ -144,11 +144,12 @@ def write(report: dict[str, Any]) -> list[str]:
 
 def show(report: dict[str, Any]) -> None:
     """The table, as wide as the terminal or as a line of a log may be, and what to know of it."""
-    from qtune.cli.compare_table import remarks, table
+    from qtune.cli.compare_table import remarks, tables
 
     console = results()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
-    console.print(table(report))
+    for each in tables(report, console.width):
+        console.print(each)
     for line in remarks(report):
         console.print(line, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+_OF_TRAINING = 5  # columns
 _STYLES = {"base": "dim"}
 BETTER_LOW = ("loss",)
 
@@ -41,15 +42,26 @@ def columns(report: dict[str, Any]) -> list[Column]:
     ]
 
 
-def table(report: dict[str, Any]) -> Table:
+def tables(report: dict[str, Any], width: int) -> list[Table]:
+    """One for a terminal that is wide enough, else two: what training takes, and what comes of
+    it."""
+    from rich.console import Console
+
+    shown = columns(report)
+    whole = table(report, shown)
+    if Console(width=10 * width).measure(whole).maximum <= width:
+        return [whole]
+    return [table(report, shown[:_OF_TRAINING]), table(report, shown[_OF_TRAINING:])]
+
+
+def table(report: dict[str, Any], shown: list[Column]) -> Table:
     """For a terminal; of each measure the best is bold."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    made.add_column("")
-    shown = columns(report)
+    made.add_column("", no_wrap=True)
     best = {name: _best(report, name) for name in report["measures"]}
     for column in shown:
         made.add_column(column.title, justify="right", no_wrap=True)

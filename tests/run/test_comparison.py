@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from qtune.cli.app import run_app
+from qtune.cli.compare_table import tables
 from qtune.errors import OutputError, ResumeError, UsageError
 from qtune.run.comparison import cells, children, cost
 from qtune.run.comparison.children import Outcome
@@ -169,6 +171,7 @@ def test_runs_are_compared_as_they_are(
     assert run_app(["compare", str(run), "-o", str(tmp_path / "out")]) == 0
     shown = capfd.readouterr().out
     assert "seed-42" in shown
+    assert shown.count("base-nf4") == 1
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert row_of(found, "seed-42")["accuracy"] == row_of(report, "lora")["accuracy"]
     assert (tmp_path / "out" / "compare.md").read_text().count("\n| ") == 4
@@ -208,6 +211,17 @@ def test_what_a_method_trains_is_counted_though_its_file_is_read_as_lora(
     assert inside[0] == inside[1]
     # the gradients of A: a product as large as A's own, in both layers
     assert both[0] - both[1] >= 2 * 4 * 2 * (6 * 64 + 128)
+
+
+def test_a_narrow_terminal_gets_two_tables(compared: tuple[dict[str, Any], Path]) -> None:
+    report, _ = compared
+    for width, count in ((120, 1), (80, 2)):
+        console = Console(width=width, file=io.StringIO())
+        for each in tables(report, width):
+            console.print(each)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert shown.count("base-float32 ") == count
+        assert "…" not in shown
 
 
 @pytest.fixture

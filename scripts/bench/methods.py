@@ -1,4 +1,4 @@
-"""`qtune compare` over thirteen methods on a small model that others pretrained, at equal tokens.
+"""`qtune compare` over sixteen methods on a small model that others pretrained, at equal tokens.
 
     scripts/bench/methods.py -o FOLDER             the whole comparison: table, picture in results/
     scripts/bench/methods.py -o FOLDER --trial     two methods and few steps, nothing kept
@@ -21,8 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 METHODS = (
-    *("lora", "dora", "lora_fa", "dylora", "adalora", "rosa", "quantum", "bitfit", "ia3"),
-    *("lora-bitfit", "bottleneck", "prefix", "prompt"),
+    *("lora", "dora", "lora_fa", "dylora", "delta_lora", "adalora", "rosa", "quantum"),
+    *("bitfit", "selective", "ia3", "lora-bitfit", "bottleneck", "prefix", "p_tuning", "prompt"),
 )
 TRIAL = ["--set", "train.max_steps=4", "--set", "data.eval.0.max_rows=16"]
 

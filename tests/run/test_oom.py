@@ -13,8 +13,8 @@ from qtune.errors import ResourceError
 from qtune.run import history
 from qtune.run.resume import Wanted
 from qtune.run.train import train
+from tests.run.breaking import Breaking, Crash, crash
 from tests.run.made_run import write_rows
-from tests.run.test_resume import Breaking, Crash, crash
 from tests.tiny import save_tiny
 from tests.training.failing import Failing
 

@@ -107,11 +107,14 @@ class Combination(Method):
         }
 
     def param_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Each part's own groups."""
+        """Each part's own groups, at its own rate."""
+        rates = self.config.rates or (1.0,) * len(self._parts)
         return [
             group
-            for part in self._parts.values()
-            for group in part.param_groups(learning_rate=learning_rate, weight_decay=weight_decay)
+            for part, rate in zip(self._parts.values(), rates, strict=True)
+            for group in part.param_groups(
+                learning_rate=learning_rate * rate, weight_decay=weight_decay
+            )
         ]
 
     def will_train(self, total_steps: int) -> None:

@@ -12,7 +12,20 @@ from qtune.recipe.section import Indices, Names, Real, Regex, Section
 Targets = Literal["all-linear"] | Names | Regex
 
 
-class LowRankConfig(Section):
+class TargetsConfig(Section):
+    """Keys of every method that works on chosen linear layers."""
+
+    name: str
+    """The method."""
+    target_modules: Targets = "all-linear"
+    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
+    exclude_modules: Names = ()
+    """Module names or suffixes to leave out."""
+    layers_to_transform: Indices = ()
+    """Only these layers; empty means all."""
+
+
+class LowRankConfig(TargetsConfig):
     """Keys of every method that learns a product of two small matrices beside a weight."""
 
     rank: int = Field(default=64, ge=1)
@@ -21,12 +34,6 @@ class LowRankConfig(Section):
     """Scale: alpha/rank, or alpha/sqrt(rank) with use_rslora."""
     dropout: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.05
     """Dropout on the adapter's input."""
-    target_modules: Targets = "all-linear"
-    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
-    exclude_modules: Names = ()
-    """Module names or suffixes to leave out."""
-    layers_to_transform: Indices = ()
-    """Only these layers; empty means all."""
     use_rslora: bool = False
     """Rank-stabilised scale (Kalajdzievski 2023)."""
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
@@ -40,7 +47,7 @@ class LowRankConfig(Section):
 
     def plain(self) -> LoraConfig:
         """The LoRA that an adapter file of this method is."""
-        shared = LowRankConfig.model_fields
+        shared = LowRankConfig.model_fields.keys() - {"name"}
         return LoraConfig(**{key: getattr(self, key) for key in shared})
 
 
@@ -116,7 +123,7 @@ class RosaConfig(LowRankConfig):
     """Learning rate of the sparse values over that of A and B."""
 
 
-class AdaloraConfig(Section):
+class AdaloraConfig(TargetsConfig):
     """AdaLoRA (Zhang et al. 2023): ranks are shared out over the layers while they train."""
 
     name: Literal["adalora"] = "adalora"
@@ -128,12 +135,6 @@ class AdaloraConfig(Section):
     """Scale: alpha over the rank at the start."""
     dropout: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.05
     """Dropout on the adapter's input."""
-    target_modules: Targets = "all-linear"
-    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
-    exclude_modules: Names = ()
-    """Module names or suffixes to leave out."""
-    layers_to_transform: Indices = ()
-    """Only these layers; empty means all."""
     initial_steps: int | None = Field(default=None, ge=0)
     """Steps before anything is pruned; without it a tenth of all."""
     final_steps: int | None = Field(default=None, ge=0)
@@ -150,19 +151,13 @@ class AdaloraConfig(Section):
     """dtype of the adapter weights."""
 
 
-class BitfitConfig(Section):
+class BitfitConfig(TargetsConfig):
     """Bias tuning (Ben Zaken et al. 2021): a delta-bias after each chosen linear."""
 
     name: Literal["bitfit"] = "bitfit"
-    target_modules: Targets = "all-linear"
-    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
-    exclude_modules: Names = ()
-    """Module names or suffixes to leave out."""
-    layers_to_transform: Indices = ()
-    """Only these layers; empty means all."""
 
 
-class QuantumConfig(Section):
+class QuantumConfig(TargetsConfig):
     """Quantum-PEFT (Koike-Akino et al. 2025): orthonormal columns that few numbers generate."""
 
     name: Literal["quantum"] = "quantum"
@@ -176,12 +171,6 @@ class QuantumConfig(Section):
     """Entangling layers of the circuit."""
     intrinsic_rank: int | None = Field(default=None, ge=1)
     """Columns of the skew matrix that learn; without it as many as the rank."""
-    target_modules: Targets = "all-linear"
-    """all-linear, a list of module names or suffixes, or a regular expression (full match)."""
-    exclude_modules: Names = ()
-    """Module names or suffixes to leave out."""
-    layers_to_transform: Indices = ()
-    """Only these layers; empty means all."""
 
 
 class SoftPromptConfig(Section):
@@ -298,6 +287,8 @@ class CombinationConfig(Section):
     name: Literal["combination"] = "combination"
     parts: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)] = (LoraConfig(),)
     """The methods, each with its own keys."""
+    rates: Annotated[tuple[Annotated[Real, Field(gt=0.0)], ...], Field(strict=False)] = ()
+    """Each part's learning rate over optim.learning_rate; empty means 1 for all."""
 
 
 MethodConfig = Annotated[

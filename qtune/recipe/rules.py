@@ -12,6 +12,7 @@ from qtune.recipe.class_rules import class_conflicts, classifies
 from qtune.recipe.kinds import idle_keys, named_kind
 from qtune.recipe.methods import (
     BridgeConfig,
+    CombinationConfig,
     DeltaLoraConfig,
     QuantumConfig,
     RosaConfig,
@@ -291,6 +292,16 @@ CONFLICTS: tuple[Conflict, ...] = (
         ),
     ),
     *_type_conflicts(),
+    Conflict(
+        "method.rates",
+        ("method.parts",),
+        "is not one number for each part",
+        "",
+        lambda r: (
+            isinstance(r.method, CombinationConfig)
+            and len(r.method.rates) not in (0, len(r.method.parts))
+        ),
+    ),
     Conflict(
         "data.packing",
         ("method.name",),

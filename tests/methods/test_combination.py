@@ -127,6 +127,15 @@ def test_each_part_has_files_that_peft_loads(tiny_folder: Path, tmp_path: Path) 
     assert torch.allclose(logits(theirs), logits(ours._model), atol=1e-5)  # type: ignore[attr-defined]
 
 
+def test_each_part_may_have_its_own_rate() -> None:
+    config = CombinationConfig(parts=(LORA, BitfitConfig()), rates=(1.0, 10.0))
+    method = attached(base(), config)
+    biases = {id(each) for each in method.parts()["part-1"].parameters().values()}
+    for group in method.param_groups(learning_rate=1e-3, weight_decay=0.1):
+        own = {id(each) for each in group["params"]}
+        assert group["lr"] == pytest.approx(1e-2 if own <= biases else 1e-3)
+
+
 def test_a_missing_part_is_told_by_its_folder(tmp_path: Path) -> None:
     method = attached(base(), combined(LORA, BitfitConfig()))
     methods.save(tmp_path / "a", method, base_model="tiny", base_fingerprint="0123")
@@ -152,3 +161,13 @@ def test_what_is_not_defined_together_is_refused(parts: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said) as refused:
         trainable_tensors(combined(*parts), shape)
     assert refused.value.faults[0].place.startswith("method.parts.")
+
+
+def test_rates_are_one_for_each_part(tmp_path: Path) -> None:
+    from qtune.recipe import load as load_recipe
+
+    path = tmp_path / "r.yaml"
+    head = "model: {name_or_path: m}\ndata: {train: [{path: t.csv}]}\n"
+    path.write_text(head + "method: {name: combination, parts: [{rank: 4}], rates: [1, 2]}\n")
+    with pytest.raises(UsageError, match=r"method\.rates: .* is not one number for each part"):
+        load_recipe(path)

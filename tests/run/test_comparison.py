@@ -140,6 +140,7 @@ def test_what_refuses_is_a_row_with_its_reason(compared: tuple[dict[str, Any], P
     refused = row_of(compared[0], "adalora")  # its target rank is 8, the recipe's rank 4
     assert "target_rank" in refused["reason"]
     assert refused["seeds"] == []
+    assert str(compared[1].parent) not in json.dumps(compared[0]["rows"])  # it goes elsewhere
     assert refused["accuracy"] == {}
 
 

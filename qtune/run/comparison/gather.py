@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import runs
 from qtune.artefacts import read_object
 from qtune.runs import past
+from qtune.runs.page import portable_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,7 @@ def _share(ours: float | None, base: float | None) -> float | None:
 
 
 def _reason(fault: Fault | None) -> str | None:
-    return None if fault is None else str(fault)
+    return None if fault is None else portable_text(str(fault))
 
 
 def _notes(trained: list[dict[str, Any]], asked: Recipe) -> list[str]:

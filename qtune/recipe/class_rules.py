@@ -25,8 +25,14 @@ _REFUSED: tuple[tuple[str, str, str, Test], ...] = (
     (
         "method.name",
         "trains no head beside itself, which a classification needs",
-        "take lora, lora_fa or dylora",
+        "take lora, lora_fa, dylora, delta_lora or rosa",
         lambda r: "modules_to_save" not in type(r.method).model_fields,
+    ),
+    (
+        "method.name",
+        "shifts the attention of long texts that are written on, not labelled",
+        "take lora",
+        lambda r: r.method.name == "long_lora",
     ),
     (
         "data.packing",

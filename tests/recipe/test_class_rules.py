@@ -13,6 +13,7 @@ TASK = "task: classification\n"
     ("text", "key"),
     [
         ("method: {name: prompt}", "method.name"),
+        ("method: {name: long_lora}", "method.name"),
         ("packing: true", "data.packing"),
         ("overlong: split", "data.overlong"),
         ("memory: {base: stream}", "memory.base"),

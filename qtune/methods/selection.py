@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from qtune.recipe.methods import AdaloraConfig, BitfitConfig, LowRankConfig, QuantumConfig
-
-    Selective = LowRankConfig | AdaloraConfig | BitfitConfig | QuantumConfig
+    from qtune.recipe.methods import TargetsConfig
 
 
 def chosen_linears(
-    model: nn.Module, config: Selective, *, saved: Sequence[str] = ()
+    model: nn.Module, config: TargetsConfig, *, saved: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
     """The linear layers a recipe means, by full name; none inside the `saved` modules."""
     linears = linear_modules(model)
@@ -47,7 +45,7 @@ def saved_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
     return find_modules(_module_names(model), wanted, key="method.modules_to_save", kind="module")
 
 
-def file_targets(model: nn.Module, chosen: Iterable[str], config: Selective) -> dict[str, Any]:
+def file_targets(model: nn.Module, chosen: Iterable[str], config: TargetsConfig) -> dict[str, Any]:
     """target_modules and layers_to_transform that mean exactly `chosen` to PEFT.
 
     Short names where they are enough, as other tools like them; full names where a short one would

@@ -43,6 +43,7 @@ from qtune.recipe.methods import (
     SelectiveConfig,
     SingleMethod,
     SoftPromptConfig,
+    TargetsConfig,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ def adapted_linears(method: MethodConfig | LowRankConfig, shape: ModelShape) -> 
     ]
 
 
-def targeted_linears(
-    method: LowRankConfig | AdaloraConfig | BitfitConfig | QuantumConfig, shape: ModelShape
-) -> list[LinearShape]:
+def targeted_linears(method: TargetsConfig, shape: ModelShape) -> list[LinearShape]:
     """The linears the recipe's filters leave; a module trained whole carries no adapter."""
     linears = {linear.name: linear for linear in shape.linears}
     names = select_targets(

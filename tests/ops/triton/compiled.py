@@ -40,16 +40,13 @@ def compiling(capability: int, found: list[str]) -> Any:
         del grid
         names = kernel.arg_names
         options = {name: fixed.pop(name) for name in list(fixed) if name not in names}
-        kinds = [
-            NAMES[each.dtype]
-            if isinstance(each, Tensor)
-            else "fp32"
-            if isinstance(each, float)
-            else "i32"
-            for each in arguments
-        ]
-        signature = dict(zip(names, kinds + ["constexpr"] * len(fixed), strict=True))
-        constants = {(names.index(name),): value for name, value in fixed.items()}
+        kinds = [_kind(each) for each in arguments] + ["constexpr"] * len(fixed)
+        signature = dict(zip(names, kinds, strict=True))
+        constants = {
+            (number,): fixed.get(name, 1)
+            for number, name in enumerate(names)
+            if signature[name] == "constexpr"
+        }
         source = ASTSource(kernel, signature, constants)
         made = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         # multiplying and adding would fuse, and the bits of NF4 be others than bitsandbytes'
@@ -60,10 +57,19 @@ def compiling(capability: int, found: list[str]) -> Any:
     return launch
 
 
+def _kind(argument: Any) -> str:
+    """As the compiler sees an argument: a one is part of the kernel."""
+    if isinstance(argument, Tensor):
+        return NAMES[argument.dtype]
+    if isinstance(argument, float):
+        return "fp32"
+    return "constexpr" if argument == 1 else "i32"
+
+
 def launches(dtype: torch.dtype) -> None:
     """Each launch with sizes of an 8B model, on few rows."""
     x = torch.zeros(2, 4096, dtype=dtype)
-    for rows in (x, x[:, :128]):
+    for rows in (x, x[:, :128], x[:1]):
         _, inverse = rms_norm.forward(rows, rows[0], 1e-6)
         rms_norm.again(rows, rows[0], inverse)
         rms_norm.backward(rows, rows, rows[0], inverse)
@@ -79,9 +85,9 @@ def launches(dtype: torch.dtype) -> None:
     for criterion in (Criterion(), Criterion(softcap=30.0)):
         cross_entropy.losses(logits, target, criterion)
         cross_entropy.losses_and_gradient_in_place(logits, target, criterion, factor=0.5)
-    query, key = (torch.zeros(1, heads, 2, 128, dtype=dtype) for heads in (32, 8))
-    for width, back in product((128, 96), (False, True)):
-        angles = torch.zeros(1, 2, width, dtype=dtype)
+    for keys, tokens, width, back in product((8, 1), (2, 1), (128, 96), (False, True)):
+        query, key = (torch.zeros(1, heads, tokens, 128, dtype=dtype) for heads in (32, keys))
+        angles = torch.zeros(1, tokens, width, dtype=dtype)
         rotary.rotate(query, key, angles, angles, back=back)
 
 

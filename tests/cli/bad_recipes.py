@@ -94,6 +94,34 @@ KEYS = {
     "set of an unknown key": Case(
         2, ("did you mean", "learning_rate"), set=("optim.learning_rte=1",)
     ),
+    "a part of a combination": Case(
+        2,
+        ("method.parts.0.rank", "at least 1"),
+        section("method", name="combination", parts=[{"rank": 0}]),
+    ),
+    "parts that cannot be together": Case(
+        2,
+        ("method.parts.1", "stands before the row"),
+        section(
+            "method", name="combination", rank=None, parts=[{"name": "prefix"}, {"name": "prompt"}]
+        ),
+    ),
+    "a tuner of PEFT that is not taken": Case(
+        2, ("method.type", "qtune has it"), section("method", name="peft", type="lora")
+    ),
+    "a tuner of PEFT that needs 16 bits": Case(
+        2, ("method.type", "packed"), section("method", name="peft", type="LOHA")
+    ),
+    "a key that PEFT does not know": Case(
+        2,
+        ("method.config", "nonsense"),
+        section("method", name="peft", rank=None, config={"nonsense": 1}),
+    ),
+    "layers that the model has not": Case(
+        2,
+        ("no such layers",),
+        section("method", name="selective", rank=None, layers_to_transform="last:9"),
+    ),
     "a target that matches nothing": Case(2, ("q_proj",), set=("method.target_modules=[qproj]",)),
     "a module to skip that is not there": Case(
         2, ("qq", "q_proj"), set=("quantization.skip_modules=[qq]",)
@@ -241,6 +269,10 @@ METHOD_RANGES = {
     "intrinsic_rank": ("quantum", 0),
     "width": ("bottleneck", 0),
     "num_virtual_tokens": ("prompt", 0),
+    "encoder_width": ("p_tuning", 0),
+    "group_share": ("long_lora", 0),
+    "rope_factor": ("long_lora", 0.5),
+    "rates": ("combination", [0]),
 }
 CASES = {
     **FILES,

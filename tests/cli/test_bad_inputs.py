@@ -89,10 +89,14 @@ def test_every_number_of_a_recipe_has_a_case() -> None:
     """A new key is not forgotten: each that is a number is set out of its range once."""
     schema = Recipe.model_json_schema()
     numbers = {
-        re.sub(r"^data\.(train|eval)\.", "data.train.0.", path)
+        # a part of a combination has the keys of its method
+        re.sub(
+            r"^method\.parts\.", "method.", re.sub(r"^data\.(train|eval)\.", "data.train.0.", path)
+        )
         for path in _numeric(schema, schema["$defs"], "")
     }
     tried = {setting.split("=")[0] for setting in bad_recipes.RANGES}
     tried |= {f"method.{key}" for key in bad_recipes.METHOD_RANGES}
-    free = {"model.chat_template_kwargs", "method.scale"}  # any number is good there
+    # any number is good there, or PEFT's to judge
+    free = {"model.chat_template_kwargs", "method.scale", "method.config"}
     assert numbers - tried - free == set()

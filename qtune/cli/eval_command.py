@@ -17,6 +17,7 @@ from qtune.cli.screen import showing
 
 SIDES = ("adapter", "base", "model")
 MEASURES = ("loss", "perplexity", "accuracy", "macro_f1", "matthews")
+MOST_CONFUSED = 5
 SCORES = ("exact_match", "token_f1", "stopped")
 
 
@@ -45,7 +46,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
-    """Measure a run, an adapter or a model: loss, perplexity, answers, each with its interval.
+    """Measure a run, an adapter or a model: loss, perplexity, answers, each with its interval;
+    of a classification accuracy, macro-F1, Matthews correlation and what it confuses.
 
     An adapter is measured beside its base in the same process, on the same rows.
 
@@ -74,6 +76,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         print_json(report)
     else:
         results().print(table(report))
+        if line := confusions(report):
+            results().print(line, markup=False, highlight=False)
     exit_by_gates(report)
 
 
@@ -98,6 +102,14 @@ def table(report: dict[str, Any]) -> Table:
             columns += [report["difference"]["answers"]] if paired else []
             made.add_row(name.replace("_", " "), *(_cell(column, name) for column in columns))
     return made
+
+
+def confusions(report: dict[str, Any]) -> str:
+    """The labels that a classifier takes for one another most often; empty without any."""
+    side = report.get("adapter") or report.get("model") or {}
+    most = side.get("confused", ())[:MOST_CONFUSED]
+    told = [f"{pair['label']} as {pair['given']} ({pair['rows']})" for pair in most]
+    return f"taken for another: {', '.join(told)}" if told else ""
 
 
 def _cell(figures: dict[str, Any], name: str) -> str:

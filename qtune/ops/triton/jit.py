@@ -34,10 +34,13 @@ def jit(function: Any) -> Any:
 def launch(
     kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **fixed: Any
 ) -> None:
-    """Run a kernel on the device of its first argument; an empty grid is nothing to do."""
+    """Run a kernel on the device of its first argument; an empty grid is nothing to do.
+
+    Multiplying and adding stay apart, as in torch's operators and in bitsandbytes' kernels.
+    """
     if all(grid):
         with torch.cuda.device_of(first):
-            kernel[grid](first, *arguments, **fixed)
+            kernel[grid](first, *arguments, enable_fp_fusion=False, **fixed)
 
 
 def power_of_two(size: int) -> int:

@@ -1,8 +1,8 @@
 """A 4-bit weight unfolded in one launch, its 8-bit block constants with it.
 
 Each byte holds two codes, the first in its high half. value = code[nibble] * constant, rounded
-once; with double quantisation constant = nested code[byte] * nested constant + offset. Multiplying
-and adding must not fuse: the result is bitsandbytes' bit for bit.
+once; with double quantisation constant = nested code[byte] * nested constant + offset. The result
+is bitsandbytes' bit for bit.
 """
 
 from __future__ import annotations
@@ -76,7 +76,6 @@ def unfold(packed: Tensor, state: Any) -> Tensor:
         NESTED_SIZE=1 if nested is None else nested.blocksize,
         BLOCKS=blocks,
         SIZE=size,
-        enable_fp_fusion=False,
         num_warps=4,
     )
     return made

@@ -48,6 +48,7 @@ def compiling(capability: int, found: list[str]) -> Any:
             if signature[name] == "constexpr"
         }
         source = ASTSource(kernel, signature, constants)
+        options["enable_fp_fusion"] = False  # as `launch` does
         made = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         # multiplying and adding would fuse, and the bits of NF4 be others than bitsandbytes'
         assert kernel.__name__ != "_unfold" or "fma" not in made.asm["ptx"]

@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING
 
 from qtune.losses.causal import CausalLoss, LossOutput
 from qtune.losses.classification import ClassificationLoss, scores
+from qtune.losses.distillation import DistillationLoss, Teacher
 from qtune.losses.head import check_head
 
 if TYPE_CHECKING:
     from qtune.recipe.sections import LossSection, Task
 
-__all__ = ["CausalLoss", "ClassificationLoss", "LossOutput", "check_head", "make", "scores"]
+__all__ = [
+    "CausalLoss",
+    "ClassificationLoss",
+    "DistillationLoss",
+    "LossOutput",
+    "Teacher",
+    "check_head",
+    "make",
+    "scores",
+]
 
 
 def make(

@@ -56,7 +56,7 @@ class CausalLoss:
 
         `divisor`: by what the caller divides the sum, for gradients that are rounded only once.
         """
-        hidden_SH, target_S = self._supervised(model, batch)
+        hidden_SH, target_S = supervised(model, batch)
         total = fused_cross_entropy(
             hidden_SH,
             target_S,
@@ -70,7 +70,7 @@ class CausalLoss:
     def per_row(self, model: Any, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Summed loss (fp32) and supervised tokens of each row [B]; the plain loss, whatever is
         trained with."""
-        hidden_SH, target_S = self._supervised(model, batch)
+        hidden_SH, target_S = supervised(model, batch)
         losses_S = row_cross_entropy(
             hidden_SH,
             target_S,
@@ -83,11 +83,12 @@ class CausalLoss:
         sums_B = losses_S.new_zeros(rows).index_add(0, rows_S, losses_S)
         return sums_B, rows_S.bincount(minlength=rows)
 
-    @staticmethod
-    def _supervised(model: Any, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        hidden_BTH = hidden_states(model, **batch.inputs())
-        # position t predicts token t+1; the places come with the batch, for asking the device
-        # how many there are would make the host wait for it
-        chosen_S = batch.learnt
-        hidden_SH = hidden_BTH.flatten(0, 1).index_select(0, chosen_S)
-        return hidden_SH, batch.labels.flatten().index_select(0, chosen_S + 1)
+
+def supervised(model: Any, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """Hidden states [S, H] of the positions that predict a label, and the labels [S]."""
+    hidden_BTH = hidden_states(model, **batch.inputs())
+    # position t predicts token t+1; the places come with the batch, for asking the device
+    # how many there are would make the host wait for it
+    chosen_S = batch.learnt
+    hidden_SH = hidden_BTH.flatten(0, 1).index_select(0, chosen_S)
+    return hidden_SH, batch.labels.flatten().index_select(0, chosen_S + 1)

@@ -12,9 +12,13 @@ import torch
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from qtune.ops.logits import Criterion
+
+    Measure = Callable[..., tuple[Tensor, Tensor]]
 
 
 def plain_cross_entropy(
@@ -39,13 +43,36 @@ def fused_cross_entropy(
     multiplies: what waits for it is [S, H], and a trained head's own gradients. `divisor`: what
     the caller divides the sum by; the gradients are made for it and rounded once.
     """
-    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    if not torch.is_grad_enabled() or not (hidden_SH.requires_grad or trained):
+    if not torch.is_grad_enabled() or not (hidden_SH.requires_grad or _trained(head)):
         losses_S = row_cross_entropy(hidden_SH, target_S, head, criterion, chunk_size=chunk_size)
         return losses_S.sum()
-    work = _Work(head, criterion, chunk_size, factor=1.0 / divisor)
-    total: Tensor = _Fused.apply(work, target_S, hidden_SH, *trained)  # type: ignore[no-untyped-call]
+    measure = criterion.losses_and_gradient
+    return through_head(
+        hidden_SH, (target_S,), head, measure, chunk_size=chunk_size, divisor=divisor
+    )
+
+
+def through_head(
+    hidden_SH: Tensor,
+    targets: tuple[Tensor, ...],
+    head: nn.Module,
+    measure: Measure,
+    *,
+    chunk_size: int,
+    divisor: float = 1.0,
+) -> Tensor:
+    """Sum of `measure` over head(hidden), chunk by chunk, with gradients made on the way.
+
+    `measure(raw_CV, *targets, factor=...)` gives the losses [C], fp32, and `factor` times the
+    gradient of their sum, of a chunk of logits and the chunk's rows of each of `targets`.
+    """
+    work = _Work(head, measure, chunk_size, factor=1.0 / divisor)
+    total: Tensor = _Fused.apply(work, targets, hidden_SH, *_trained(head))  # type: ignore[no-untyped-call]
     return total
+
+
+def _trained(head: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in head.parameters() if parameter.requires_grad]
 
 
 def row_cross_entropy(
@@ -71,7 +98,7 @@ class _Work:
     """What the forward pass needs beside tensors."""
 
     head: nn.Module
-    criterion: Criterion
+    measure: Measure
     chunk_size: int
     factor: float
 
@@ -81,20 +108,19 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, work: _Work, target_S: Tensor, hidden_SH: Tensor, *trained: Tensor
+        ctx: Any, work: _Work, targets: tuple[Tensor, ...], hidden_SH: Tensor, *trained: Tensor
     ) -> Tensor:
         hidden_SH = hidden_SH.detach()
         by_hidden_SH = torch.empty_like(hidden_SH)
         by_trained = [torch.zeros_like(parameter) for parameter in trained]
         total = hidden_SH.new_zeros((), dtype=torch.float32)
-        chunks = (tensor.split(work.chunk_size) for tensor in (hidden_SH, target_S, by_hidden_SH))
-        for hidden_CH, target_C, by_hidden_CH in zip(*chunks, strict=True):
+        whole = (hidden_SH, by_hidden_SH, *targets)
+        chunks = (tensor.split(work.chunk_size) for tensor in whole)
+        for hidden_CH, by_hidden_CH, *chunk in zip(*chunks, strict=True):
             leaf_CH = hidden_CH.requires_grad_()
             with torch.enable_grad():
                 raw_CV = work.head(leaf_CH)
-            losses_C, by_raw_CV = work.criterion.losses_and_gradient(
-                raw_CV.detach(), target_C, factor=work.factor
-            )
+            losses_C, by_raw_CV = work.measure(raw_CV.detach(), *chunk, factor=work.factor)
             total += losses_C.sum()
             found = torch.autograd.grad(raw_CV, [leaf_CH, *trained], by_raw_CV, allow_unused=True)
             by_hidden_CH.copy_(found[0])

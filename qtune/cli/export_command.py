@@ -43,7 +43,7 @@ def summary(report: dict[str, Any]) -> str:
     rank = f" of rank {report['rank']}" if report["rank"] else ""
     line = (
         f"{report['output']}: {report['method']}{rank}, {report['numbers']:,} numbers in "
-        f"{report['tensors']} tensors, {report['bytes'] / 1e6:,.1f} MB"
+        f"{report['tensors']} tensors, {report['bytes'] / 1e3:,.0f} kB"
     )
     if not report["for_peft"]:
         line += f"\nonly qtune reads adapters of the type {report['peft_type']}"

@@ -3,6 +3,7 @@
 Legend as in `activations`, d hidden, w a bottleneck's width, P prefix positions, L tokens of a row.
 
   AdaLoRA     each linear: its input in the adapter's dtype a m, a dropout mask, 2 a r
+  Quantum     each linear: its input in fp32 4 m, and 8 r
   bottleneck  each place: its input in fp32 4 d, what the activation gives 4 w, but for relu what
               it takes 4 w
   prefix      keys and values spread over all heads for P more positions: 2 c q P / L
@@ -15,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES, adapted_linears, targeted_linears
+from qtune.plan.quantum import kept_bytes
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.targets import layer_index
 from qtune.recipe.methods import (
@@ -22,6 +24,7 @@ from qtune.recipe.methods import (
     BottleneckConfig,
     LoraFaConfig,
     PrefixConfig,
+    QuantumConfig,
     parts_of,
 )
 
@@ -47,6 +50,18 @@ def kept_by_layer(
     return kept
 
 
+def columns_by_layer(method: MethodConfig, shape: ModelShape) -> dict[int | None, int]:
+    """What making Quantum-PEFT's columns keeps in each layer, whatever the tokens."""
+    kept: dict[int | None, int] = {}
+    parts = [part for part in parts_of(method) if isinstance(part, QuantumConfig)]
+    for part in parts:
+        for linear in targeted_linears(part, shape):
+            layer, sides = layer_index(linear.name), (linear.out_features, linear.in_features)
+            size = sum(kept_bytes(part, side) for side in sides)
+            kept[layer] = kept.get(layer, 0) + size
+    return kept
+
+
 def frozen_bytes(method: MethodConfig, shape: ModelShape) -> int:
     """LoRA-FA's A, which stays as it was drawn, is in the adapter's file, and has no gradient."""
     return sum(
@@ -63,6 +78,8 @@ def products_of(method: MethodConfig, shape: ModelShape) -> int:
     for part in parts_of(method):
         if isinstance(part, AdaloraConfig):
             size += DTYPE_BYTES[part.dtype] * part.rank * len(targeted_linears(part, shape))
+        if isinstance(part, QuantumConfig):
+            size += 4 * part.rank * len(targeted_linears(part, shape))
         if isinstance(part, BottleneckConfig):
             size += 4 * part.width * len(_places(part, shape))
     return size
@@ -91,6 +108,9 @@ def _of_part(
         for linear in targeted_linears(part, shape):
             size = (each + mask) * linear.in_features + 2 * each * part.rank
             yield layer_index(linear.name), size
+    if isinstance(part, QuantumConfig):
+        for linear in targeted_linears(part, shape):
+            yield layer_index(linear.name), 4 * linear.in_features + 8 * part.rank
     if isinstance(part, BottleneckConfig):
         steps = 1 if part.activation == "relu" else 2
         for place in _places(part, shape):

@@ -22,7 +22,7 @@ from qtune.plan.adapters import (
     adapted_linears,
     trainable_tensors,
 )
-from qtune.plan.kept import frozen_bytes
+from qtune.plan.kept import columns_by_layer, frozen_bytes
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import FROZEN, MemoryItem
 from qtune.plan.sizes import count
@@ -110,6 +110,7 @@ class Costs:
         """The table, with all optimizer states on the device."""
         tokens = way.micro_batch_size * self.row_tokens
         table = [*self._quantized(way), *self.fixed, *self._activations(tokens, way.activations)]
+        table += self._columns(way.activations)
         table.append(self._logits(tokens, way.loss_chunk_size))
         if self.unfolded:
             table.append(_item("dequantised weight", self.unfolded, "the largest, one at a time"))
@@ -154,6 +155,13 @@ class Costs:
             yield _item("matrix products", layers * each.products * tokens, reason)
             working = max(each.in_flight, each.ends, working - each.products)
         yield _item("work of one layer", working * tokens, "kept while it is recomputed")
+
+    def _columns(self, policy: ActivationPolicy) -> Iterator[MemoryItem]:
+        made = columns_by_layer(self.recipe.method, self.shape)
+        if made and policy in ("none", "selective"):
+            yield _item("orthonormal columns", sum(made.values()), "made and kept in each pass")
+        elif made:
+            yield _item("orthonormal columns", max(made.values()), "of one layer, made again")
 
     def _logits(self, tokens: int, chunk: int) -> MemoryItem:
         if self.shape.classes:

@@ -45,6 +45,23 @@ def filled_columns(config: QuantumConfig) -> int:
     return config.rank if config.intrinsic_rank is None else config.intrinsic_rank
 
 
+def kept_bytes(config: QuantumConfig, size: int) -> int:
+    """What making the columns on one side keeps for the backward pass, columns included.
+
+    Pauli: the rows before each gate, in fp32. Taylor: both factors of S and the unit vectors in
+    fp64, and where the numbers stand in the triangle.
+    """
+    made = 4 * size * config.rank
+    if config.form == "taylor":
+        filled = filled_columns(config)
+        return made + size * (48 * filled + 8 * max(filled, config.rank))
+    for block in powers_of_two(size):
+        qubits = block.bit_length() - 1
+        gates = (qubits + 1) // 2 + config.circuit_layers * max(0, qubits - 1)
+        made += 4 * gates * block * config.rank
+    return made
+
+
 def refuse_rank(config: QuantumConfig, size: int) -> None:
     """`UsageError` when a side of a linear has not so many orthonormal columns."""
     if config.form == "taylor" and filled_columns(config) > config.rank:

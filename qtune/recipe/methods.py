@@ -163,7 +163,7 @@ class QuantumConfig(TargetsConfig):
     name: Literal["quantum"] = "quantum"
     rank: int = Field(default=8, ge=1)
     """Columns on either side of the update."""
-    alpha: Annotated[Real, Field(gt=0.0)] = 16.0
+    alpha: Annotated[Real, Field(gt=0.0)] = 4.0
     """Factor of the update."""
     form: Literal["pauli", "taylor"] = "pauli"
     """What makes the columns: a circuit of rotations, or the exponential of a skew matrix."""

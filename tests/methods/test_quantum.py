@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qtune.errors import UsageError
 from qtune.methods.orthonormal import circuit_columns, exponential_columns, start_angles
-from qtune.methods.quantum import Quantum, QuantumLinear
-from qtune.plan.quantum import circuit_angles, generators, powers_of_two
+from qtune.methods.quantum import Quantum, QuantumLinear, columns
+from qtune.plan.quantum import circuit_angles, generators, kept_bytes, powers_of_two
 from qtune.recipe.methods import QuantumConfig
 from tests.methods.bases import attached, logits, randomise, train
 from tests.tiny import tiny_llama
@@ -142,6 +142,23 @@ def test_evaluation_sees_every_change_of_the_numbers(form: str) -> None:
         other.load_adapter(method.adapter_state())
         assert torch.equal(found, logits(again))
         assert not torch.equal(found, first)
+
+
+@pytest.mark.parametrize("size", [512, 896])
+@pytest.mark.parametrize("form", FORMS)
+def test_making_columns_keeps_what_the_plan_counts(form: str, size: int) -> None:
+    config = FORMS[form]
+    numbers = torch.randn(generators(config, size), requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        made = columns(config, numbers, size)
+        torch.nn.functional.linear(torch.ones(1, size, requires_grad=True), made.t())
+    assert sum(kept.values()) == pytest.approx(kept_bytes(config, size), rel=0.15)
 
 
 def test_a_rank_that_no_side_has_is_refused() -> None:

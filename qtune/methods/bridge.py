@@ -64,6 +64,12 @@ class Bridge(Method):
         with torch.random.fork_rng(), _described(model):
             torch.manual_seed(self.seed)
             self._holder = _inject(model, self.config.type, self.config.config)
+        for module in model.modules():
+            if isinstance(module, _library().tuners.tuners_utils.BaseTunerLayer):
+                module.register_forward_hook(_as_given)  # goes with the layer
+            if isinstance(module, _library().tuners._buffer_dict.BufferDict):
+                for key in list(module.keys()):
+                    module[key] = module[key].float()  # as what trains beside it
         self._own: dict[str, nn.Parameter] = {}
         for name, parameter in self._holder.named_parameters():
             if parameter.requires_grad:
@@ -195,6 +201,13 @@ def _inject(model: nn.Module, kind: str, keys: Mapping[str, Any]) -> _Holder:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"PEFT's {kind} says: {said}", place="method.config") from error
     return _Holder(tuner)
+
+
+def _as_given(_: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+    """A layer's output in the dtype of its input, which fp32 factors lift in some tuners."""
+    if isinstance(output, Tensor) and given and given[0].is_floating_point():
+        return output.to(given[0].dtype)
+    return output
 
 
 @contextmanager

@@ -44,6 +44,15 @@ def base() -> Any:
 
 
 @pytest.mark.parametrize("kind", KEYS)
+def test_a_bf16_base_stays_one(kind: str) -> None:
+    model = base().to(torch.bfloat16)
+    method = attached(model, config(kind))
+    losses = train(model, method, rate=1e-2, steps=3)
+    assert losses[-1] < losses[0]
+    assert all(parameter.dtype == torch.float32 for parameter in method.parameters().values())
+
+
+@pytest.mark.parametrize("kind", KEYS)
 def test_peft_loads_our_files_and_we_load_its(kind: str, tmp_path: Path) -> None:
     from peft import PeftModel
 

@@ -101,7 +101,7 @@ def read_variant(
 ) -> Variant:
     """The section of a method whose file is a LoRA's with `keys` of its own beside."""
     plain = resolve_saved(read({k: v for k, v in config.items() if k not in keys}), names)
-    shared = LowRankConfig.model_fields.keys() & kind.model_fields.keys()
+    shared = LowRankConfig.model_fields.keys() & kind.model_fields.keys() - {"name"}
     own = {key: config[key] for key in keys if key in config}
     return peft_format.section(kind, {**{key: getattr(plain, key) for key in shared}, **own})
 

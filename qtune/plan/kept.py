@@ -6,6 +6,7 @@ Legend as in `activations`, d hidden, w a bottleneck's width, P prefix positions
   Quantum     each linear: its input in fp32 4 m, and 8 r
   bottleneck  each place: its input in fp32 4 d, what the activation gives 4 w, but for relu what
               it takes 4 w
+  selective   each linear whose matrix trains: its input in fp32 4 m
   prefix      keys and values spread over all heads for P more positions: 2 c q P / L
 
 Nothing in front of the first bottleneck keeps anything: no gradient goes there.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES, adapted_linears, targeted_linears
 from qtune.plan.quantum import kept_bytes
+from qtune.plan.selective import trained_weights
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.targets import layer_index
 from qtune.recipe.methods import (
@@ -25,6 +27,7 @@ from qtune.recipe.methods import (
     LoraFaConfig,
     PrefixConfig,
     QuantumConfig,
+    SelectiveConfig,
     parts_of,
 )
 
@@ -80,6 +83,10 @@ def products_of(method: MethodConfig, shape: ModelShape) -> int:
             size += DTYPE_BYTES[part.dtype] * part.rank * len(targeted_linears(part, shape))
         if isinstance(part, QuantumConfig):
             size += 4 * part.rank * len(targeted_linears(part, shape))
+        if isinstance(part, SelectiveConfig):
+            trained = set(trained_weights(part, shape))
+            # in fp32 instead of the 16 bits that are counted for every linear
+            size += sum(2 * each.out_features for each in shape.linears if each.name in trained)
         if isinstance(part, BottleneckConfig):
             size += 4 * part.width * len(_places(part, shape))
     return size
@@ -108,6 +115,11 @@ def _of_part(
         for linear in targeted_linears(part, shape):
             size = (each + mask) * linear.in_features + 2 * each * part.rank
             yield layer_index(linear.name), size
+    if isinstance(part, SelectiveConfig):
+        trained = set(trained_weights(part, shape))
+        for linear in shape.linears:
+            if linear.name in trained:
+                yield layer_index(linear.name), 4 * linear.in_features
     if isinstance(part, QuantumConfig):
         for linear in targeted_linears(part, shape):
             yield layer_index(linear.name), 4 * linear.in_features + 8 * part.rank

@@ -10,6 +10,7 @@ from qtune import methods
 from qtune.errors import UsageError
 from qtune.plan import shape_of, trainable_parameters
 from qtune.plan.adapters import trainable_tensors
+from qtune.plan.kept import kept_by_layer, products_of
 from qtune.recipe.methods import (
     BitfitConfig,
     LoraConfig,
@@ -17,6 +18,7 @@ from qtune.recipe.methods import (
     PromptConfig,
     QuantumConfig,
     RosaConfig,
+    SelectiveConfig,
 )
 from tests.plan.given import LLAMA_8B, LLAMA_65B, LLAMA_70B, QWEN_32B, TINY
 from tests.tiny import tiny_llama
@@ -113,3 +115,11 @@ def test_bf16_adapters_take_half() -> None:
     shape = shape_of(TINY)
     tensors = trainable_tensors(LoraConfig(rank=3, dtype="bfloat16"), shape)
     assert sum(tensor.size for tensor in tensors) == 2 * BY_HAND["all"]
+
+
+def test_a_trained_matrix_keeps_its_input_in_fp32() -> None:
+    method = SelectiveConfig(parts=("mlp",), layers_to_transform="last:1")
+    shape = shape_of(LLAMA_8B)
+    kept = kept_by_layer(method, shape, compute_bytes=2, mask_bytes=1, length=512)
+    assert kept == {31: 4 * (2 * 4096 + 14336)}
+    assert products_of(method, shape) == 2 * (4096 + 2 * 14336)

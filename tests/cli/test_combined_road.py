@@ -1,4 +1,4 @@
-"""Several methods at once through the command line: train, resume, eval, generate, merge."""
+"""Several methods at once through the command line: train, resume, merge."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ def test_the_whole_road(folder: Path) -> None:
     whole, resumed = tensors(run), tensors(again)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    done("eval", run)
     done("merge", run, "-o", folder / "merged", "--dtype", "float32")
     config = json.loads((folder / "merged" / "config.json").read_text())
     assert config["attention_bias"]

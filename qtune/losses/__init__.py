@@ -25,11 +25,25 @@ __all__ = [
 
 
 def make(
-    section: LossSection, *, chunk_size: int, task: Task = "causal"
-) -> CausalLoss | ClassificationLoss:
-    """The training loss of a recipe."""
+    section: LossSection,
+    *,
+    chunk_size: int,
+    task: Task = "causal",
+    teacher: Teacher | None = None,
+) -> CausalLoss | ClassificationLoss | DistillationLoss:
+    """The training loss of a recipe; `teacher` is the one it names, loaded."""
     if task == "classification":
         return ClassificationLoss(label_smoothing=section.label_smoothing, z_loss=section.z_loss)
+    if teacher is not None:
+        return DistillationLoss(
+            teacher,
+            chunk_size=chunk_size,
+            temperature=section.temperature,
+            soft_share=section.soft_share,
+            divergence=section.divergence,
+            label_smoothing=section.label_smoothing,
+            z_loss=section.z_loss,
+        )
     return CausalLoss(
         chunk_size=chunk_size, label_smoothing=section.label_smoothing, z_loss=section.z_loss
     )

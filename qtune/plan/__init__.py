@@ -19,6 +19,7 @@ from qtune.plan.shape import LinearShape, ModelShape, TensorShape
 from qtune.plan.sizes import duration, human, parse_size
 from qtune.plan.steps import Steps, schedule
 from qtune.plan.suggestion import Suggestion, suggestion
+from qtune.plan.teacher import teacher_quantization
 from qtune.plan.weights import refuse_clash
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "shape_of_model",
     "stored_quantization",
     "suggestion",
+    "teacher_quantization",
     "trainable_parameters",
 ]

@@ -27,6 +27,7 @@ from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import FROZEN, MemoryItem
 from qtune.plan.sizes import count
 from qtune.plan.targets import layer_index
+from qtune.plan.teacher import teacher_pass, teacher_weights
 from qtune.plan.weights import (
     Holding,
     constant_bytes,
@@ -109,9 +110,19 @@ class Costs:
     def items(self, way: Way) -> list[MemoryItem]:
         """The table, with all optimizer states on the device."""
         tokens = way.micro_batch_size * self.row_tokens
-        table = [*self._quantized(way), *self.fixed, *self._activations(tokens, way.activations)]
+        passing = list(self._activations(tokens, way.activations))
+        table = [*self._quantized(way), *self.fixed, *passing]
         table += self._columns(way.activations)
         table.append(self._logits(tokens, way.loss_chunk_size))
+        table += teacher_pass(
+            self.recipe,
+            self.shape,
+            tokens=tokens,
+            length=self.row_tokens,
+            chunk=way.loss_chunk_size,
+            device=self.machine.device,
+            free=self.unfolded + sum(item.bytes for item in passing if item.where == "device"),
+        )
         if self.unfolded:
             table.append(_item("dequantised weight", self.unfolded, "the largest, one at a time"))
         there = sum(item.bytes for item in table if item.where == "device")
@@ -197,6 +208,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
         *_sparse(recipe, shape, tensors, holding),
         *_moving(recipe, adapted, tensors, holding),
         _states(states, tensors),
+        *teacher_weights(recipe, shape.teacher),
     )
     return Costs(
         recipe=recipe,

@@ -96,6 +96,8 @@ class ModelShape:
 
     bridged: tuple[TensorShape, ...] = ()
     """What a tuner of PEFT trains in it, as measured; no part of the model."""
+    teacher: ModelShape | None = None
+    """Another model that teaches this one; no part of it."""
 
     @property
     def scores(self) -> int:

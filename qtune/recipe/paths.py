@@ -30,6 +30,8 @@ def localise(settings: Settings) -> None:
         model["chat_template"] = _template(model["chat_template"])
     if "mask_from" in (method := settings.get("method", {})):
         method["mask_from"] = _local(method["mask_from"], or_if=bool)
+    if "teacher" in (loss := settings.get("loss", {})) and loss["teacher"].value != "base":
+        loss["teacher"] = _local(loss["teacher"])
     data = settings.get("data", {})
     for key in {"train", "eval"} & data.keys():
         data[key] = _sources(data[key])

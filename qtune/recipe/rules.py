@@ -39,6 +39,18 @@ _EPSILON_FREE = ("sgd", "lion_8bit", "paged_lion_8bit")
 
 UNREAD: tuple[Unread, ...] = (
     Unread(
+        ("loss.temperature", "loss.soft_share", "loss.divergence"),
+        ("loss.teacher",),
+        "there is no teacher",
+        lambda r: r.loss.teacher is None,
+    ),
+    Unread(
+        ("loss.teacher_bits",),
+        ("loss.teacher",),
+        "no other model is loaded",
+        lambda r: r.loss.teacher in (None, "base"),
+    ),
+    Unread(
         ("model.labels",),
         ("model.task",),
         "only a classification has labels",
@@ -225,6 +237,20 @@ def _gate_conflicts() -> Iterator[Conflict]:
 
 CONFLICTS: tuple[Conflict, ...] = (
     *class_conflicts(),
+    Conflict(
+        "loss.teacher",
+        ("model.task",),
+        "speaks in next tokens, which a classification does not learn",
+        "remove one of them",
+        lambda r: r.loss.teacher is not None and classifies(r),
+    ),
+    Conflict(
+        "loss.soft_share",
+        ("loss.teacher",),
+        "leaves nothing to learn: teacher base is what the student begins as",
+        "set it below 1, or name another teacher",
+        lambda r: r.loss.teacher == "base" and r.loss.soft_share == 1.0,
+    ),
     Conflict(
         "logging.profile_steps",
         (),

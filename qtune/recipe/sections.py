@@ -154,7 +154,7 @@ def _train_on(value: Any) -> Any:
 
 
 class LossSection(Section):
-    """Which tokens are learnt."""
+    """Which tokens are learnt, and from whom: from their labels, or from a teacher too."""
 
     train_on: Annotated[
         Literal["assistant", "last_assistant", "all", "field"], BeforeValidator(_train_on)
@@ -167,6 +167,18 @@ class LossSection(Section):
     """Share of the target probability spread over the vocabulary (training only)."""
     z_loss: Annotated[Real, Field(ge=0.0)] = 0.0
     """Weight of the squared log-sum-exp of the logits, which keeps them small (training only)."""
+    teacher: str | None = Field(default=None, min_length=1)
+    """A model of the same tokenizer whose probabilities are learnt beside the labels (knowledge
+    distillation): a Hugging Face id, a folder, or base, this model without what is trained."""
+    teacher_bits: Literal[4, 8, 16] = 4
+    """In how many bits the teacher's weights are held; a stored quantisation stays as it is."""
+    temperature: Annotated[Real, Field(gt=0.0)] = 2.0
+    """What the logits of teacher and student are divided by before they are compared."""
+    soft_share: Share = 0.5
+    """Weight of the divergence, times temperature squared; the labels' loss has the rest."""
+    divergence: Literal["forward", "reverse"] = "forward"
+    """forward: KL(teacher || student), to cover all that the teacher may say; reverse:
+    KL(student || teacher), to say only what it would."""
 
 
 class OptimSection(Section):

@@ -24,7 +24,8 @@ _PLAIN = re.compile(r"(\.{1,2}/)*[A-Za-z][A-Za-z0-9_./-]*|[0-9]+[KMGT]i?B")
 _YAML_1_1_WORDS = frozenset(("y", "n", "yes", "no", "on", "off"))
 _COMMENT_COLUMN = 48
 _INPUTS = re.compile(
-    r"model\.(name_or_path|tokenizer|chat_template)|data\.(train|eval)\.\d+\.(path|labels)"
+    r"model\.(name_or_path|tokenizer|chat_template)|data\.(train|eval)\.\d+\.(path|labels)|"
+    r"loss\.teacher"
 )
 
 

@@ -9,7 +9,7 @@ from qtune import plan as plans
 from qtune import recipe as recipes
 from qtune.plan import Machine, Plan, parse_size
 from qtune.run.labels import named
-from qtune.run.shapes import shape_and_note, with_bridge
+from qtune.run.shapes import shape_and_note, with_bridge, with_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
     loaded = named(recipes.load(path, overrides))
     recipe = loaded.recipe
     shape, note = shape_and_note(recipe.model)
-    shape = with_bridge(recipe, shape)
+    shape = with_teacher(recipe, with_bridge(recipe, shape), published=True)
     counted = plans.count_rows(recipe.data)
     made = plans.make(recipe, machine, shape, rows=counted.rows)
     return Planned(

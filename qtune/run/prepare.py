@@ -17,10 +17,12 @@ from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
 from qtune.run.shapes import shape_for
+from qtune.run.teaching import check_tokens, load_teacher
 from qtune.run.threads import limit_threads
 
 if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
+    from qtune.losses import Teacher
     from qtune.methods.base import Method
     from qtune.models import Base, Inventory
     from qtune.plan import Plan
@@ -41,6 +43,8 @@ class Learner:
     base_name: str
     shares_prefixes: bool = False
     """Packed rows that begin alike have their beginning computed once."""
+    teacher: Teacher | None = None
+    """Whose probabilities are learnt beside the labels."""
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a new folder in PEFT's format."""
@@ -79,6 +83,7 @@ def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed
     """The tokenizer and the encoded rows; every fault of the data before any weight is read, but
     for those that a stream meets on its way."""
     tokenizer = models.load_tokenizer(asked.model)
+    check_tokens(asked, tokenizer)
     prepare = data.prepare_stream if asked.data.streaming else data.prepare
     prepared: Prepared | Streamed = prepare(
         asked,
@@ -131,9 +136,12 @@ def learner(
         journal.line(f"{decided.dequantized_layers} layers kept unfolded, too: {plan.human(size)}")
     for line in inventory_lines(models.inventory(base.model)):
         journal.line(line)
-    shares = _shares_prefixes(asked, base.model, len(tokenizer), journal)
+    teacher = load_teacher(asked, base, method, device=device, journal=journal)
+    taught = teacher.network if teacher else base.model
+    shares = _shares_prefixes(asked, (base.model, taught), len(tokenizer), journal)
     torch.manual_seed(asked.train.seed)
-    return Learner(base, method, tokenizer, asked.model.name_or_path, shares_prefixes=shares)
+    name = asked.model.name_or_path
+    return Learner(base, method, tokenizer, name, shares_prefixes=shares, teacher=teacher)
 
 
 def method_of(asked: Recipe, network: Any) -> MethodConfig:
@@ -146,13 +154,16 @@ def method_of(asked: Recipe, network: Any) -> MethodConfig:
     return asked.method.model_copy(update={"modules_to_save": saved})
 
 
-def _shares_prefixes(asked: Recipe, model: Any, vocabulary: int, journal: Journal) -> bool:
-    """Whether rows may share their first tokens, tried on this model."""
+def _shares_prefixes(
+    asked: Recipe, networks: tuple[Any, ...], vocabulary: int, journal: Journal
+) -> bool:
+    """Whether rows may share their first tokens, tried on the model and its teacher."""
     if not asked.data.packing or asked.data.share_prefixes is False:
         return False
-    reason = models.why_apart(model)
+    reason = next(filter(None, map(models.why_apart, networks)), "")
     if not reason:
-        models.check_sharing(model, vocabulary=vocabulary)
+        for network in dict.fromkeys(networks):
+            models.check_sharing(network, vocabulary=vocabulary)
         journal.line("packing: what rows of a pass begin with in common is computed once")
         return True
     if asked.data.share_prefixes is True:

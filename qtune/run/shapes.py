@@ -9,10 +9,11 @@ from qtune import plan
 from qtune.errors import UsageError
 from qtune.plan import TensorShape, UnknownFamilyError
 from qtune.recipe.methods import BridgeConfig
+from qtune.recipe.sections import ModelSection
 
 if TYPE_CHECKING:
     from qtune.plan import ModelShape
-    from qtune.recipe.sections import ModelSection, Recipe
+    from qtune.recipe.sections import Recipe
 
 NEEDS_WEIGHTS = ("SHIRA",)
 """Tuners of PEFT that do not start on the meta device."""
@@ -25,8 +26,29 @@ def shape_of_model(model: ModelSection) -> ModelShape:
 
 
 def shape_for(asked: Recipe) -> ModelShape:
-    """The shape of a recipe's model, with what a tuner of PEFT would train in it."""
-    return with_bridge(asked, shape_of_model(asked.model))
+    """The shape of a recipe's model, with what a tuner of PEFT would train in it and with its
+    teacher's."""
+    return with_teacher(asked, with_bridge(asked, shape_of_model(asked.model)))
+
+
+def teacher_of(asked: Recipe) -> ModelSection | None:
+    """The other model that teaches, if there is one."""
+    name = asked.loss.teacher
+    if name in (None, "base"):
+        return None
+    return ModelSection(
+        name_or_path=str(name),
+        attn_implementation=asked.model.attn_implementation,
+        offline=asked.model.offline,
+    )
+
+
+def with_teacher(asked: Recipe, shape: ModelShape, *, published: bool = False) -> ModelShape:
+    """The shape with the teacher's, if another model teaches."""
+    teacher = teacher_of(asked)
+    if teacher is None:
+        return shape
+    return replace(shape, teacher=shape_and_note(teacher, published=published)[0])
 
 
 def with_bridge(asked: Recipe, shape: ModelShape) -> ModelShape:

@@ -281,7 +281,12 @@ def make_job(
     return training.Job(
         model=pupil.base.model,
         method=pupil.method,
-        loss=losses.make(asked.loss, chunk_size=decided.loss_chunk_size, task=asked.model.task),
+        loss=losses.make(
+            asked.loss,
+            chunk_size=decided.loss_chunk_size,
+            task=asked.model.task,
+            teacher=pupil.teacher,
+        ),
         optimizer=optim.make(asked.optim, groups),
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
         feed=replace(feed, tell=journal.line),

@@ -38,6 +38,7 @@ _CONTENTS = {
     "data.train": "training rows are not those",
     "data.eval": "held-out rows are not those",
     "model": "base model is not the one",
+    "teacher": "teacher is not the one",
 }
 _MOST_KEYS = 4
 

@@ -10,6 +10,7 @@ from qtune.errors import Fault, ModelError, OutputError, UsageError
 from qtune.models.files import locate
 from qtune.run import changes
 from qtune.run.saving import load_progress
+from qtune.run.teaching import teacher_fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,9 +109,11 @@ def check_recipe(loaded: Loaded, earlier: Earlier, wanted: Wanted, journal: Jour
         return
     section = loaded.recipe.model
     folder = locate(section.name_or_path, revision=section.revision)
-    base = {"model": models.fingerprint(folder)}
-    began = earlier.facts["recipe"] | {"model": earlier.facts["contents"]["model"]}
-    now = changes.recipe_facts(loaded.recipe) | base
+    networks = {"model": models.fingerprint(folder), "teacher": teacher_fingerprint(loaded.recipe)}
+    began = earlier.facts["recipe"] | {
+        name: earlier.facts["contents"].get(name) for name in networks
+    }
+    now = changes.recipe_facts(loaded.recipe) | networks
     said = changes.compare(began, now, allowed=wanted.changes, origins=loaded.origins)
     for line in said + _other_versions(earlier.facts["environment"]["packages"]):
         journal.line(line)
@@ -141,7 +144,8 @@ def facts(settled: Settled, *, base: str) -> dict[str, Any]:
     """What every checkpoint of a run says about it; `base` is the base's fingerprint."""
     return {
         "recipe": changes.recipe_facts(settled.loaded.recipe),
-        "contents": row_facts(settled.prepared) | {"model": base},
+        "contents": row_facts(settled.prepared)
+        | {"model": base, "teacher": teacher_fingerprint(settled.asked)},
         "plan": {key: getattr(settled.plan, key) for key in PINNED},
         "trainable_parameters": settled.plan.trainable_parameters,
         "environment": runs.environment(),

@@ -40,6 +40,12 @@ def check_tokens(asked: Recipe, tokenizer: Any) -> None:
     )
 
 
+def teacher_fingerprint(asked: Recipe) -> str | None:
+    """What the other model that teaches holds, None without one."""
+    section = teacher_of(asked)
+    return None if section is None else models.fingerprint(models.resolve(section))
+
+
 def _id(vocabulary: dict[str, int], token: str) -> str:
     number = vocabulary.get(token)
     return "none" if number is None else f"id {number}"

@@ -90,6 +90,15 @@ def test_a_stopped_run_goes_on_as_one_that_was_not(folder: Path) -> None:
         assert torch.equal(tensor, parts[name]), name
 
 
+def test_another_teacher_of_the_same_name_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(folder, "run", "train.max_steps=2")[0] == 0
+    save_tiny(folder / "large", tiny_llama(4, hidden_size=128, vocab_size=384))
+    assert _train(folder, "run")[0] == 8
+    assert "teacher: the teacher is not the one the run began with" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -11,6 +11,7 @@ from qtune.plan import Machine, make, parse_size, shape_before_download, shape_o
 from qtune.plan.published import published_config
 from qtune.recipe import load, shipped
 from qtune.recipe.sections import ModelSection
+from qtune.run.shapes import with_teacher
 from tests.plan.given import cpu, gpu
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def machine_of(name: str, asked: Recipe) -> Machine:
 def test_a_shipped_recipe_fits_the_card_in_its_name(name: str) -> None:
     asked = load(name).recipe
     shape, _ = shape_before_download(asked.model)
+    shape = with_teacher(asked, shape, published=True)
     made = make(asked, machine_of(name, asked), shape, rows=1000)
     made.check()
     assert made.device_bytes <= made.budget_bytes

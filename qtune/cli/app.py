@@ -21,6 +21,7 @@ from qtune.cli.merge_command import merge
 from qtune.cli.methods_command import methods
 from qtune.cli.output import drop_rest, news, print_error, print_json_error
 from qtune.cli.plan_command import plan
+from qtune.cli.prune_command import prune
 from qtune.cli.quantize_command import quantize
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.runs_command import runs
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, merge, export, quantize, generate, chat, plan, validate, show, schema):
+for verb in (train, merge, export, quantize, prune, generate, chat, plan, validate, show, schema):
     app.command()(verb)
 app.command()(methods)
 app.command()(compare)

@@ -31,6 +31,7 @@ from qtune.plan import human, read_config, stored_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from torch import Tensor
@@ -189,7 +190,7 @@ def write(
             durable.mkdir(draft)
             files = writing.split(specs, max_bytes=SHARD_BYTES)
             writing.write(draft, files, work.tensor, on_progress=on_progress)
-            _companions(work, draft)
+            copy_companions(work.folder, draft)
             durable.write_json(draft / "config.json", _config(work))
             durable.write_json(draft / NOTE, _note(work, draft, source))
     except OSError as error:
@@ -246,10 +247,10 @@ def _note(work: Quantizing, draft: Path, source: str) -> dict[str, Any]:
     }
 
 
-def _companions(work: Quantizing, draft: Path) -> None:
-    """Tokenizer, generation settings and licences, unchanged."""
-    own = {"config.json", INDEX, NOTE}
-    found = {path for pattern in COMPANIONS for path in work.folder.glob(pattern)}
+def copy_companions(folder: Path, draft: Path, *, without: AbstractSet[str] = frozenset()) -> None:
+    """Tokenizer, generation settings and licences, unchanged; not config.json, nor `without`."""
+    own = {"config.json", INDEX, NOTE, *without}
+    found = {path for pattern in COMPANIONS for path in folder.glob(pattern)}
     for path in sorted(found):
         if path.is_file() and path.name not in own:
             durable.copy(path, draft / path.name)

@@ -31,7 +31,7 @@ def quantize(
             raise UsageError(
                 "only keys of quantization and model are read here", place=f"--set {text}"
             )
-    asked = recipe.for_model(_named(model), overrides)
+    asked = recipe.for_model(absolute(model), overrides)
     work = quantizing.prepare(asked.model, asked.quantization)
     known = copies.find(work.fingerprint, asked.quantization) if target is None else None
     if known is not None:
@@ -40,9 +40,9 @@ def quantize(
     place = target or copies.place_of(work.fingerprint, asked.quantization)
     if target is None and place.is_dir():
         discard(place)  # not whole, or of another version
-    _check_target(place, work.folder)
+    check_target(place, work.folder)
     progress = partial(display.progress, "quantising")
-    quantizing.write(work, place, source=_short(asked.model.name_or_path), on_progress=progress)
+    quantizing.write(work, place, source=short_name(asked.model.name_or_path), on_progress=progress)
     return _report(work, place, written=True)
 
 
@@ -62,28 +62,30 @@ def provide(
     place = copies.place_of(work.fingerprint, quantization)
     if place.is_dir():
         discard(place)
-    _check_target(place, work.folder)
+    check_target(place, work.folder)
     say(f"a base that is streamed is read from a 4-bit copy: making one ({place.name})")
     try:
-        quantizing.write(work, place, source=_short(model.name_or_path), on_progress=on_progress)
+        quantizing.write(
+            work, place, source=short_name(model.name_or_path), on_progress=on_progress
+        )
     except ResourceError:
         if copies.find(work.fingerprint, quantization) is None:
             raise  # else another run made the same copy meanwhile
 
 
-def _named(model: str) -> str:
+def absolute(model: str) -> str:
     """A local folder as an absolute path, anything else as it is."""
     folder = hub.local_folder(model)
     return model if folder is None else str(folder.resolve())
 
 
-def _short(name_or_path: str) -> str:
+def short_name(name_or_path: str) -> str:
     """A hub id, or a folder's own name: no path of this machine."""
     path = Path(name_or_path)
     return path.name if path.is_dir() else name_or_path
 
 
-def _check_target(target: Path, source: Path) -> None:
+def check_target(target: Path, source: Path) -> None:
     """`OutputError` when something lies there, `ResourceError` when nothing can be written."""
     if target.is_symlink() or (target.exists() and not _is_empty_folder(target)):
         raise OutputError(

@@ -21,6 +21,7 @@ VERBS: dict[str, list[str]] = {
     "merge": [THING, "-o", NEW, "--dtype", "float32"],
     "export": [THING, "-o", NEW],
     "quantize": ["{run}/../base", "-o", NEW],
+    "prune": ["{run}/../base", "-o", NEW, "--method", "magnitude"],
     "generate": [THING, "--prompt", "1: red ->", "--max-new-tokens", "2"],
     "plan": [RECIPE],
     "methods": [],
@@ -88,7 +89,7 @@ def test_a_failure_is_one_object(
     words = [word.format(run=nowhere, tmp=tmp_path) for word in VERBS[verb]]
     code = run_app([*verb.split(), *words, "--json"])
     said = capfd.readouterr()
-    assert code == (4 if verb == "quantize" else 2)  # it is given a model, the others a path
+    assert code == (4 if verb in ("quantize", "prune") else 2)  # given a model, the others a path
     told = json.loads(said.out)
     if verb == "validate":  # its own object tells of faulty recipes
         assert told["valid"] is False

@@ -123,7 +123,7 @@ class Work:
             return passes * sum(float(getattr(each, part)) for each in (forward, again, back))
 
         return Estimate(
-            base=whole("base"),
+            base=whole("base") + passes * self._teaching(tokens),
             adapters=whole("adapters"),
             attention=whole("attention"),
             head=whole("head"),
@@ -133,6 +133,16 @@ class Work:
             update=self.update + 2 * paged / (PAGING * self.device.link),
             tokens=batch * self.costs.row_tokens,
         )
+
+    def _teaching(self, tokens: int) -> float:
+        """The teacher's pass, its head and the unfolding of its weights."""
+        costs = self.costs
+        if costs.recipe.loss.teacher is None:
+            return 0.0
+        shape, each = costs.shape.teacher or costs.shape, costs.holding.compute_bytes
+        weights = shape.active_parameters + shape.vocab_size * shape.hidden_size
+        reading = each * weights / self._bandwidth
+        return max(2 * weights * tokens / self._flops(each), reading) + reading
 
     def break_even_tokens(self, way: Way) -> int:
         """Tokens of a pass from which moving the layers takes no longer than the forward pass."""

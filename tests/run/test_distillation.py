@@ -150,12 +150,14 @@ def test_another_vocabulary_is_refused_before_weights_are_read(
 
 def test_the_plan_counts_what_is_loaded(folder: Path) -> None:
     machine = plan.Machine.probe()
-    found = {}
+    found, seconds = {}, []
     for teacher in (None, "base", "large"):
         loss = {"teacher": teacher} if teacher else {}
         asked = recipe.load(_write(folder, loss=loss)).recipe
         made = plan.make(asked, machine, shape_for(asked))
         found[teacher] = {item.part: item.bytes for item in made.memory}
+        seconds.append(made.seconds_per_step)
+    assert seconds == sorted(set(seconds))
     extra = {name: {*found[name]} - {*found[None]} for name in ("base", "large")}
     assert extra["base"] == {"teacher's hidden states", "teacher's logits"}
     assert "teacher" in extra["large"]

@@ -18,6 +18,7 @@ from qtune.data.source import first_rows
 from qtune.errors import CheckError, Fault, QtuneError, ResourceError, UsageError
 from qtune.merging import fidelity
 from qtune.models.files import locate
+from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe import leaves
 from qtune.recipe.sections import MergeSection
 from qtune.run.subject import load, refuse_overrides, resolve
@@ -58,6 +59,8 @@ def merge(
     edits = adapter.merge_edits()
     folder = models.resolve(subject.model)
     adapter.require_base(models.fingerprint(folder))
+    if (folder / PRUNED).is_file():
+        display.line("the base is pruned: what the adapter adds to its weights fills their zeros")
     work = merging.prepare(
         folder,
         subject.model,

@@ -125,7 +125,9 @@ def test_every_family(tmp_path: Path, family: str) -> None:
     assert all(float((w == 0).float().mean()) == 0.5 for w in _linears(tmp_path / "new").values())
 
 
-def test_training_keeps_the_zeros_in_nf4(tmp_path: Path) -> None:
+def test_training_keeps_the_zeros_in_nf4_and_a_merge_tells_that_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = _prune(tmp_path / "new", "wanda", rows=2)
     base = load_folder(tmp_path / "new", compute_dtype="bfloat16")
     pruned = _linears(tmp_path / "new")
@@ -141,7 +143,11 @@ def test_training_keeps_the_zeros_in_nf4(tmp_path: Path) -> None:
         "data: {train: [{path: train.jsonl}], max_length: 64}\n"
         "train: {max_steps: 1, batch_size: 2}\n"
     )
-    assert run_app(["train", str(recipe), "-q", "-o", str(tmp_path / "run")]) == 0
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    assert run_app(["train", str(recipe), "-q", "-o", str(run)]) == 0
+    assert run_app(["merge", str(run), "-o", str(merged), "--no-verify"]) == 0
+    assert "fills their zeros" in capsys.readouterr().err
+    assert not (merged / "pruning.json").exists()
 
 
 def test_a_recipe_gives_the_rows_too(tmp_path: Path) -> None:

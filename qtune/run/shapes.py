@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtune import plan
-from qtune.errors import UsageError
+from qtune.errors import ModelError, UsageError
 from qtune.plan import TensorShape, UnknownFamilyError
 from qtune.recipe.methods import BridgeConfig
 from qtune.recipe.sections import ModelSection
@@ -48,7 +48,13 @@ def with_teacher(asked: Recipe, shape: ModelShape, *, published: bool = False) -
     teacher = teacher_of(asked)
     if teacher is None:
         return shape
-    return replace(shape, teacher=shape_and_note(teacher, published=published)[0])
+    try:
+        found, _ = shape_and_note(teacher, published=published)
+    except ModelError as error:  # which of the two models it is, is for the key to tell
+        raise ModelError.of(
+            [replace(fault, place="loss.teacher") for fault in error.faults]
+        ) from error
+    return replace(shape, teacher=found)
 
 
 def with_bridge(asked: Recipe, shape: ModelShape) -> ModelShape:

@@ -169,6 +169,13 @@ def test_the_plan_counts_what_is_loaded(folder: Path) -> None:
     assert found["large"]["teacher"] == pytest.approx(size, rel=0.01)
 
 
+def test_a_teacher_that_is_not_there_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(folder, "run", f"loss.teacher={folder / 'nowhere'}")[0] != 0
+    assert "loss.teacher" in capsys.readouterr().err
+
+
 def test_nothing_to_learn_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _train(folder, "run", "loss.teacher=base", "loss.soft_share=1.0")[0] == 2
     assert "nothing to learn" in capsys.readouterr().err

@@ -88,6 +88,7 @@ def _far(name: str, section: str | None, here: list[str]) -> str:
 
 
 def close(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """A hint that names the closest word, or no hint."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f"did you mean {found[0]}?" if found else ""
+    """A hint that names the closest word, letters that changed places before others, or no hint."""
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    best = max(found, key=lambda word: sorted(word) == sorted(name), default="")
+    return f"did you mean {best}?" if best else ""

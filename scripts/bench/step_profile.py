@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -127,6 +128,7 @@ def profiled(job: Any, *, warm: int) -> tuple[Any, list[Any], float]:
 
     from qtune import training
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its own lines would stand in ours
     profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
     events: list[Any] = []
     start = 0.0

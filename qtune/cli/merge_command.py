@@ -11,7 +11,7 @@ from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
-from qtune.recipe.sections import MergeBase, MergeDtype
+from qtune.recipe.results import MergeBase, MergeDtype
 
 
 def merge(  # noqa: PLR0913 - one parameter an option

@@ -15,7 +15,7 @@ from qtune.errors import ExitCode, Fault, UsageError
 from qtune.recipe import leaves, load
 from qtune.recipe import schema as recipe_schema
 from qtune.recipe.methods import BridgeConfig, parts_of
-from qtune.recipe.rules import unread
+from qtune.recipe.unread import unread
 from qtune.recipe.writing import flow
 
 if TYPE_CHECKING:

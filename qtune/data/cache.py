@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.recipe.inputs import SourceSection
+    from qtune.recipe.sections import Recipe
 
 _FORMAT = 1
 _DRAFT_SECONDS = 24 * 3600

@@ -15,7 +15,8 @@ from qtune.errors import DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.recipe.inputs import SourceSection
+    from qtune.recipe.sections import Recipe
 
 MOST = 1000
 """More labels than that are hardly meant to be found in the rows."""

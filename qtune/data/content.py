@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.recipe.inputs import SourceSection
+    from qtune.recipe.sections import Recipe
 
 
 def settings_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Any]:

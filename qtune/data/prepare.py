@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qtune.data.rows import EncodedRow
-    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.recipe.inputs import SourceSection
+    from qtune.recipe.sections import Recipe
 
 Progress = Callable[[int, int], None]
 

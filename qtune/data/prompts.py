@@ -15,7 +15,7 @@ from qtune.data.report import SourceReport
 from qtune.data.row import Example, Turn
 from qtune.data.source import read
 from qtune.errors import DataError, QtuneError
-from qtune.recipe.sections import DataSection, SourceSection
+from qtune.recipe.inputs import DataSection, SourceSection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

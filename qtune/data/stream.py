@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from qtune.data.report import SourceReport
     from qtune.data.row import Example
     from qtune.data.rows import Encoded
-    from qtune.recipe.sections import Recipe, SourceSection
+    from qtune.recipe.inputs import SourceSection
+    from qtune.recipe.sections import Recipe
 
 # Few, so that a faulty row stops the run near where it stands; many enough for the tokenizer.
 _BATCH = 64

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qtune.data import Rows
     from qtune.losses import CausalLoss
-    from qtune.recipe.sections import EvalSection
+    from qtune.recipe.results import EvalSection
 
     Progress = Callable[[str, int, int], None]
 

@@ -10,7 +10,7 @@ from qtune.losses.distillation import DistillationLoss, Teacher
 from qtune.losses.head import check_head
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import LossSection, Task
+    from qtune.recipe.inputs import LossSection, Task
 
 __all__ = [
     "CausalLoss",

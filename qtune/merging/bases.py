@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qtune.merging.blueprint import Blueprint
-    from qtune.recipe.sections import QuantizationSection
+    from qtune.recipe.inputs import QuantizationSection
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from qtune.plan import read_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 BIAS_SWITCHES = ("attention_bias", "mlp_bias")
 

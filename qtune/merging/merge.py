@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qtune.merging.fidelity import Fidelity
     from qtune.merging.layout import Layout
     from qtune.methods.base import Edit
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 HEADER_BYTES = 512  # of a safetensors header, for each tensor
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from qtune.recipe.sections import ActivationPolicy
+    from qtune.recipe.steps import ActivationPolicy
 
 # Operators whose results `selective` keeps, by name: not every build of torch has every one.
 _KEPT = frozenset(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from qtune.models.streaming import Streamed
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 KINDS = ("4-bit", "8-bit", "16-bit", "trainable")
 

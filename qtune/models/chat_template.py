@@ -10,7 +10,7 @@ from qtune.errors import ModelError, UsageError
 from qtune.templates.source import fault_of
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import ModelSection
+    from qtune.recipe.inputs import ModelSection
 
 KEY = "model.chat_template"
 

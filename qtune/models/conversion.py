@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from qtune.recipe.sections import QuantizationSection
+    from qtune.recipe.inputs import QuantizationSection
 
 log = logging.getLogger(__name__)
 

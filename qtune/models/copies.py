@@ -17,7 +17,7 @@ from qtune.errors import QtuneError
 from qtune.models.fingerprint import NOTE, of_files
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import QuantizationSection
+    from qtune.recipe.inputs import QuantizationSection
 
 log = logging.getLogger(__name__)
 FORMAT = 1

@@ -11,7 +11,7 @@ from qtune.errors import ModelError, first_few
 from qtune.models.shards import tensor_table
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import ModelSection
+    from qtune.recipe.inputs import ModelSection
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -24,7 +24,7 @@ from qtune.ops.projection import why_not
 if TYPE_CHECKING:
     from torch import nn
 
-    from qtune.recipe.sections import ActivationPolicy, Kernels
+    from qtune.recipe.steps import ActivationPolicy, Kernels
 
 
 @dataclass

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.models.streaming import Streamed
-    from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
-    from qtune.recipe.sections import Base as Placement
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
+    from qtune.recipe.steps import ActivationPolicy
+    from qtune.recipe.steps import Base as Placement
 
 log = logging.getLogger(__name__)
 

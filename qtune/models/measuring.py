@@ -13,7 +13,7 @@ from qtune.models.skeleton import network_class_of
 from qtune.ops.linears import class_heads, features, is_linear, linear_modules, output_head
 from qtune.plan import LinearShape, ModelShape, TensorShape, stored_quantization
 from qtune.plan.targets import layer_index
-from qtune.recipe.sections import ModelSection
+from qtune.recipe.inputs import ModelSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

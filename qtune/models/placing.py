@@ -14,7 +14,7 @@ from qtune.ops.nf4 import bits_of, first_non_finite, library, quantize, quantize
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qtune.recipe.sections import QuantizationSection
+    from qtune.recipe.inputs import QuantizationSection
 
 
 def place(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from qtune.recipe.sections import QuantizationSection
+    from qtune.recipe.inputs import QuantizationSection
 
 STATE = "quant_state.bitsandbytes__"
 SINGLE = ("absmax", "quant_map")

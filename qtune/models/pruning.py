@@ -29,7 +29,7 @@ from qtune.ops.linears import features, linear_modules, output_head
 from qtune.ops.nf4 import is_transposed
 from qtune.ops.pruning import Pattern
 from qtune.plan import read_config, stored_quantization
-from qtune.recipe.sections import QuantizationSection
+from qtune.recipe.inputs import QuantizationSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qtune.models.calibrating import Seen
     from qtune.models.names import Match
     from qtune.ops.pruning import Sparsity
-    from qtune.recipe.sections import ModelSection
+    from qtune.recipe.inputs import ModelSection
 
 Method = Literal["magnitude", "wanda", "sparsegpt"]
 NEEDS_ROWS = ("wanda", "sparsegpt")

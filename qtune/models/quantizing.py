@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 log = logging.getLogger(__name__)
 STATE_BYTES = 256  # of a state's JSON, at least; what it says takes up to 190

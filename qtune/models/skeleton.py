@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 log = logging.getLogger(__name__)
 INT8_THRESHOLD = 6.0  # LLM.int8's outlier threshold on activations

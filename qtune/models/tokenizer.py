@@ -14,7 +14,7 @@ from qtune.plan import read_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qtune.recipe.sections import ModelSection
+    from qtune.recipe.inputs import ModelSection
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 SENTENCEPIECE = ("tokenizer.model", "spiece.model")

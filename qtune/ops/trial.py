@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qtune.ops.element_wise import Family
-    from qtune.recipe.sections import Kernels
+    from qtune.recipe.steps import Kernels
 
 FAR = 0.01
 """How far bf16 results of two right ways may be apart, in the 2-norm; rounding makes 0.004."""

@@ -17,7 +17,7 @@ from qtune.registry import Registry
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from qtune.recipe.sections import OptimSection
+    from qtune.recipe.steps import OptimSection
 
 OPTIMIZERS = Registry(
     "optimizer",

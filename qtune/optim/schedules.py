@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qtune.recipe.sections import OptimSection
+    from qtune.recipe.steps import OptimSection
 
 
 def schedule(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from qtune.plan.plan import MemoryItem
     from qtune.plan.work import Estimate, Work
-    from qtune.recipe.sections import ActivationPolicy, Base
+    from qtune.recipe.steps import ActivationPolicy, Base
 
 # Above so many tokens a pass, a larger micro-batch gains nothing worth its memory.
 ENOUGH_TOKENS = {"cuda": 16_384, "cpu": 4_096}

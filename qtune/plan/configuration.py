@@ -18,7 +18,7 @@ from qtune.plan.shape import ModelShape, StoredQuantization
 from qtune.registry import nearest
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import ModelSection
+    from qtune.recipe.inputs import ModelSection
 
 
 class UnknownFamilyError(ModelError):

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from qtune.plan.machine import Machine
     from qtune.plan.shape import ModelShape
     from qtune.plan.way import Way
-    from qtune.recipe.sections import ActivationPolicy, Recipe
+    from qtune.recipe.sections import Recipe
+    from qtune.recipe.steps import ActivationPolicy
 
 # What allocators lose between tensors: PyTorch's on CUDA, and the system's, where it is measured
 # (scripts/bench/plan_error.json).

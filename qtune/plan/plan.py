@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from qtune.plan.machine import Machine
     from qtune.plan.steps import Steps
     from qtune.plan.work import Estimate
-    from qtune.recipe.sections import ActivationPolicy, Base
+    from qtune.recipe.steps import ActivationPolicy, Base
 
 
 PAGED_OUT = "optimizer states, paged out"

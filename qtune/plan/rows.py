@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from qtune.recipe.sections import DataSection, SourceSection
+    from qtune.recipe.inputs import DataSection, SourceSection
 
 # A second of reading at most; beyond, the data is counted when it is read.
 MAX_LINES_BYTES = 400_000_000

@@ -18,8 +18,8 @@ from qtune.plan.weights import (
     leftover_bytes,
     weight_bytes,
 )
+from qtune.recipe.inputs import QuantizationSection
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import QuantizationSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import ActivationPolicy, Base
+    from qtune.recipe.steps import ActivationPolicy, Base
 
 
 @dataclass(frozen=True)

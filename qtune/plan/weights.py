@@ -16,7 +16,7 @@ from qtune.plan.targets import find_modules
 
 if TYPE_CHECKING:
     from qtune.plan.shape import LinearShape, ModelShape, StoredQuantization
-    from qtune.recipe.sections import QuantizationSection
+    from qtune.recipe.inputs import QuantizationSection
 
 BLOCK_SIZE = 64
 NESTED_BLOCK_SIZE = 256

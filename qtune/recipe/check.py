@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from qtune.errors import Fault
 from qtune.recipe import phrasing
+from qtune.recipe.conflicts import CONFLICTS
 from qtune.recipe.keys import SECTIONS
-from qtune.recipe.rules import CONFLICTS, unread
 from qtune.recipe.sections import Recipe
+from qtune.recipe.unread import unread
 
 if TYPE_CHECKING:
     from qtune.recipe.layers import Layer

@@ -10,7 +10,7 @@ from qtune.recipe.paths import is_local, is_pattern
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 HUB = "hub data set"
 KINDS = {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.errors import Fault
 from qtune.recipe import suggest
+from qtune.recipe.inputs import SourceSection
 from qtune.recipe.keys import METHODS, annotation_at, expects, field_at, item_kind, words_of
-from qtune.recipe.sections import SourceSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

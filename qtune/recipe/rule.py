@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qtune.recipe.sections import Recipe
 
 Test = Callable[[Recipe], bool]
+HELD_OUT = ("data.eval", "data.val_size")
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,8 @@ class Conflict:
     message: str
     hint: str
     test: Test
+
+
+def held_out(recipe: Recipe) -> bool:
+    """Whether there are rows to evaluate on."""
+    return bool(recipe.data.eval) or recipe.data.val_size > 0

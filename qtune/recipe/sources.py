@@ -18,7 +18,7 @@ from qtune.recipe.paths import is_pattern
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
     from qtune.recipe.splits import Split
 
 # What `datasets` and version control leave beside the data.

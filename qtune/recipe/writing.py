@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.recipe.keys import SECTIONS, is_table_list
 from qtune.recipe.paths import is_local
-from qtune.recipe.rules import unread
 from qtune.recipe.scalars import scalar
+from qtune.recipe.unread import unread
 
 if TYPE_CHECKING:
     from pathlib import Path

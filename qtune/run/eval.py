@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from qtune import data, evaluation, models, recipe
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
-from qtune.recipe.sections import DataSection, Recipe, SourceSection
+from qtune.recipe.inputs import DataSection, SourceSection
+from qtune.recipe.sections import Recipe
 from qtune.run import gates
 from qtune.run.bench import Bench, LabelBench, Limits, Side
 from qtune.run.subject import load, refuse_overrides, resolve, working_device

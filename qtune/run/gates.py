@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from qtune.durable import write_json, write_text
 from qtune.errors import ExitCode, Fault, QtuneError, UsageError
 from qtune.plan import parse_size
+from qtune.recipe.conflicts import ANSWER_GATES, BASE_GATES, HELD_OUT_GATES
 from qtune.recipe.duration import seconds
-from qtune.recipe.rules import ANSWER_GATES, BASE_GATES, HELD_OUT_GATES
 from qtune.runs.junit import Case, gate_cases, junit
 from qtune.runs.page import append, portable_text
 from qtune.runs.summary import failure, summary
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from qtune.recipe.sections import GatesSection
+    from qtune.recipe.results import GatesSection
     from qtune.run.display import Journal
     from qtune.runs.verdict import Unit
 

@@ -20,7 +20,7 @@ from qtune.merging import fidelity
 from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe import leaves
-from qtune.recipe.sections import MergeSection
+from qtune.recipe.results import MergeSection
 from qtune.run.subject import load, refuse_overrides, resolve
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from qtune.durable import write_text
 from qtune.errors import DataError, Fault, ModelError
 from qtune.models.files import locate
 from qtune.recipe import sources
-from qtune.recipe.sections import PinsSection
+from qtune.recipe.results import PinsSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qtune.models.quantizing import Quantizing
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
     from qtune.run.display import Display
 
 SECTIONS = ("quantization.", "model.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qtune import plan
 from qtune.errors import ModelError, UsageError
 from qtune.plan import TensorShape, UnknownFamilyError
+from qtune.recipe.inputs import ModelSection
 from qtune.recipe.methods import BridgeConfig
-from qtune.recipe.sections import ModelSection
 
 if TYPE_CHECKING:
     from qtune.plan import ModelShape

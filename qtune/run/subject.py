@@ -12,7 +12,7 @@ import torch
 from qtune import hub, methods, models, plan, recipe
 from qtune.artefacts import read_object
 from qtune.errors import ModelError, UsageError
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.writing import flow
 from qtune.run.allocator import give_back_at_once
 from qtune.run.quantize import provide
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from qtune.methods import AdapterFile
     from qtune.methods.base import Method
     from qtune.models import Base
-    from qtune.recipe.sections import Base as Placement
     from qtune.recipe.sections import Recipe
+    from qtune.recipe.steps import Base as Placement
 
 log = logging.getLogger(__name__)
 RECIPE, ADAPTER, MODEL, PLAN = "recipe.yaml", "adapter_config.json", "config.json", "plan.json"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from qtune.data.batch import Batch
-    from qtune.recipe.sections import WatchdogSection
+    from qtune.recipe.steps import WatchdogSection
 
 _LEARNT = 1e-6  # nats: below it a gradient may well round to zero, for all is known
 

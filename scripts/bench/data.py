@@ -68,7 +68,9 @@ def write_tokenizer(folder: Path, rows: Path) -> None:
 
 
 def _recipe(folder: Path, rows: Path) -> Any:
-    from qtune.recipe.sections import DataSection, ModelSection, Recipe, SourceSection, TrainSection
+    from qtune.recipe.inputs import DataSection, ModelSection, SourceSection
+    from qtune.recipe.sections import Recipe
+    from qtune.recipe.steps import TrainSection
 
     return Recipe(
         model=ModelSection(name_or_path=str(folder)),

@@ -20,7 +20,9 @@ from transformers import AutoTokenizer, GPT2Config
 
 from qtune import data, models
 from qtune.data.packing import pack
-from qtune.recipe.sections import DataSection, ModelSection, Recipe, SourceSection, TrainSection
+from qtune.recipe.inputs import DataSection, ModelSection, SourceSection
+from qtune.recipe.sections import Recipe
+from qtune.recipe.steps import TrainSection
 from qtune.run.data_statistics import fills
 
 if TYPE_CHECKING:

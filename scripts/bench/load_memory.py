@@ -72,7 +72,7 @@ def load(loader: str, folder: Path) -> Any:
     import torch
 
     from qtune.models import load as load_base
-    from qtune.recipe.sections import ModelSection, QuantizationSection
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
 
     if loader == "qtune":
         return load_base(

@@ -24,12 +24,12 @@ import random_model
 import torch
 
 from qtune.models import load
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qtune.recipe.sections import Base
+    from qtune.recipe.steps import Base
 
 BUFFER = 2**23
 

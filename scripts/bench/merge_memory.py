@@ -28,8 +28,8 @@ def write_adapter(base: Path, folder: Path) -> int:
     import torch
 
     from qtune import methods, models
+    from qtune.recipe.inputs import ModelSection, QuantizationSection
     from qtune.recipe.methods import LoraConfig
-    from qtune.recipe.sections import ModelSection, QuantizationSection
 
     loaded = models.load(
         ModelSection(name_or_path=str(base)),

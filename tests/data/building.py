@@ -13,7 +13,8 @@ from qtune.data.faults import Faults
 from qtune.data.row import Row
 from qtune.data.source import read
 from qtune.errors import QtuneError
-from qtune.recipe.sections import DataSection, LossSection, ModelSection, Recipe, SourceSection
+from qtune.recipe.inputs import DataSection, LossSection, ModelSection, SourceSection
+from qtune.recipe.sections import Recipe
 from tests.tiny import tiny_tokenizer
 
 TRAIN_ON = {"completion": LossSection(), "all": LossSection(train_on="all")}

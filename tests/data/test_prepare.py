@@ -12,7 +12,7 @@ import pytest
 
 from qtune.data import prepare, read_eval
 from qtune.errors import DataError, UsageError
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 from tests.data.building import chat, encoded, messages_of, recipe, spans, write_jsonl
 from tests.tiny import tiny_tokenizer
 

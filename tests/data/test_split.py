@@ -9,7 +9,7 @@ import pytest
 
 from qtune.data import prepare
 from qtune.errors import DataError
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 from tests.data.building import encoded, recipe, write_jsonl
 from tests.tiny import tiny_tokenizer
 

@@ -16,7 +16,8 @@ from qtune.data import Streamed, prepare, prepare_stream
 from qtune.data.batch import Batch
 from qtune.data.feed import make_feed
 from qtune.errors import DataError
-from qtune.recipe.sections import Recipe, TrainSection
+from qtune.recipe.sections import Recipe
+from qtune.recipe.steps import TrainSection
 from tests.data.building import recipe, write_jsonl
 from tests.tiny import tiny_tokenizer
 

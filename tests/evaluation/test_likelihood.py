@@ -14,7 +14,7 @@ from qtune.errors import DataError, ModelError
 from qtune.evaluation.likelihood import difference, measure_loss, summarise
 from qtune.evaluation.measure import evaluate
 from qtune.losses import CausalLoss
-from qtune.recipe.sections import EvalSection
+from qtune.recipe.results import EvalSection
 from tests.evaluation.rows import rows_of
 from tests.tiny import tiny_llama, tiny_tokenizer
 

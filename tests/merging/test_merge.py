@@ -15,7 +15,7 @@ from qtune.errors import CheckError, ModelError, UsageError
 from qtune.merging import Chat, fidelity, write
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.merging.workshop import (
     NF4,
     QUERY,

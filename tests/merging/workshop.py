@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from qtune.merging import Merge, MergeReport, prepare, write
 from qtune.methods.base import Edit
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,6 +10,7 @@ from qtune import models
 from qtune.methods import create
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import weight_of
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import (
     AdaloraConfig,
     BitfitConfig,
@@ -29,7 +30,7 @@ from qtune.recipe.methods import (
     RosaConfig,
     SelectiveConfig,
 )
-from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
+from qtune.recipe.steps import ActivationPolicy
 from tests.tiny import tiny_llama
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from qtune.methods.base import CannotMerge, Method
 from qtune.methods.peft_format import CONFIG_FILE
 from qtune.methods.table import ROWS
 from qtune.plan.adapters import trainable_tensors
+from qtune.recipe.inputs import DataSection, ModelSection, SourceSection
 from qtune.recipe.methods import parts_of
-from qtune.recipe.sections import DataSection, ModelSection, Recipe, SourceSection
+from qtune.recipe.sections import Recipe
 from qtune.run.shapes import shape_for
 from tests.methods.bases import (
     CASES,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.methods.base import Method
-    from qtune.recipe.sections import ActivationPolicy
+    from qtune.recipe.steps import ActivationPolicy
 
 COUNT = 4
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")

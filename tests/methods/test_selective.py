@@ -12,14 +12,9 @@ from qtune import plan
 from qtune.errors import UsageError
 from qtune.methods import create
 from qtune.plan.adapters import trainable_tensors
+from qtune.recipe.inputs import DataSection, ModelSection, QuantizationSection, SourceSection
 from qtune.recipe.methods import SelectiveConfig
-from qtune.recipe.sections import (
-    DataSection,
-    ModelSection,
-    QuantizationSection,
-    Recipe,
-    SourceSection,
-)
+from qtune.recipe.sections import Recipe
 from qtune.run.left_dense import with_skipped
 from tests.methods.bases import attached, load, logits, randomise
 from tests.tiny import tiny_llama

@@ -13,14 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from qtune import methods, models
 from qtune.models import activations
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ModelSection, QuantizationSection
 from tests.tiny import save_tiny, tiny_llama
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qtune.recipe.sections import ActivationPolicy
+    from qtune.recipe.steps import ActivationPolicy
 
 LAYERS = 3
 FAMILIES: dict[str, dict[str, Any]] = {

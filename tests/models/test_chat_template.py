@@ -8,7 +8,7 @@ import pytest
 
 from qtune.errors import ModelError, UsageError
 from qtune.models import load_tokenizer
-from qtune.recipe.sections import ModelSection
+from qtune.recipe.inputs import ModelSection
 from qtune.templates import ENDS, text_of
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 

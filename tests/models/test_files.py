@@ -11,7 +11,7 @@ import torch
 from qtune.errors import ModelError
 from qtune.models import resolve, shard_index
 from qtune.models.skeleton import model_config
-from qtune.recipe.sections import ModelSection
+from qtune.recipe.inputs import ModelSection
 from tests.models.workshop import INDEX, edit_config, load_folder
 from tests.tiny import save_tiny
 

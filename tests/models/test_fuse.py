@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from qtune import methods, models
 from qtune.errors import UsageError
 from qtune.models.fuse import fuse, unfuse
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ModelSection, QuantizationSection
 from tests.tiny import save_tiny
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from transformers import (
 from qtune.errors import ModelError
 from qtune.models import load
 from qtune.ops.linears import class_heads, linear_modules
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.tiny import save_tiny, tiny_tokenizer
 
 SIZES = {

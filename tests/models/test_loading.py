@@ -14,7 +14,7 @@ from qtune.errors import ModelError, UsageError
 from qtune.models import load
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import bits_of, weight_of
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.models.workshop import CPU, edit_config, edit_tensors, load_folder, logits
 from tests.round_trip import round_trip
 from tests.tiny import save_tiny, tiny_llama

@@ -14,7 +14,7 @@ from tests.tiny import save_tiny, tiny_llama
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qtune.recipe.sections import ActivationPolicy
+    from qtune.recipe.steps import ActivationPolicy
 
 
 def test_an_evaluation_changes_no_gradient_and_no_weight(whole: Path) -> None:

@@ -16,7 +16,7 @@ from qtune.models import fingerprint, quantizing
 from qtune.models.quantizing import prepare, write
 from qtune.models.skeleton import disarm_repacking
 from qtune.ops.linears import linear_modules
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.models.workshop import edit_tensors, load_folder, logits
 from tests.tiny import save_tiny, tiny_llama
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from qtune.errors import ModelError
 from qtune.models import load_tokenizer
 from qtune.models.shards import read_tensors, tensor_table
-from qtune.recipe.sections import ModelSection
+from qtune.recipe.inputs import ModelSection
 from tests.models.workshop import load_folder
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from qtune.models.layer_slots import Slots
 from qtune.models.prequantized import Packed
 from qtune.models.streaming import layers_of
 from qtune.ops.nf4 import bits_of, weight_of
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import BitfitConfig, BottleneckConfig, LoraConfig, PromptConfig
-from qtune.recipe.sections import ModelSection, QuantizationSection
 from tests.models.workshop import edit_tensors
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.models import Base
-    from qtune.recipe.sections import ActivationPolicy
-    from qtune.recipe.sections import Base as Placement
+    from qtune.recipe.steps import ActivationPolicy
+    from qtune.recipe.steps import Base as Placement
 
 LAYERS = 4
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from qtune import methods, models
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 def load(folder, base):
     return models.load(

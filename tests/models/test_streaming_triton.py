@@ -11,7 +11,7 @@ from qtune import models
 from qtune.models import quantizing
 from qtune.ops.element_wise import taking
 from qtune.ops.nf4 import bits_of, weight_of
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.ops.triton.places import DEVICE, needs_kernels
 from tests.tiny import save_tiny
 

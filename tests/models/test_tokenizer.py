@@ -8,7 +8,7 @@ import pytest
 
 from qtune.errors import ModelError
 from qtune.models import load_tokenizer
-from qtune.recipe.sections import ModelSection
+from qtune.recipe.inputs import ModelSection
 from tests.models.workshop import edit_config
 from tests.tiny import tiny_tokenizer
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qtune.models import Base, load
-from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
+from qtune.recipe.steps import ActivationPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qtune import optim
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 
 SIZE = 4096  # from here on bitsandbytes keeps 8-bit states
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from qtune.optim import schedule
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 
 
 def _factors(total: int, warmup: int, **settings: object) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from qtune import optim
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 
 NAMES = [*optim.OPTIMIZERS, "adamw fused", "sgd fused"]
 

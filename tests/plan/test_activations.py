@@ -19,7 +19,8 @@ from tests.plan.counting import Counting
 from tests.plan.given import LLAMA_65B, TINY, recipe
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import ActivationPolicy, Kernels, Recipe
+    from qtune.recipe.sections import Recipe
+    from qtune.recipe.steps import ActivationPolicy, Kernels
 
 ROWS, LENGTH = 2, 96
 WIDTHS = {

@@ -20,8 +20,8 @@ from qtune.plan.configuration import for_task
 from qtune.plan.published import published_config
 from qtune.plan.shape import ModelShape
 from qtune.plan.weights import holding_of, leftover_bytes, weight_bytes
+from qtune.recipe.inputs import ModelSection
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ModelSection
 from tests.plan.counting import Counting
 from tests.plan.given import cpu, recipe
 

@@ -12,7 +12,7 @@ import torch
 from qtune import optim
 from qtune.plan.adapters import TrainableTensor
 from qtune.plan.optimizers import OPTIMIZERS, states_of
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 
 NAMES = sorted(OPTIMIZERS)
 

@@ -13,7 +13,7 @@ import pytest
 from qtune.data.faults import Faults
 from qtune.data.source import read
 from qtune.plan import count_rows, rows
-from qtune.recipe.sections import DataSection, SourceSection
+from qtune.recipe.inputs import DataSection, SourceSection
 
 if TYPE_CHECKING:
     from pathlib import Path

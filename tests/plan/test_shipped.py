@@ -10,7 +10,7 @@ import pytest
 from qtune.plan import Machine, make, parse_size, shape_before_download, shape_of
 from qtune.plan.published import published_config
 from qtune.recipe import load, shipped
-from qtune.recipe.sections import ModelSection
+from qtune.recipe.inputs import ModelSection
 from qtune.run.shapes import with_teacher
 from tests.plan.given import cpu, gpu
 

@@ -19,7 +19,7 @@ from qtune.plan.weights import (
     leftover_bytes,
     weight_bytes,
 )
-from qtune.recipe.sections import QuantizationSection
+from qtune.recipe.inputs import QuantizationSection
 from tests.plan.given import LLAMA_8B, LLAMA_65B, LLAMA_70B, QWEN_32B, TINY
 
 

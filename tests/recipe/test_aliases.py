@@ -9,8 +9,8 @@ import pytest
 
 from qtune.errors import UsageError
 from qtune.recipe import foreign, load
+from qtune.recipe.inputs import SourceSection
 from qtune.recipe.keys import SECTIONS, is_key
-from qtune.recipe.sections import SourceSection
 from tests.recipe.conftest import Faults, Read, Write
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from qtune.errors import UsageError
 from qtune.recipe import load
+from qtune.recipe.conflicts import CONFLICTS
 from qtune.recipe.keys import is_key
-from qtune.recipe.rules import CONFLICTS, UNREAD
+from qtune.recipe.unread import UNREAD
 from tests.recipe.conftest import MINIMAL, Faults, Read, Write
 
 HELD_OUT = "val_size: 0.1\n"

@@ -10,7 +10,7 @@ import pytest
 
 from qtune.errors import DataError, UsageError
 from qtune.recipe import load
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 from qtune.recipe.sources import Found, find
 from tests.recipe.conftest import Write
 

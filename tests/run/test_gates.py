@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from qtune.errors import DataError, ExitCode
-from qtune.recipe.sections import GatesSection
+from qtune.recipe.results import GatesSection
 from qtune.run import gates
 from qtune.run.display import Journal, Quiet
 

@@ -22,7 +22,7 @@ from qtune.errors import (
 )
 from qtune.merging import fidelity
 from qtune.methods.base import CannotMerge
-from qtune.recipe.sections import ModelSection, QuantizationSection
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.run import merge as merging_run
 from qtune.run.display import Quiet
 from qtune.run.merge import for_cpu, merge

@@ -13,8 +13,9 @@ from qtune.data.feed import Feed, Packed, Padded
 from qtune.data.order import Order
 from qtune.data.rows import IGNORED, Encoded, RowStore
 from qtune.methods.base import Method
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ActivationPolicy, ModelSection, QuantizationSection
+from qtune.recipe.steps import ActivationPolicy
 
 LENGTHS = (12, 5, 9, 17, 3, 8, 11, 6, 14, 4, 10, 7, 19, 5, 13, 6)
 VOCABULARY = 259

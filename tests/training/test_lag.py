@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qtune import optim
 from qtune.errors import DivergedError
 from qtune.losses import CausalLoss
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 from qtune.training import Boundary, Job, StepEvent, Watchdog, fit
 from qtune.training.reading import Reading
 from tests.training.learning import feed_of, learner, uneven_rows

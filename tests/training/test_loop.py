@@ -10,7 +10,7 @@ import pytest
 
 from qtune import optim
 from qtune.losses import CausalLoss
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 from qtune.training import Best, Boundary, EvalEvent, Event, Interrupted, Job, StepEvent, fit
 from tests.training.learning import feed_of, learner, uneven_rows
 

@@ -9,7 +9,7 @@ import torch
 
 from qtune import optim
 from qtune.losses import CausalLoss
-from qtune.recipe.sections import ActivationPolicy, OptimSection
+from qtune.recipe.steps import ActivationPolicy, OptimSection
 from qtune.training import Job, StepEvent, fit
 from qtune.training.step import accumulate
 from tests.training.learning import feed_of, gradients, learner, uneven_rows

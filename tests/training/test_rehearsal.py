@@ -10,7 +10,7 @@ import torch
 
 from qtune import optim
 from qtune.oom import OutOfMemory
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 from qtune.training import RehearsalEvent, ShrinkEvent, fit, rehearsal
 from tests.training.failing import Failing
 from tests.training.learning import LENGTHS, learner

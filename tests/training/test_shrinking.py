@@ -15,7 +15,7 @@ from qtune import optim
 from qtune.errors import ResourceError
 from qtune.losses import CausalLoss
 from qtune.oom import BACKWARD, FORWARD, OutOfMemory
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 from qtune.training import Job, ShrinkEvent, StepEvent, fit, training_state
 from tests.training.failing import Failing
 from tests.training.learning import feed_of, learner, uneven_rows

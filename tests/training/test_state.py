@@ -11,8 +11,9 @@ import torch
 from qtune import methods, models, optim
 from qtune.errors import ModelError
 from qtune.losses import CausalLoss
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import LoraConfig
-from qtune.recipe.sections import ActivationPolicy, ModelSection, OptimSection, QuantizationSection
+from qtune.recipe.steps import ActivationPolicy, OptimSection
 from qtune.training import Job, StepEvent, fit, restore, training_state
 from tests.training.learning import feed_of, uneven_rows
 

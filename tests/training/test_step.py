@@ -13,7 +13,7 @@ from qtune.data.batch import Batch, collate
 from qtune.errors import DivergedError
 from qtune.losses import CausalLoss
 from qtune.methods.base import Method
-from qtune.recipe.sections import OptimSection
+from qtune.recipe.steps import OptimSection
 from qtune.training import Watchdog, check_finite, train_step
 from qtune.training.step import accumulate
 from tests.training.learning import gradients, learner, uneven_rows

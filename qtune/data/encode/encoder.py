@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qtune.data.faults import Faults
     from qtune.data.report import SourceReport
     from qtune.data.row import Example
-    from qtune.recipe.sections import DataSection
+    from qtune.recipe.inputs import DataSection
 
 
 class Encoder:

@@ -12,7 +12,7 @@ from qtune.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 Purpose = Literal["supervised", "preference", "unpaired"]
 

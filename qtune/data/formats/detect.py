@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qtune.data.formats.base import Format
     from qtune.data.formats.readings import Reading
     from qtune.data.row import Row
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 _NAME_WORDS = 4  # a heading with more is a sentence
 KNOWN = (

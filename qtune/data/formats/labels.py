@@ -13,7 +13,7 @@ from qtune.data.readers.opening import text_lines
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 _HINT = "one name a line (or number, tab, name), or a JSON list or object of names"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qtune.data.faults import Faults
     from qtune.data.row import Row
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 _FILE_MARK = b"ARROW1"
 _STREAM_END = b"\0\0\0\0"

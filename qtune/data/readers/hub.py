@@ -12,7 +12,7 @@ from qtune.hub import why_offline
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 
 def read(source: SourceSection, *, streaming: bool = False) -> Iterator[Row]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.data.faults import Faults
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 _LONGEST_LINE = 1 << 24
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.data.faults import Faults
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 
 def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Iterator[Row]:

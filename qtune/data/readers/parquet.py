@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from qtune.data.faults import Faults
     from qtune.data.row import Row
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 _ROWS = 1024
 _BUFFER = 1 << 20

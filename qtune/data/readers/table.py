@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.data.faults import Faults
-    from qtune.recipe.sections import SourceSection
+    from qtune.recipe.inputs import SourceSection
 
 _HINT = "put the field in double quotes and double the quotes inside it"
 Record = tuple[int, list[str]]

@@ -21,7 +21,7 @@ from qtune.data.batch import collate, collate_labelled
 from qtune.methods.base import CannotMerge
 from qtune.models.dense import dense_bytes, make_dense
 from qtune.plan import Machine, human, loss_chunk_size
-from qtune.recipe.sections import LossSection
+from qtune.recipe.inputs import LossSection
 from qtune.run.comparison.flops import flops_per_token
 from qtune.run.eval import held_out
 from qtune.run.labels import with_labels

@@ -10,9 +10,9 @@ from qtune import recipe
 from qtune.errors import Fault, QtuneError, UsageError
 from qtune.recipe import shipped
 from qtune.recipe.extends import read_file
+from qtune.recipe.inputs import QuantizationSection
 from qtune.recipe.keys import METHODS
-from qtune.recipe.rules import held_out
-from qtune.recipe.sections import QuantizationSection
+from qtune.recipe.rule import held_out
 from qtune.recipe.writing import flow
 from qtune.registry import nearest
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from qtune.data import EncodedRow, prepare, prompter
 from qtune.errors import DataError
-from qtune.recipe.sections import LossSection, ModelSection
+from qtune.recipe.inputs import LossSection, ModelSection
 from tests.data.building import chat, encoded, recipe, spans, write_jsonl
 from tests.data.encode import templates
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer

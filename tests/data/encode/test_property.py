@@ -18,7 +18,7 @@ from qtune.data.faults import Faults
 from qtune.data.report import SourceReport
 from qtune.data.row import Example, Turn
 from qtune.data.rows import Encoded
-from qtune.recipe.sections import DataSection, SourceSection
+from qtune.recipe.inputs import DataSection, SourceSection
 from qtune.templates import ENDS, text_of
 from tests.data.encode.builtins import SPECIALS, built_in
 from tests.data.test_real import REAL, needs_real

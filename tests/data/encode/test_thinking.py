@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qtune.data import prepare
-from qtune.recipe.sections import LossSection
+from qtune.recipe.inputs import LossSection
 from tests.data.building import encoded, recipe, spans, write_jsonl
 from tests.data.encode import templates
 from tests.data.encode.builtins import built_in

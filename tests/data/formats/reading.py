@@ -10,7 +10,7 @@ from qtune.data.formats import FORMATS
 from qtune.data.formats.base import Format
 from qtune.data.row import Example, Row
 from qtune.errors import DataError
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 
 PLACE = "f.jsonl:7"
 

@@ -12,7 +12,7 @@ from qtune.data.formats import FORMATS
 from qtune.data.formats.detect import detect
 from qtune.data.row import Row
 from qtune.errors import DataError
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 from tests.data.formats.reading import PLACE, examples, settled
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}

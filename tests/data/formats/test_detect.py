@@ -9,7 +9,7 @@ import pytest
 from qtune.data.formats.detect import detect
 from qtune.data.row import Row
 from qtune.errors import DataError, UsageError
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 
 SAID = [{"role": "user", "content": "x"}]
 SHARED = [{"from": "human", "value": "x"}]

@@ -8,7 +8,7 @@ import pytest
 
 from qtune.data.formats import FORMATS
 from qtune.data.row import Row, Turn
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 
 
 def turns(name: str, values: dict[str, Any], **keys: Any) -> tuple[Turn, ...]:

@@ -16,7 +16,7 @@ import pytest
 
 from qtune.data.faults import Faults
 from qtune.data.source import read
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 
 ROWS = 28_000
 TEXT = "word " * 50

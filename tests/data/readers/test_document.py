@@ -9,7 +9,7 @@ import pytest
 
 from qtune.data import prepare
 from qtune.data.source import manner
-from qtune.recipe.sections import SourceSection
+from qtune.recipe.inputs import SourceSection
 from tests.data.building import read_rows, recipe
 from tests.tiny import tiny_tokenizer
 

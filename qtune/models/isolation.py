@@ -15,7 +15,7 @@ AROUND = ((11, 0), (5, 6))
 """Tokens in front of the probe and behind it: its place differs from sequence to sequence."""
 _HINT = "set data.packing: false, or another model.attn_implementation"
 _ROUNDED = 2.0**-8  # relative error of rounding to bfloat16
-_CONTROLS = 3.0
+CONTROLS = 3.0
 _MOST_WALKS = 4.0
 
 
@@ -52,7 +52,7 @@ def check_isolation(model: Any, *, vocabulary: int) -> None:
     if model.get_input_embeddings().weight.dtype == torch.float32:
         error, bound = found.largest, 1e-5 * max(1.0, found.largest_logit)
     else:
-        error, bound = found.error, rounding(model, found.control)
+        error, bound = found.error, rounding(model, CONTROLS * found.control)
     if error > bound:
         raise ModelError(
             f"a packed row gives other logits than alone (by {error:.2g}, {bound:.2g} is "
@@ -61,17 +61,17 @@ def check_isolation(model: Any, *, vocabulary: int) -> None:
         )
 
 
-def rounding(model: Any, control: float) -> float:
+def rounding(model: Any, evidence: float) -> float:
     """What rounding to bfloat16 may cause, relative to the logits' root mean square.
 
     Each layer rounds the residual stream twice, and independent errors add up as a random walk:
     measured, at most two thirds of that (scripts/bench/isolation.json). A large model's activations
-    may be less tame; then the control shows it, within reason: a fault that is in it too must not
-    excuse itself.
+    may be less tame; then `evidence` from the model itself shows it, within reason: a fault that is
+    in it too must not excuse itself.
     """
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None) or 1
     walk: float = _ROUNDED * (2 * layers) ** 0.5
-    return max(walk, min(_CONTROLS * control, _MOST_WALKS * walk))
+    return max(walk, min(evidence, _MOST_WALKS * walk))
 
 
 @torch.no_grad()

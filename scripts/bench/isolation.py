@@ -123,13 +123,15 @@ def account(model: Any) -> dict[str, Any]:
     """The largest rounding, the bound, and the smallest distance of each fault."""
     model = model.to(torch.bfloat16).eval()
     drawn = [distances(model, seed) for seed in range(DRAWS)]
-    walk = isolation.rounding(model, control=0.0)
+    walk = isolation.rounding(model, 0.0)
     rounded = max(max(one["packed"], one["none"]) for one in drawn)
     return {
         "layers": model.config.num_hidden_layers,
         "rounding": round(rounded, 5),
         "control": round(max(one["control"] for one in drawn), 5),
-        "bound": round(min(isolation.rounding(model, one["control"]) for one in drawn), 5),
+        "bound": round(
+            min(isolation.rounding(model, isolation.CONTROLS * one["control"]) for one in drawn), 5
+        ),
         "rounding_to_walk": round(rounded / walk, 3),
         "faults": {fault: round(min(one[fault] for one in drawn), 5) for fault in FAULTS},
     }

@@ -130,7 +130,7 @@ def test_in_bfloat16_a_row_that_does_not_see_its_own_first_token_is_refused(fami
 
     model.forward = faulty_when_packed
     # the fault is in the control too, which must not excuse it
-    assert measure(model, vocabulary=128).control > rounding(model, control=0.0)
+    assert measure(model, vocabulary=128).control > rounding(model, 0.0)
     with pytest.raises(ModelError, match="other logits than alone"):
         check_isolation(model, vocabulary=128)
 
@@ -144,7 +144,7 @@ def test_rounding_in_bfloat16_stays_below_its_bound(family: str, layers: int) ->
         config.layer_types = (list(config.layer_types) * layers)[:layers]
     model = built(config, "eager" if family == "gemma2" else "sdpa").to(torch.bfloat16)
     found = measure(model, vocabulary=128)
-    assert found.error < rounding(model, control=0.0)
+    assert found.error < rounding(model, 0.0)
 
 
 def test_a_recurrent_model_is_refused() -> None:

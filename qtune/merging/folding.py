@@ -1,36 +1,50 @@
-"""One output tensor from one base tensor and the edit of it: W' = edit(W), in fp32."""
+"""Output tensors from base tensors and the edits of them: W' = edit(W) in fp32, rows by rows."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from qtune.errors import ModelError
+from qtune.merging.bases import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
+    from qtune.merging.bases import Base
     from qtune.merging.blueprint import Blueprint
     from qtune.merging.layout import Layout
     from qtune.methods.base import Edit
     from qtune.models.writing import TensorSpec
 
-_CHUNK = 2**22  # elements whose fp32 difference exists at a time
 
+@dataclass
+class Account:
+    """What edits did: squared norms of the change and of what rounding cost."""
 
-class Base(Protocol):
-    """Where the weights come from that edits are applied to."""
+    change: float = 0.0
+    rounding: float = 0.0
+    without_effect: list[str] = field(default_factory=list)
 
-    def weight(self, name: str) -> Tensor:
-        """A parameter, dense."""
+    def add(self, other: Account) -> None:
+        """Take another's figures to one's own."""
+        self.change += other.change
+        self.rounding += other.rounding
+        self.without_effect += other.without_effect
+
+    @property
+    def lost(self) -> float:
+        """Norm of what rounding to the output dtype cost, over the norm of the change."""
+        return math.sqrt(self.rounding / self.change) if self.change else 0.0
 
 
 class Folding:
-    """Produces the output tensors one by one and keeps account of what the edits did."""
+    """Produces the output tensors block by block and keeps account of what the edits did."""
 
     def __init__(
         self, blueprint: Blueprint, layout: Layout, edits: Mapping[str, Edit], *, base: Base
@@ -39,71 +53,101 @@ class Folding:
         self._layout = layout
         self._edits = edits
         self._base = base
-        self._without_effect: list[str] = []
-        self._change = 0.0
-        self._rounding = 0.0
+        self.account = Account()
 
-    def tensor(self, spec: TensorSpec) -> Tensor:
-        """The output tensor of a spec, in its dtype."""
+    def blocks(self, spec: TensorSpec) -> Iterator[Tensor]:
+        """The rows of the output tensor of a spec, in its dtype, from the first to the last."""
         edit = self._edits.get(spec.name)
+        rows = self._rows(spec)
+        if edit is None:
+            for span in rows.spans():
+                yield rows.read(*span).to(spec.dtype)
+            return
+        before = self.account.change
+        changed = False
+        if edit.by_rows is None:
+            base = rows.whole().float()
+            edited = edit.apply(self._input(spec, edit, base))
+            changed = self._account(spec, edited, base, result := edited.to(spec.dtype))
+            yield result
+        else:
+            for start, stop in rows.spans():
+                base = rows.read(start, stop).float()
+                edited = edit.by_rows(self._input(spec, edit, base), start, stop)
+                changed |= self._account(spec, edited, base, result := edited.to(spec.dtype))
+                yield result
+        if not changed and self.account.change == before:
+            self.account.without_effect.append(spec.name)
+
+    def whole(self, spec: TensorSpec) -> Tensor:
+        """The output tensor of a spec; nothing of it is taken into account."""
+        kept, self.account = self.account, Account()
+        try:
+            found = list(self.blocks(spec))
+        finally:
+            self.account = kept
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _input(self, spec: TensorSpec, edit: Edit, base: Tensor) -> Tensor | None:
+        """What an edit is given: the base, unless it needs none or there is none."""
+        return base if edit.needs_base and spec.name in self._layout.origins else None
+
+    def _rows(self, spec: TensorSpec) -> Rows:
+        """What the base has in the place of an output tensor; zeros for a new one."""
         origin = self._layout.origins.get(spec.name)
         if origin is None:
-            return self._created(spec, edit)
+            rest = spec.shape[1:]
+            return Rows(spec.shape, lambda start, stop: torch.zeros(stop - start, *rest))
         if origin not in self._blueprint.parameters:
-            return self._blueprint.checkpoint.read(self._blueprint.stored[origin])
-        base = self._base.weight(origin)
-        return base.to(spec.dtype) if edit is None else self._edited(spec, base.float(), edit)
+            stored = self._blueprint.stored[origin]
+            checkpoint = self._blueprint.checkpoint
+            return Rows(spec.shape, lambda start, stop: checkpoint.rows(stored, start, stop))
+        return self._base.rows(origin)
 
-    @property
-    def rounding(self) -> float:
-        """Norm of what rounding to the output dtype cost, over the norm of the change."""
-        return math.sqrt(self._rounding / self._change) if self._change else 0.0
-
-    def check(self) -> None:
-        """Raise `ModelError` if an edit changed nothing: an adapter that was not trained."""
-        names = self._without_effect
-        if names:
-            raise ModelError(
-                f"{len(names)} of {len(self._edits)} edits change nothing: {', '.join(names[:3])}",
-                hint="the adapter is untrained or belongs elsewhere; nothing was written",
-            )
-
-    def _edited(self, spec: TensorSpec, base: Tensor, edit: Edit) -> Tensor:
-        edited = edit.apply(base if edit.needs_base else None)
+    def _account(self, spec: TensorSpec, edited: Tensor, base: Tensor, result: Tensor) -> bool:
+        """Add a block to the account; whether it changed anything. `ModelError` if it is no
+        block of the output."""
         if edited.shape != base.shape:
             raise ModelError(
                 f"the adapter makes {spec.name} {list(edited.shape)}, the base has "
                 f"{list(base.shape)}",
                 hint="it belongs to another base",
             )
-        self._account(spec.name, edited, base, result := edited.to(spec.dtype))
-        return result
-
-    def _created(self, spec: TensorSpec, edit: Edit | None) -> Tensor:
-        zeros = torch.zeros(spec.shape, dtype=torch.float32)
-        if edit is None:
-            return zeros.to(spec.dtype)
-        edited = edit.apply(None)
-        self._account(spec.name, edited, zeros, result := edited.to(spec.dtype))
-        return result
-
-    def _account(self, name: str, edited: Tensor, base: Tensor, result: Tensor) -> None:
-        change = _squared_distance(edited, base)
+        difference = (edited - base).reshape(-1)
+        change = _squared(difference)
         if not math.isfinite(change):
             raise ModelError(
-                f"the adapter makes {name} NaN or infinite", hint="nothing was written"
+                f"the adapter makes {spec.name} NaN or infinite", hint="nothing was written"
             )
-        if change == 0.0:
-            self._without_effect.append(name)
-        self._change += change
-        self._rounding += _squared_distance(result, edited)
+        changed = change > 0.0 or bool(difference.any())
+        rounding = 0.0
+        if result.dtype != edited.dtype:
+            torch.sub(result, edited, out=difference.view_as(edited))
+            rounding = _squared(difference)
+        if not math.isfinite(rounding):
+            raise ModelError(
+                f"{spec.name} is too large for {str(spec.dtype).removeprefix('torch.')}",
+                place="merge.dtype",
+                hint="merge with --dtype bfloat16 or float32; nothing was written",
+            )
+        self.account.change += change
+        self.account.rounding += rounding
+        return changed
 
 
-def _squared_distance(one: Tensor, other: Tensor) -> float:
-    """Sum of (one - other)^2, piece by piece."""
-    left, right = one.reshape(-1), other.reshape(-1)
+def refuse_idle(account: Account, edits: int) -> None:
+    """Raise `ModelError` if an edit changed nothing: an adapter that was not trained."""
+    names = account.without_effect
+    if names:
+        raise ModelError(
+            f"{len(names)} of {edits} edits change nothing: {', '.join(names[:3])}",
+            hint="the adapter is untrained or belongs elsewhere; nothing was written",
+        )
+
+
+def _squared(values: Tensor) -> float:
+    """Sum of squares, in fp64 over pieces that are summed in fp32."""
     total: Any = 0.0
-    for start in range(0, left.numel(), _CHUNK):
-        piece = left[start : start + _CHUNK].float() - right[start : start + _CHUNK].float()
-        total += float(piece.double().square().sum())
+    for piece in values.split(2**18):
+        total += float(torch.dot(piece, piece))
     return float(total)

@@ -14,7 +14,7 @@ from qtune.models.heads import class_facts
 from qtune.models.writing import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from qtune.merging.blueprint import Blueprint
@@ -61,6 +61,7 @@ def lay_out(
         found = base.spec(origin, dense=named)
         specs.append(TensorSpec(name, found.shape, _converted(found.dtype, dtype)))
     specs += [TensorSpec(name, shape, named) for name, shape in created.items()]
+    _check_shapes(specs, edits)
     heads = dtype or torch.float32  # as they were trained
     specs += [TensorSpec(name, shape, heads) for name, shape in base.new.items()]
     config = _config(base.config, dtype=named) | class_facts(base.network)
@@ -117,6 +118,18 @@ def _create(
             hint="keep the adapter beside the base",
         )
     return switches, created
+
+
+def _check_shapes(specs: Sequence[TensorSpec], edits: Mapping[str, Edit]) -> None:
+    """`ModelError` where an edit is known to be of another shape than its tensor."""
+    for spec in specs:
+        edit = edits.get(spec.name)
+        if edit is not None and edit.shape not in (None, spec.shape):
+            raise ModelError(
+                f"the adapter changes a {spec.name} of {list(edit.shape or ())}, the base has "
+                f"{list(spec.shape)}",
+                hint="it belongs to another base",
+            )
 
 
 def _config(config: dict[str, Any], *, dtype: torch.dtype) -> dict[str, Any]:

@@ -1,23 +1,26 @@
-"""Fold an adapter's edits into full weights, one tensor in memory at a time."""
+"""Fold an adapter's edits into full weights, some rows of one tensor in memory at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune.durable import write_text
 from qtune.errors import UsageError
-from qtune.merging import companions
+from qtune.merging import companions, shard_file
 from qtune.merging.bases import OriginalBase, TrainedBase
 from qtune.merging.blueprint import blueprint
-from qtune.merging.folding import Folding
+from qtune.merging.folding import Account, Folding, refuse_idle
 from qtune.merging.layout import lay_out
-from qtune.merging.staging import check_space, check_target, staged
+from qtune.merging.progress import NAME as PROGRESS
+from qtune.merging.progress import Progress, key_of
+from qtune.merging.staging import check_space, check_target, resumable
 from qtune.models import writing
 from qtune.ops.linears import class_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
     from qtune.merging.fidelity import Fidelity
     from qtune.merging.layout import Layout
     from qtune.methods.base import Edit
+    from qtune.models.writing import TensorSpec
     from qtune.recipe.inputs import ModelSection, QuantizationSection
 
+log = logging.getLogger(__name__)
 HEADER_BYTES = 512  # of a safetensors header, for each tensor
 
 
@@ -76,6 +81,8 @@ class Merge:
     layout: Layout
     edits: Mapping[str, Edit]
     chat: companions.Chat | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What adapter and base are merged, for a merge that goes on after a kill."""
 
     @property
     def parameters(self) -> int:
@@ -122,13 +129,14 @@ def write(
 ) -> MergeReport:
     """Write the merged model beside `target`, verify it there, and only then name it `target`.
 
-    Whatever is raised on the way (by `verify` too) leaves nothing behind.
+    What is raised by qtune on the way (by `verify` too) leaves nothing behind. A process that is
+    killed leaves its finished files, hidden, and the same merge goes on behind them.
     """
-    folding = Folding(work.blueprint, work.layout, work.edits, base=_base(work))
     files = writing.split(work.layout.specs, max_bytes=max_shard_bytes)
-    with staged(target) as staging:
-        writing.write(staging, files, folding.tensor, on_progress=on_progress)
-        folding.check()
+    key = key_of(work.identity | {"layout": _layout_of(work), "max_shard_bytes": max_shard_bytes})
+    with resumable(target, key, kept=lambda folder: (folder / PROGRESS).is_file()) as staging:
+        account = _write_files(work, staging, files, Progress.read(staging, key), on_progress)
+        refuse_idle(account, len(work.edits))
         companions.write(
             staging,
             config=work.layout.config,
@@ -136,10 +144,66 @@ def write(
             tokenizer=work.tokenizer_folder,
             chat=work.chat,
         )
-        report = _report(work, folding, files=len(files))
+        report = _report(work, account, files=len(files))
         report = replace(report, fidelity=verify(staging))
         write_text(staging / "README.md", card(report))
     return report
+
+
+def _write_files(
+    work: Merge,
+    staging: Path,
+    files: Sequence[Sequence[TensorSpec]],
+    progress: Progress,
+    on_progress: Callable[[int, int], None] | None,
+) -> Account:
+    """The weight files that are not there yet; the account of all."""
+    folding = Folding(work.blueprint, work.layout, work.edits, base=base_of(work))
+    count = Counter(work.layout.bytes, on_progress)
+    total = Account()
+    if len(progress):
+        log.info("going on behind %d of %d files that are there", len(progress), len(files))
+    for name, specs in zip(writing.file_names(len(files)), files, strict=True):
+        account = progress.account(name)
+        if account is None:
+            folding.account = account = Account()
+            sha256 = shard_file.write(staging / name, _parts(folding, specs, count))
+            progress.add(name, sha256, account)
+        else:
+            count(sum(spec.bytes for spec in specs))
+        total.add(account)
+    if len(files) > 1:
+        writing.write_index(staging, files)
+    return total
+
+
+def _parts(
+    folding: Folding, specs: Sequence[TensorSpec], count: Counter
+) -> Iterator[bytes | memoryview]:
+    """A weight file from its header on, block by block."""
+    yield writing.header(specs)
+    for spec in specs:
+        rest = spec.bytes
+        for block in folding.blocks(spec):
+            assert block.dtype == spec.dtype, f"{spec.name}: {block.dtype} != {spec.dtype}"
+            yield writing.content_of(block)
+            rest -= block.nbytes
+            count(block.nbytes)
+        assert rest == 0, f"{spec.name}: {rest} bytes are missing"
+
+
+class Counter:
+    """Tells how many of all bytes are done."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self._total, self._tell = total, on_progress
+        self._done = 0
+
+    def __call__(self, size: int) -> None:
+        """So many more are done."""
+        self._done += size
+        if self._tell is not None:
+            self._tell(self._done, self._total)
 
 
 def auto_class(network: Any) -> str:
@@ -147,13 +211,20 @@ def auto_class(network: Any) -> str:
     return f"AutoModelFor{'SequenceClassification' if class_heads(network) else 'CausalLM'}"
 
 
-def _base(work: Merge) -> OriginalBase | TrainedBase:
+def base_of(work: Merge) -> OriginalBase | TrainedBase:
+    """Where the weights are read that the adapter is added to."""
     if work.base == "original":
         return OriginalBase(work.blueprint)
     return TrainedBase(work.blueprint, work.quantization)
 
 
-def _report(work: Merge, folding: Folding, *, files: int) -> MergeReport:
+def _layout_of(work: Merge) -> list[Any]:
+    """What of a layout decides the bytes of the files, as JSON."""
+    specs = [[spec.name, list(spec.shape), str(spec.dtype)] for spec in work.layout.specs]
+    return [work.base, specs, work.layout.config, work.quantization.model_dump(mode="json")]
+
+
+def _report(work: Merge, account: Account, *, files: int) -> MergeReport:
     return MergeReport(
         base=work.base,
         dtype=str(work.layout.config["dtype"]),
@@ -163,6 +234,6 @@ def _report(work: Merge, folding: Folding, *, files: int) -> MergeReport:
         bytes=work.layout.bytes,
         files=files,
         unties=work.layout.unties,
-        rounding=folding.rounding,
+        rounding=account.lost,
         model_class=auto_class(work.blueprint.network),
     )

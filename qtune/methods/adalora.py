@@ -235,14 +235,18 @@ class Adalora(StandinMethod):
         scale = config.alpha / (config.rank + _TINY)
 
         def edit(name: str) -> Edit:
-            right, left, singular = (tensors[f"{name}.{part}"].float() for part in _PARTS)
-            change = scale * left @ (singular * right)
-            change = change.t() if fan_in_fan_out else change
+            right, up, singular = (tensors[f"{name}.{part}"].float() for part in _PARTS)
+            down = singular * right
+            first, second = (down.t(), up.t()) if fan_in_fan_out else (up, down)
 
             def apply(base: Tensor | None) -> Tensor:
                 assert base is not None, "needs_base"
-                return base.float() + change
+                return by_rows(base, 0, len(base))
 
-            return Edit(True, apply)
+            def by_rows(base: Tensor | None, start: int, stop: int) -> Tensor:
+                assert base is not None, "needs_base"
+                return torch.addmm(base.float(), first[start:stop], second, alpha=scale)
+
+            return Edit(True, apply, by_rows=by_rows, shape=(first.shape[0], second.shape[1]))
 
         return {f"{module_of(name)}.weight": edit(name) for name in names}

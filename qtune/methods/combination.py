@@ -225,4 +225,15 @@ def _then(first: Edit, second: Edit) -> Edit:
     def apply(base: Tensor | None) -> Tensor:
         return second.apply(first.apply(base))
 
-    return Edit(first.needs_base, apply, may_create=first.may_create)
+    def by_rows(base: Tensor | None, start: int, stop: int) -> Tensor:
+        assert first.by_rows is not None
+        assert second.by_rows is not None
+        return second.by_rows(first.by_rows(base, start, stop), start, stop)
+
+    return Edit(
+        first.needs_base,
+        apply,
+        may_create=first.may_create,
+        by_rows=by_rows if first.by_rows and second.by_rows else None,
+        shape=first.shape or second.shape,
+    )

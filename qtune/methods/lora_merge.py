@@ -37,7 +37,7 @@ def edits(
             suffix = UP if name.endswith(UP) else MAGNITUDE
             _require(tensors, name.removesuffix(suffix) + DOWN)
         else:
-            plan[module_of(name)] = Edit(False, partial(_replace, tensor))
+            plan[module_of(name)] = replacing(tensor)
     return plan
 
 
@@ -54,7 +54,21 @@ def _update(
         merged = _fold(weight, down.float(), up.float(), scale=scale, magnitude=magnitude)
         return merged.t().contiguous() if fan_in_fan_out else merged
 
-    return Edit(True, apply)
+    def by_rows(base: Tensor | None, start: int, stop: int) -> Tensor:
+        assert base is not None, "needs_base"
+        if fan_in_fan_out:  # a row of W^T is a column of A
+            return torch.addmm(base, down[:, start:stop].t().float(), up.t().float(), alpha=scale)
+        norms = None if magnitude is None else magnitude[start:stop]
+        return _fold(base, down.float(), up[start:stop].float(), scale=scale, magnitude=norms)
+
+    shape = (len(up), down.shape[1])
+    return Edit(
+        True,
+        apply,
+        # DoRA's norm is that of a row of W, which a row of W^T does not hold
+        by_rows=None if fan_in_fan_out and magnitude is not None else by_rows,
+        shape=shape[::-1] if fan_in_fan_out else shape,
+    )
 
 
 def _fold(
@@ -73,6 +87,17 @@ def _fold(
     tiny = torch.finfo(torch.float32).tiny
     norm = torch.linalg.vector_norm(merged, dim=1).clamp_min(tiny)
     return merged.mul_((magnitude.float() / norm).unsqueeze(1))
+
+
+def replacing(tensor: Tensor) -> Edit:
+    """The edit of a parameter that was trained whole."""
+
+    def by_rows(_: Tensor | None, start: int, stop: int) -> Tensor:
+        return tensor[start:stop].float()
+
+    shape = tuple(tensor.shape)
+    rows = by_rows if shape else None
+    return Edit(False, partial(_replace, tensor), by_rows=rows, shape=shape)
 
 
 def _replace(tensor: Tensor, base: Tensor | None) -> Tensor:

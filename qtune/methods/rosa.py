@@ -154,8 +154,10 @@ class Rosa(LowRank):
                 whole = name.removesuffix(f".{VALUES}")
                 weight = f"{module_of(whole)}.weight"
                 parts = _parts(sparse, whole)
-                fold = partial(_fold, edits[weight], parts, transposed=fan_in_fan_out)
-                edits[weight] = Edit(True, fold)
+                low_rank = edits[weight]
+                fold = partial(_fold, low_rank, parts, transposed=fan_in_fan_out)
+                rows = None if fan_in_fan_out else partial(_fold_rows, low_rank, parts)
+                edits[weight] = Edit(True, fold, by_rows=rows, shape=low_rank.shape)
         return edits
 
 
@@ -187,6 +189,22 @@ def _fold(
     whole = weight.contiguous()
     whole.view(-1)[flat.to(whole.device)] += values.to(whole)
     return whole.t().contiguous() if transposed else whole
+
+
+def _fold_rows(
+    low_rank: Edit, parts: tuple[Tensor, Tensor, Tensor], base: Tensor | None, start: int, stop: int
+) -> Tensor:
+    """As `_fold`, rows [start, stop) alone."""
+    values, columns, pointers = parts
+    assert low_rank.by_rows is not None
+    merged = low_rank.by_rows(base, start, stop)
+    if not pointers.any():
+        return merged
+    first, last = int(pointers[start]), int(pointers[stop])
+    here = pointers[start : stop + 1] - first
+    flat = flat_places(columns[first:last], here, inputs=merged.shape[1])
+    merged.view(-1)[flat] += values[first:last].to(merged)
+    return merged
 
 
 def _indices_of(folder: Path) -> dict[str, Tensor]:

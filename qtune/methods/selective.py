@@ -7,14 +7,13 @@ beside a quantised matrix trains as y - b + b'. The file holds the tensors' full
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from qtune.errors import UsageError
-from qtune.methods import peft_format
+from qtune.methods import lora_merge, peft_format
 from qtune.methods.adapter import Standin, refuse_attached
 from qtune.methods.base import Edit
 from qtune.methods.peft_format import module_of
@@ -103,10 +102,7 @@ class Selective(StandinMethod):
         fan_in_fan_out: bool = False,  # noqa: ARG003
     ) -> dict[str, Edit]:
         """The trained values instead of the base's."""
-        return {
-            module_of(name): Edit(False, partial(_instead, tensor))
-            for name, tensor in tensors.items()
-        }
+        return {module_of(name): lora_merge.replacing(tensor) for name, tensor in tensors.items()}
 
 
 def places(model: nn.Module) -> Iterator[Place]:
@@ -139,7 +135,3 @@ def _standin(module: nn.Module, name: str, ends: list[str]) -> Standin:
             hint="leave it in 16 bits by quantization.skip_modules, or train biases alone",
         )
     return SelectedModule(module, ends=ends, name=name)
-
-
-def _instead(tensor: Tensor, base: Tensor | None) -> Tensor:  # noqa: ARG001
-    return tensor.float().clone()

@@ -25,7 +25,7 @@ from qtune.models.names import Match, check_shapes, match
 from qtune.models.placing import owner_of, place, place_packed
 from qtune.models.preparation import freeze
 from qtune.models.prequantized import Packed, check_config, check_constants, find
-from qtune.models.shards import read_from, read_tensors, tensor_table
+from qtune.models.shards import read_bytes, read_from, read_rows, read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
 from qtune.models.streaming import Streamer, layers_of
 from qtune.plan import read_config, stored_quantization
@@ -109,6 +109,14 @@ class Checkpoint:
         """One stored tensor, in memory of its own."""
         ((_, tensor),) = read_tensors(self.index[name], [name])
         return tensor
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows [start, stop) of one stored tensor, in memory of their own."""
+        return read_rows(self.index[name], self.table[name], start, stop)
+
+    def raw(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Bytes [start, stop) of one stored tensor as uint8, whatever it is stored as."""
+        return read_bytes(self.index[name], self.table[name], start, stop)
 
     def constants(self, packed: Packed, weight: str) -> dict[str, torch.Tensor]:
         """The constants of a weight that is stored quantised, by bitsandbytes' names."""

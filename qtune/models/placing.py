@@ -86,15 +86,16 @@ def set_8bit(layer: Any, codes: Tensor, maxima: Tensor) -> None:
     layer.weight = library().nn.Int8Params(codes, requires_grad=False, CB=codes, SCB=maxima)
 
 
-def check_finite(name: str, value: Tensor) -> None:
-    """`ModelError` naming the tensor that holds a NaN or an infinity."""
+def check_finite(name: str, value: Tensor, *, first: int = 0, of: int | None = None) -> None:
+    """`ModelError` naming the tensor that holds a NaN or an infinity; `value` may be a piece of it,
+    from element `first` on, `of` so many."""
     if not value.is_floating_point():
         return
     position = first_non_finite(value)
     if position is not None:
         found = value.reshape(-1)[position].item()
         raise ModelError(
-            f"{name} holds {found} (element {position} of {value.numel()})",
+            f"{name} holds {found} (element {first + position} of {of or value.numel()})",
             hint="these weights are broken; take another copy",
         )
 

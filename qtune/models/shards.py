@@ -114,6 +114,24 @@ def read_tensors(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor
             del content
 
 
+def read_bytes(path: Path, entry: Mapping[str, Any], start: int, stop: int) -> Tensor:
+    """Bytes [start, stop) of one tensor of a table, as uint8 in memory of their own."""
+    content = _memory(stop - start)
+    with path.open("rb", buffering=0) as file:
+        file.seek(entry["data_start"] + start)
+        if not _read(file, content):
+            raise _broken(path, "a tensor ends early", path.stat().st_size)
+    return torch.frombuffer(content, dtype=torch.uint8) if len(content) else torch.empty(0).byte()
+
+
+def read_rows(path: Path, entry: Mapping[str, Any], start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of one tensor of a table, along its first dimension."""
+    dtype, shape = DTYPES[entry["dtype"]], list(entry["shape"])
+    row = dtype.itemsize * prod(shape[1:])
+    flat = read_bytes(path, entry, start * row, stop * row).view(dtype)
+    return flat.reshape([stop - start, *shape[1:]] if shape else [])
+
+
 def _announce(file: FileIO, position: int, told: int) -> int:
     """Tell the system that a file is read on from a position; returns how far it was told."""
     if not hasattr(os, "posix_fadvise") or position + AHEAD // 2 < told:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qtune.durable import write_json
 from qtune.models.shards import DTYPES
 
 if TYPE_CHECKING:
@@ -78,19 +79,19 @@ def write(
     done = 0
     for file_name, shard in zip(names, shards, strict=True):
         with (folder / file_name).open("xb") as stream:
-            stream.write(_header(shard))
+            stream.write(header(shard))
             for spec in shard:
-                stream.write(_raw(produce(spec), spec))
+                stream.write(raw(produce(spec), spec))
                 done += spec.bytes
                 if on_progress is not None:
                     on_progress(done, total)
             stream.flush()
             os.fsync(stream.fileno())
     if len(shards) > 1:
-        _write_index(folder / INDEX, names, shards, total)
+        write_index(folder, shards)
 
 
-def _header(shard: Sequence[TensorSpec]) -> bytes:
+def header(shard: Sequence[TensorSpec]) -> bytes:
     """Length and JSON of one file's header, padded so that the data is aligned."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
@@ -106,21 +107,24 @@ def _header(shard: Sequence[TensorSpec]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _raw(tensor: Tensor, spec: TensorSpec) -> memoryview:
+def raw(tensor: Tensor, spec: TensorSpec) -> memoryview:
     """The bytes of a tensor, which must be the one that the header promises."""
     assert tuple(tensor.shape) == spec.shape, f"{spec.name}: {tuple(tensor.shape)} != {spec.shape}"
     assert tensor.dtype == spec.dtype, f"{spec.name}: {tensor.dtype} != {spec.dtype}"
+    return content_of(tensor)
+
+
+def content_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor; those of one on the CPU are not copied."""
     content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(content)
 
 
-def _write_index(
-    path: Path, names: Sequence[str], shards: Sequence[Sequence[TensorSpec]], total: int
-) -> None:
+def write_index(folder: Path, shards: Sequence[Sequence[TensorSpec]]) -> None:
+    """The file that tells which of several holds what."""
+    names = file_names(len(shards))
     weight_map = {
         spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard
     }
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    with path.open("x", encoding="utf-8") as stream:
-        json.dump(index, stream, indent=2)
-        stream.write("\n")
+    total = sum(spec.bytes for shard in shards for spec in shard)
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})

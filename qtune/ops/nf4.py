@@ -52,7 +52,7 @@ def quantize(
     """
     functional = library().functional
     dtype = dtype or weight.dtype
-    packed, absmax = _quantize_pieces(weight.detach(), quant_type, block_size, dtype)
+    packed, absmax = quantize_pieces(weight.detach(), quant_type, block_size, dtype)
     offset = nested = None
     if double_quant:
         offset = absmax.mean()
@@ -70,10 +70,10 @@ def quantize(
     return packed, state
 
 
-def _quantize_pieces(
+def quantize_pieces(
     weight: Tensor, quant_type: str, block_size: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Packed codes [n/2, 1] and fp32 block constants."""
+    """Packed codes [n/2, 1] and fp32 block constants, each piece cast to `dtype` before."""
     flat = weight.reshape(-1)
     count = flat.numel()
     packed = torch.empty(((count + 1) // 2, 1), dtype=torch.uint8, device=flat.device)

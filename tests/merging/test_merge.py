@@ -158,6 +158,7 @@ def test_companions(tmp_path: Path) -> None:
         "config.json",
         "generation_config.json",
         "model.safetensors",
+        "qtune_merge.json",
         "tokenizer.json",
         "tokenizer_config.json",
     }

@@ -144,7 +144,7 @@ def test_the_bound_holds_back_a_wrong_merge(
     # a merge that forgets the quantisation is caught by the check, not by the arithmetic
     from qtune.merging import merge as core
 
-    monkeypatch.setattr(core, "_base", lambda work: core.OriginalBase(work.blueprint))
+    monkeypatch.setattr(core, "base_of", lambda work: core.OriginalBase(work.blueprint))
     with pytest.raises(CheckError):
         run_merge(run, tmp_path / "merged", overrides=["merge.max_kl=1e-7"])
     assert not (tmp_path / "merged").exists()
@@ -256,15 +256,15 @@ def test_memory_stays_at_one_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     held: list[int] = []
     called: list[str] = []
-    produce = Folding.tensor
+    produce = Folding.blocks
 
-    def watched(self: Folding, spec: Any) -> torch.Tensor:
+    def watched(self: Folding, spec: Any) -> Any:
         called.append(spec.name)
         if len(called) % 20 == 1:  # looking at every object takes a second
             held.append(live_bytes())
         return produce(self, spec)
 
-    monkeypatch.setattr(Folding, "tensor", watched)
+    monkeypatch.setattr(Folding, "blocks", watched)
     run_merge(run, tmp_path / "merged", verify=False)
     assert len(called) > 150
     assert len(held) > 7

@@ -4,6 +4,7 @@ from qtune.models.base import Base, Inventory, InventoryRow, inventory
 from qtune.models.files import resolve, shard_index
 from qtune.models.fingerprint import fingerprint
 from qtune.models.fuse import fuse
+from qtune.models.image_processor import load_image_processor
 from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
 from qtune.models.measuring import measure
@@ -22,6 +23,7 @@ __all__ = [
     "inventory",
     "keep_unfolded",
     "load",
+    "load_image_processor",
     "load_tokenizer",
     "measure",
     "resolve",

@@ -10,6 +10,7 @@ from torch import nn
 
 from qtune.errors import ModelError
 from qtune.ops.linears import class_heads
+from qtune.plan import sees_images
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,32 +23,35 @@ _STD = 0.02  # of new weights, where the config names no initializer_range
 
 
 def classifier_class(config: Any, *, place: str) -> Any:
-    """transformers' own sequence classifier for a config; `ModelError` where there is none."""
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    """transformers' own classifier of texts, or of images, for a config; `ModelError` where there
+    is none."""
+    from transformers import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    )
 
-    found = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    of_texts = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    found = of_texts or MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.get(type(config), None)
     if found is None:
-        raise ModelError(
-            f"transformers has no sequence classifier for {config.model_type}", place=place
-        )
+        raise ModelError(f"transformers has no classifier for {config.model_type}", place=place)
     return found[0] if isinstance(found, tuple) else found
 
 
 def label(config: Any, labels: Sequence[str]) -> None:
-    """Write the labels into a config, and the id that rows are padded with."""
+    """Write the labels into a config, and the id that rows of tokens are padded with."""
     for key, value in facts(labels, pad_token_id=pad_id(config)).items():
         setattr(config, key, value)
     config.use_cache = False
 
 
-def facts(labels: Sequence[str], *, pad_token_id: int) -> dict[str, Any]:
+def facts(labels: Sequence[str], *, pad_token_id: int | None) -> dict[str, Any]:
     """What config.json says of a classifier, as `transformers` reads it."""
-    return {
+    own = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: number for number, name in enumerate(labels)},
         "problem_type": "single_label_classification",
-        "pad_token_id": pad_token_id,
     }
+    return own if pad_token_id is None else own | {"pad_token_id": pad_token_id}
 
 
 def class_facts(network: Any) -> dict[str, Any]:
@@ -56,13 +60,15 @@ def class_facts(network: Any) -> dict[str, Any]:
         return {}
     config = network.config
     names = [config.id2label[number] for number in range(config.num_labels)]
-    own = facts(names, pad_token_id=config.pad_token_id)
+    own = facts(names, pad_token_id=pad_id(config))
     return own | {"architectures": [type(network).__name__]}
 
 
-def pad_id(config: Any) -> int:
+def pad_id(config: Any) -> int | None:
     """The id that decoders look for to find a row's last token: the config's own, else that of the
-    end of sequence."""
+    end of sequence; None where there are no tokens."""
+    if sees_images(config.to_dict()):
+        return None
     own = getattr(config, "pad_token_id", None)
     if own is not None and own >= 0:
         return int(own)

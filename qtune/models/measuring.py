@@ -11,7 +11,7 @@ from torch import nn
 from qtune.errors import ModelError
 from qtune.models.skeleton import network_class_of
 from qtune.ops.linears import class_heads, features, is_linear, linear_modules, output_head
-from qtune.plan import LinearShape, ModelShape, TensorShape, stored_quantization
+from qtune.plan import LinearShape, ModelShape, TensorShape, sees_images, stored_quantization
 from qtune.plan.targets import layer_index
 from qtune.recipe.inputs import ModelSection
 
@@ -48,7 +48,7 @@ def measure(
         heads=heads,
         key_value_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or hidden // heads),
-        vocab_size=int(config.vocab_size),
+        vocab_size=int(getattr(config, "vocab_size", 0)),
         max_positions=getattr(config, "max_position_embeddings", None),
         tied=_is_tied(model),
         gated=gated,
@@ -60,6 +60,7 @@ def measure(
         classes=len(asked.labels) if behind else 0,
         class_heads=behind,
         encoder=bool(behind) and "score" not in behind,
+        image_tokens=_image_tokens(model, config),
         linears=linears,
         other=tuple(_other(model, {linear.name for linear in linears})),
         head=_head(model),
@@ -78,6 +79,19 @@ def _config(content: Mapping[str, Any], place: str) -> Any:
     except Exception as error:  # each config class raises what it likes
         said = " ".join(str(error).split())[:200]
         raise ModelError(f"transformers cannot read it: {said}", place=place) from error
+
+
+def _image_tokens(model: Any, config: Any) -> int:
+    """Tokens of an image of the config's size, told by the embeddings; 0 of a model of text."""
+    if not sees_images(config.to_dict()):
+        return 0
+    size = config.image_size
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    embeddings = model.base_model.embeddings
+    pixels = torch.empty(1, config.num_channels, *sides, device="meta")
+    found = embeddings(pixels)
+    first = found[0] if isinstance(found, tuple) else found
+    return int(first.shape[1])
 
 
 def _linears(model: Any) -> Iterator[LinearShape]:

@@ -56,6 +56,8 @@ def match(network: Any, stored: Mapping[str, tuple[int, ...]]) -> Match:
     if classifies:
         base = f"{network.base_model_prefix}."
         ours = (name for name in unknown if pairs[name][0].startswith(base))
+        unused = f"{base}pooler."  # of a base whose classifier has none
+        ours = (name for name in ours if not pairs[name][0].startswith(unused))
         unknown = [name for name in ours if not is_head(network, pairs[name][0])]
     faults = _missing_faults(missing - _tied(network, set(names.values())), unknown)
     if unknown:

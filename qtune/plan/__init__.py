@@ -20,6 +20,7 @@ from qtune.plan.sizes import duration, human, parse_size
 from qtune.plan.steps import Steps, schedule
 from qtune.plan.suggestion import Suggestion, suggestion
 from qtune.plan.teacher import teacher_quantization
+from qtune.plan.vision import refuse_lengths, sees_images
 from qtune.plan.weights import refuse_clash
 
 __all__ = [
@@ -47,7 +48,9 @@ __all__ = [
     "parse_size",
     "read_config",
     "refuse_clash",
+    "refuse_lengths",
     "schedule",
+    "sees_images",
     "shape_before_download",
     "shape_of",
     "shape_of_model",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import hub
 from qtune.artefacts import read_object
 from qtune.errors import ModelError
-from qtune.plan import encoders, families
+from qtune.plan import encoders, families, vision
 from qtune.plan.fields import ConfigFields
 from qtune.plan.published import published_config
 from qtune.plan.shape import ModelShape, StoredQuantization
@@ -49,10 +49,14 @@ def shape_before_download(model: ModelSection) -> tuple[ModelShape, str]:
 def for_task(shape: ModelShape, model: ModelSection) -> ModelShape:
     """The shape with the head of the recipe's task; `ModelError` for an encoder without one."""
     if model.task == "classification":
+        if shape.image_tokens and model.labels:
+            return vision.with_classes(shape, len(model.labels))
         return encoders.with_classes(shape, len(model.labels))
     if shape.encoder:
         raise ModelError(
-            f"{shape.family} is an encoder: it has no next token to learn",
+            f"{shape.family} sees images: it has no next token to learn"
+            if shape.image_tokens
+            else f"{shape.family} is an encoder: it has no next token to learn",
             place="model.name_or_path",
             hint="set task: classification",
         )
@@ -67,12 +71,14 @@ def shape_of(config: Mapping[str, Any], *, place: str = "config.json") -> ModelS
         raise fields.fault("model_type", "is missing" if family is None else f"is {family!r}")
     if "text_config" in config or "vision_config" in config:
         raise ModelError(
-            f"{family} reads images or sound as well as text; qtune trains text models",
+            f"{family} reads images or sound as well as text; qtune trains models of either",
             place=place,
             hint=f"use a text-only checkpoint; known: {', '.join(sorted(families.BUILDERS))}",
         )
     if family in encoders.ENCODERS:
         return replace(encoders.build(family, fields), stored=stored_quantization(config))
+    if family in vision.FAMILIES:
+        return replace(vision.build(family, fields), stored=stored_quantization(config))
     if family not in families.BUILDERS:
         raise UnknownFamilyError(
             f"qtune does not know the model type {family!r}",

@@ -106,7 +106,7 @@ class Costs:
     @property
     def row_tokens(self) -> int:
         """Tokens of the longest row, a soft prompt included."""
-        return row_tokens(self.recipe)
+        return row_tokens(self.recipe, self.shape)
 
     def items(self, way: Way) -> list[MemoryItem]:
         """The table, with all optimizer states on the device."""
@@ -224,7 +224,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
             shape,
             adapted,
             compute_bytes=holding.compute_bytes,
-            length=row_tokens(recipe),
+            length=row_tokens(recipe, shape),
             device=machine.device,
         ),
         quantized=tuple(_quantized(shape, holding)),
@@ -241,8 +241,10 @@ def loss_chunk_size(recipe: Recipe) -> int:
     return LOSS_CHUNK if wish == "auto" else wish
 
 
-def row_tokens(recipe: Recipe) -> int:
+def row_tokens(recipe: Recipe, shape: ModelShape) -> int:
     """Tokens of the longest row as the model sees it."""
+    if shape.image_tokens:
+        return shape.image_tokens
     prompts = (part for part in parts_of(recipe.method) if isinstance(part, SoftPromptConfig))
     return recipe.data.max_length + sum(prompt.num_virtual_tokens for prompt in prompts)
 

@@ -58,7 +58,7 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         adapter_bytes=(adapter := costs.adapter_bytes),
         checkpoint_bytes=adapter + costs.states.total(costs.tensors),
         disk=tuple(disk_of(costs, chosen)),
-        steps=None if rows is None else schedule(recipe, rows),
+        steps=None if rows is None else schedule(recipe, rows, image_tokens=shape.image_tokens),
         device_bytes=chosen.device_bytes - chosen.paged,
         host_bytes=chosen.host_bytes + chosen.paged,
         budget_bytes=planner.budget,

@@ -59,7 +59,7 @@ class StoredQuantization:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """A language model or a classifier: its linear modules without the head, and the rest."""
+    """A language model or a classifier of texts or images: its linear modules without the head, and the rest."""
 
     family: str
     hidden_size: int
@@ -93,6 +93,8 @@ class ModelShape:
     """A classifier's modules behind its base: held in fp32, and trained whole."""
     encoder: bool = False
     """Every token sees every other, and there are no more positions than max_positions."""
+    image_tokens: int = 0
+    """Tokens of each image that the model sees, 0 of a model of text."""
 
     bridged: tuple[TensorShape, ...] = ()
     """What a tuner of PEFT trains in it, as measured; no part of the model."""

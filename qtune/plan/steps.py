@@ -21,11 +21,12 @@ class Steps:
     per_epoch: int
     warmup: int
     tokens_upper: int
-    """Every row at its longest, data.max_length."""
+    """Every row at its longest, data.max_length or an image's tokens."""
 
 
-def schedule(recipe: Recipe, rows: int) -> Steps:
-    """Steps over `rows` training rows; the last step of an epoch may be smaller."""
+def schedule(recipe: Recipe, rows: int, *, image_tokens: int = 0) -> Steps:
+    """Steps over `rows` training rows, images of so many tokens each or texts; the last step of an
+    epoch may be smaller."""
     if rows < 1:
         raise DataError("there are no training rows", place="data.train")
     train, optim = recipe.train, recipe.optim
@@ -40,7 +41,7 @@ def schedule(recipe: Recipe, rows: int) -> Steps:
         total=total,
         per_epoch=per_epoch,
         warmup=warmup,
-        tokens_upper=rows_read * recipe.data.max_length,
+        tokens_upper=rows_read * (image_tokens or recipe.data.max_length),
     )
 
 

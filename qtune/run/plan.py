@@ -51,6 +51,7 @@ def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -
     recipe = loaded.recipe
     shape, note = shape_and_note(recipe.model)
     shape = with_teacher(recipe, with_bridge(recipe, shape), published=True)
+    plans.refuse_lengths(recipe, shape)
     counted = plans.count_rows(recipe.data)
     made = plans.make(recipe, machine, shape, rows=counted.rows)
     return Planned(

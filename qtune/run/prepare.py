@@ -72,6 +72,7 @@ def run_folder(loaded: Loaded) -> RunFolder:
 def decide(asked: Recipe) -> Plan:
     """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
     shape = shape_for(asked)
+    plan.refuse_lengths(asked, shape)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
     decided = plan.make(asked, plan.Machine.probe(), shape, rows=rows)

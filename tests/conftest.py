@@ -38,3 +38,12 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are never kept in the person's own cache, nor by one test for another."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_pages() -> None:
+    """Drawing report.html takes a third of a second, and hundreds of tests train; those of the
+    page make it themselves."""
+    from qtune.run.pages import write
+
+    write.run_page = lambda told: told.title  # type: ignore[assignment]

@@ -71,14 +71,17 @@ class Files:
             return {}
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl of one kind; a last line cut short by a kill is no fault."""
+        """The records of metrics.jsonl of one kind."""
+        return self.by_kind().get(kind, [])
+
+    def by_kind(self) -> dict[str, list[dict[str, Any]]]:
+        """The records of metrics.jsonl; a last line cut short by a kill is no fault."""
         lines = self._text(METRICS).splitlines()
-        found = []
+        found: dict[str, list[dict[str, Any]]] = {}
         for number, line in enumerate(lines, 1):
             try:
                 record = _clean(json.loads(line))
-                if record["kind"] == kind:
-                    found.append(record)
+                found.setdefault(record["kind"], []).append(record)
             except (ValueError, KeyError, TypeError, RecursionError):
                 if number < len(lines):
                     self.faults.append(f"{METRICS}:{number}: not a record")
@@ -111,8 +114,8 @@ def is_run(folder: Path) -> bool:
     return begun or (folder / METRICS).exists() or (folder / REPORT).exists()
 
 
-def look(folder: Path) -> Past:
-    """A run at a glance."""
+def look(folder: Path, *, held: bool | None = None) -> Past:
+    """A run at a glance; `held`: whether its process has it, where the caller knows better."""
     files = Files(folder)
     report, plan = files.read(REPORT), files.read(PLAN)
     trained = files.metrics("train")
@@ -125,7 +128,7 @@ def look(folder: Path) -> Past:
         files.faults.append(f"{ADAPTER}: is not there")
     if not (folder / RECIPE).is_file():
         files.faults.append(f"{RECIPE}: is not there")
-    state, reason = _state(files, done=done)
+    state, reason = _state(files, done=done, held=is_held(folder) if held is None else held)
     steps = _inside(plan, "steps")
     return Past(
         name=folder.resolve().name,
@@ -145,8 +148,8 @@ def look(folder: Path) -> Past:
     )
 
 
-def _state(files: Files, *, done: bool) -> tuple[State, str]:
-    if _is_held(files.folder):
+def _state(files: Files, *, done: bool, held: bool) -> tuple[State, str]:
+    if held:
         return "running", ""
     if files.faults:
         return "damaged", files.faults[0]
@@ -159,7 +162,7 @@ def _state(files: Files, *, done: bool) -> tuple[State, str]:
     return "unfinished", ""
 
 
-def _is_held(folder: Path) -> bool:
+def is_held(folder: Path) -> bool:
     """Whether a process has the run's lock; looking takes it from nobody."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)

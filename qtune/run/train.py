@@ -22,6 +22,7 @@ from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
 from qtune.run.labels import named
 from qtune.run.memory import forget_peak, memory_line
+from qtune.run.pages.write import leaving_page
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
 from qtune.run.report import train_report
@@ -85,7 +86,8 @@ def train(
         _open(settled)
         journal.write_to(folder.log)
         settled.tracker.init_trackers("qtune", config=flat(settled.asked))
-        with gates.telling_failure(folder.path, loaded.name):
+        page = leaving_page(folder.path, display.line)
+        with page, gates.telling_failure(folder.path, loaded.name):
             with folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
                 pins.write_lock(
                     folder.path,

@@ -1,9 +1,9 @@
-"""`qtune data preview`, `qtune data stats` and `qtune data check`: no weights are read."""
+"""`qtune data preview`, `stats` and `check`, which read no weights, and `qtune data teach`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,12 +16,13 @@ from qtune.errors import DataError, ExitCode, OutputError, UsageError
 if TYPE_CHECKING:
     from qtune.run.data import Preview
 
-HELP = """Look at the rows that training would learn, measure them, check them. Reads no weights.
+HELP = """Look at the rows that training would learn, measure and check them, let a teacher see them.
 
 Examples:
   qtune data preview recipe.yaml -n 3
   qtune data stats recipe.yaml --html stats.html
   qtune data check recipe.yaml && qtune train recipe.yaml
+  qtune data teach recipe.yaml --set loss.teacher=Qwen/Qwen3-32B -o lessons
 """
 data = typer.Typer(
     help=HELP,
@@ -140,6 +141,43 @@ def check(
     if checked.faults:
         raise DataError.of(checked.faults)
     console.print("all is well", style="bold green")
+
+
+@data.command()
+def teach(
+    recipe: RecipePath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of lessons.")],
+    top: Annotated[int, typer.Option(help="Most likely tokens kept of each learnt place.")] = 64,
+    dtype: Annotated[
+        Literal["float16", "float32"], typer.Option(help="Of their log-probabilities.")
+    ] = "float16",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
+) -> None:
+    """Let loss.teacher write down once what it says of the training rows.
+
+    Training with loss.teacher: FOLDER then learns from that, and holds no teacher. Beside the most
+    likely tokens the probability of all others together is kept. One that was stopped goes on when
+    called again. Rows, tokenizer, template or temperature that changed since are refused.
+
+    Examples:
+      qtune data teach recipe.yaml --set loss.teacher=Qwen/Qwen3-32B -o lessons
+      qtune train recipe.yaml --set loss.teacher=lessons
+    """
+    obey_offline(recipe, overrides)
+    from qtune.run.teach import teach as run
+
+    with showing("qtune data teach", quiet=quiet) as display:
+        report = run(
+            recipe, output, top=top, dtype=dtype, overrides=overrides or (), display=display
+        )
+    if as_json:
+        print_json(report)
+    else:
+        held = f"the {report['top']:,} most likely of {report['width']:,} tokens"
+        line = f"{report['output']}: {report['rows']:,} rows, {held} at each learnt place"
+        results().print(line, markup=False, soft_wrap=True)
 
 
 def show_rows(shown: Preview, *, ids: bool, whole: bool) -> None:

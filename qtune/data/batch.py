@@ -37,6 +37,10 @@ class Batch:
     """[B, T], 1 in the second of two texts; for rows that are classified."""
     shared: int = 0
     """Tokens that several rows have in common and that are computed for the first of them alone."""
+    order: tuple[int, ...] | None = None
+    """Where it is another one than they came in: the rows by their number."""
+    taught: tuple[torch.Tensor, torch.Tensor] | None = None
+    """What a teacher wrote of the learnt places: ids [S, K] and log-probabilities [S, K + 1]."""
 
     @property
     def supervised(self) -> int:
@@ -68,6 +72,7 @@ class Batch:
 
     def _mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         mask, positions, kinds = self.attention_mask, self.position_ids, self.token_type_ids
+        taught = self.taught
         return replace(
             self,
             input_ids=function(self.input_ids),
@@ -76,6 +81,7 @@ class Batch:
             learnt=function(self.learnt),
             position_ids=None if positions is None else function(positions),
             token_type_ids=None if kinds is None else function(kinds),
+            taught=None if taught is None else (function(taught[0]), function(taught[1])),
         )
 
 
@@ -172,7 +178,8 @@ def collate_shared(rows: Sequence[EncodedRow]) -> Batch:
             put(rows[group.rows[0]], 0, group.shared, (prefix[0], prefix[0]))
         for number in group.rows:
             put(rows[number], group.shared, len(rows[number].input_ids), prefix)
-    ordered = [rows[number] for group in found for number in group.rows]
+    order = tuple(number for group in found for number in group.rows)
+    ordered = [rows[number] for number in order]
     label_ids = torch.tensor([labels])
     return Batch(
         input_ids=torch.tensor([ids]),
@@ -183,6 +190,7 @@ def collate_shared(rows: Sequence[EncodedRow]) -> Batch:
         places=[row.place for row in ordered],
         position_ids=torch.tensor([positions]),
         shared=saved(found),
+        order=order,
     )
 
 

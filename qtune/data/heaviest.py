@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from qtune.data.batch import learnt_places
 from qtune.data.feed import Feed
 from qtune.data.rows import EncodedRow
@@ -70,4 +72,8 @@ def _learning(batch: Batch, most: int) -> Batch:
     if batch.supervised >= most or batch.labels.ndim == 1:  # a label a row is no position's
         return batch
     places = learnt_places(batch.input_ids)[:most]
-    return replace(batch, labels=batch.input_ids, learnt=places)
+    taught = batch.taught
+    if taught is not None:  # any will do: only their size counts
+        again = torch.arange(len(places)) % batch.supervised
+        taught = (taught[0][again], taught[1][again])
+    return replace(batch, labels=batch.input_ids, learnt=places, taught=taught)

@@ -14,7 +14,7 @@ import torch
 from qtune.ops.cross_entropy import through_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -49,33 +49,47 @@ class Distillation:
         width = min(raw_CV.shape[1], teacher_CV.shape[1])
         student_CV = self.hard.logits(raw_CV[:, :width].float()) / self.temperature
         teacher_CV = self.teacher.logits(teacher_CV[:, :width].float()) / self.temperature
-        soft_C = self._divergence(student_CV, teacher_CV)
-        return loss_C + self.share * self.temperature**2 * soft_C
-
-    def _divergence(self, student_CV: Tensor, teacher_CV: Tensor) -> Tensor:
         logs = student_CV.log_softmax(1), teacher_CV.log_softmax(1)
-        of_CV, against_CV = logs if self.divergence == "reverse" else logs[::-1]
-        return (of_CV.exp() * (of_CV - against_CV)).sum(1)
+        soft_C = divergence_of(*logs, self.divergence)
+        return loss_C + self.share * self.temperature**2 * soft_C
 
     def losses_and_gradient(
         self, raw_CV: Tensor, target_C: Tensor, teacher_CV: Tensor, *, factor: float
     ) -> tuple[Tensor, Tensor]:
         """`losses` without autograd, and `factor` times the gradient of their sum by the student's
         raw logits, in their dtype; a block of rows in fp32 at a time."""
-        elements = CPU_BLOCK if raw_CV.device.type == "cpu" else GPU_BLOCK
-        rows = max(1, elements // raw_CV.shape[1])
-        gradient_CV = torch.empty_like(raw_CV)
-        losses = []
-        blocks = (each.split(rows) for each in (raw_CV, target_C, teacher_CV, gradient_CV))
-        for raw, target, teacher, gradient in zip(*blocks, strict=True):
-            leaf = raw.detach().float().requires_grad_()
-            with torch.enable_grad():
-                loss_C = self.losses(leaf, target, teacher)
-            each_C = torch.full_like(loss_C, factor)
-            (found,) = torch.autograd.grad(loss_C, leaf, each_C)
-            gradient.copy_(found)
-            losses.append(loss_C.detach())
-        return torch.cat(losses), gradient_CV
+        return in_blocks(self.losses, raw_CV, (target_C, teacher_CV), factor=factor)
+
+
+def divergence_of(
+    student_CV: Tensor, teacher_CV: Tensor, kind: Literal["forward", "reverse"]
+) -> Tensor:
+    """KL of two log-probabilities, [C]: (teacher || student) forward, (student || teacher)
+    reverse."""
+    logs = (student_CV, teacher_CV)
+    of_CV, against_CV = logs if kind == "reverse" else logs[::-1]
+    return (of_CV.exp() * (of_CV - against_CV)).sum(1)
+
+
+def in_blocks(
+    losses: Callable[..., Tensor], raw_CV: Tensor, targets: Sequence[Tensor], *, factor: float
+) -> tuple[Tensor, Tensor]:
+    """`losses(raw, *targets)` [C] without autograd, and `factor` times the gradient of their sum
+    by `raw_CV`, in its dtype; a block of rows in fp32 at a time."""
+    elements = CPU_BLOCK if raw_CV.device.type == "cpu" else GPU_BLOCK
+    rows = max(1, elements // raw_CV.shape[1])
+    gradient_CV = torch.empty_like(raw_CV)
+    found_losses = []
+    blocks = (each.split(rows) for each in (raw_CV, gradient_CV, *targets))
+    for raw, gradient, *block in zip(*blocks, strict=True):
+        leaf = raw.detach().float().requires_grad_()
+        with torch.enable_grad():
+            loss_C = losses(leaf, *block)
+        each_C = torch.full_like(loss_C, factor)
+        (found,) = torch.autograd.grad(loss_C, leaf, each_C)
+        gradient.copy_(found)
+        found_losses.append(loss_C.detach())
+    return torch.cat(found_losses), gradient_CV
 
 
 def distilled(

@@ -19,10 +19,12 @@ from qtune.plan.weights import (
     weight_bytes,
 )
 from qtune.recipe.inputs import QuantizationSection
+from qtune.recipe.lessons import lessons_of, read_notes
 from qtune.recipe.methods import LoraConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Literal
 
     from qtune.plan.shape import ModelShape
@@ -60,6 +62,17 @@ def teacher_weights(recipe: Recipe, teacher: ModelShape | None) -> Iterator[Memo
     yield MemoryItem("teacher", size, "device", reason)
 
 
+def _lessons(
+    written: Path, chunk: int, vocabulary: int, *, tokens: int, device: Literal["cpu", "cuda"]
+) -> MemoryItem:
+    """What was written of a micro-batch, and blocks of logits in fp32."""
+    top = int(read_notes(written)["top"])
+    cap = CPU_BLOCK if device == "cpu" else GPU_BLOCK
+    block = min(chunk * vocabulary, max(vocabulary, cap))
+    reason = f"{tokens:,} tokens x {top:,} most likely ones x 8 B, and blocks of logits in fp32"
+    return MemoryItem("lessons", 8 * top * tokens + 4 * BLOCKS * block, "device", reason)
+
+
 def teacher_pass(
     recipe: Recipe,
     shape: ModelShape,
@@ -72,6 +85,10 @@ def teacher_pass(
 ) -> Iterator[MemoryItem]:
     """What a micro-batch takes more for its teacher; `free`: bytes of the student's own pass."""
     if recipe.loss.teacher is None:
+        return
+    written = lessons_of(recipe)
+    if written is not None:
+        yield _lessons(written, min(tokens, chunk), shape.vocab_size, tokens=tokens, device=device)
         return
     teacher = shape.teacher or shape
     holding = holding_of(teacher_quantization(recipe, teacher), teacher)

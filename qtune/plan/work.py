@@ -19,6 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
+from qtune.recipe.lessons import lessons_of
 from qtune.recipe.methods import LowRankConfig, leading
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Work:
     def _teaching(self, tokens: int) -> float:
         """The teacher's pass, its head and the unfolding of its weights."""
         costs = self.costs
-        if costs.recipe.loss.teacher is None:
+        if costs.recipe.loss.teacher is None or lessons_of(costs.recipe) is not None:
             return 0.0
         shape, each = costs.shape.teacher or costs.shape, costs.holding.compute_bytes
         weights = shape.active_parameters + shape.vocab_size * shape.hidden_size

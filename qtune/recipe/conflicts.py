@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from qtune.recipe.class_rules import class_conflicts, classifies
+from qtune.recipe.lessons import lessons_of
 from qtune.recipe.methods import (
     BridgeConfig,
     CombinationConfig,
@@ -14,6 +16,7 @@ from qtune.recipe.methods import (
     parts_of,
 )
 from qtune.recipe.peft_types import ONLY_16_BIT
+from qtune.recipe.results import AnswerMeasure
 from qtune.recipe.rule import HELD_OUT, Conflict, held_out
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_GATES = ("max_loss", "max_perplexity", "min_loss_drop", "min_accuracy", "min_macro_f1")
 ANSWER_GATES = ("min_exact_match", "min_token_f1", "min_exact_match_gain", "min_token_f1_gain")
+MEASURE_GATES = ("min_measures", "min_measure_gains")
 BASE_GATES = ("min_loss_drop", "min_exact_match_gain", "min_token_f1_gain")
 
 
@@ -71,6 +75,34 @@ def _gate_conflicts() -> Iterator[Conflict]:
             "remove eval.at_start",
             lambda r: held_out(r) and not r.eval.at_start,
         )
+    for gate in MEASURE_GATES:
+        yield Conflict(
+            f"gates.{gate}",
+            (*HELD_OUT, "eval.generate_rows", "eval.measures", "eval.tasks"),
+            "names what is not measured",
+            "a measure of eval.measures (with eval.generate_rows), or TASK.MEASURE of eval.tasks",
+            partial(_names_unmeasured, gate=gate),
+        )
+    yield Conflict(
+        "gates.min_measure_gains",
+        (*HELD_OUT, "eval.at_start"),
+        "is judged against the untouched base, which eval.at_start: false leaves out",
+        "remove eval.at_start",
+        lambda r: (
+            held_out(r)
+            and not r.eval.at_start
+            and any("." not in name for name in r.gates.min_measure_gains)
+        ),
+    )
+
+
+def _names_unmeasured(recipe: Recipe, *, gate: str) -> bool:
+    answered = recipe.eval.measures if held_out(recipe) and recipe.eval.generate_rows else ()
+    tasks = {Path(path).stem for path in recipe.eval.tasks}
+    return any(
+        name.partition(".")[0] not in tasks if "." in name else name not in answered
+        for name in getattr(recipe.gates, gate)
+    )
 
 
 CONFLICTS: tuple[Conflict, ...] = (
@@ -81,6 +113,13 @@ CONFLICTS: tuple[Conflict, ...] = (
         "speaks in next tokens, which a classification does not learn",
         "remove one of them",
         lambda r: r.loss.teacher is not None and classifies(r),
+    ),
+    Conflict(
+        "loss.teacher",
+        ("data.streaming",),
+        "is what a teacher wrote of rows that it had read, which streaming does not wait for",
+        "remove data.streaming, or name a model",
+        lambda r: r.data.streaming and lessons_of(r) is not None,
     ),
     Conflict(
         "loss.soft_share",
@@ -204,9 +243,27 @@ CONFLICTS: tuple[Conflict, ...] = (
         "set eval.generate_rows",
         lambda r: (
             held_out(r)
-            and r.checkpoint.metric in ("exact_match", "token_f1")
+            and r.checkpoint.metric in get_args(AnswerMeasure)
             and not classifies(r)
             and r.eval.generate_rows == 0
         ),
+    ),
+    Conflict(
+        "checkpoint.metric",
+        ("eval.measures",),
+        "is not one of eval.measures",
+        "add it there",
+        lambda r: (
+            r.checkpoint.metric in get_args(AnswerMeasure)
+            and not classifies(r)
+            and r.checkpoint.metric not in r.eval.measures
+        ),
+    ),
+    Conflict(
+        "eval.tasks",
+        ("model.task",),
+        "asks for text or its likelihood, and a classification has neither",
+        "remove one of them",
+        lambda r: bool(r.eval.tasks) and classifies(r),
     ),
 )

@@ -163,7 +163,8 @@ class LossSection(Section):
     """Weight of the squared log-sum-exp of the logits, which keeps them small (training only)."""
     teacher: str | None = Field(default=None, min_length=1)
     """A model of the same tokenizer whose probabilities are learnt beside the labels (knowledge
-    distillation): a Hugging Face id, a folder, or base, this model without what is trained."""
+    distillation): a Hugging Face id, a folder, or base, this model without what is trained; or a
+    folder of qtune data teach: what one wrote of these rows, which needs no memory for it."""
     teacher_bits: Literal[4, 8, 16] = 4
     """In how many bits the teacher's weights are held; a stored quantisation stays as it is."""
     temperature: Annotated[Real, Field(gt=0.0)] = 2.0

@@ -10,9 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from qtune.recipe.duration import Duration  # noqa: TC001 - pydantic reads it
-from qtune.recipe.section import Real, Section, Share, Size
+from qtune.recipe.section import Names, Real, Section, Share, Size
 
 Step = Annotated[int, Field(ge=1)]
+CacheKind = Literal["dynamic", "static", "quantized"]
+AnswerMeasure = Literal[
+    "exact_match", "token_f1", "bleu", "chrf", "rouge_l", "numeric", "stopped"
+]
 
 
 class EvalSection(Section):
@@ -28,6 +32,17 @@ class EvalSection(Section):
     """Held-out rows answered by greedy decoding for exact match and token F1."""
     max_new_tokens: int = Field(default=64, ge=1)
     """The longest answer."""
+    measures: Annotated[tuple[AnswerMeasure, ...], Field(strict=False, min_length=1)] = (
+        "exact_match",
+        "token_f1",
+        "stopped",
+    )
+    """What is measured of the answers; bleu, chrf and rouge_l need the extra qtune[eval]."""
+    cache: CacheKind = "dynamic"
+    """Keys and values while answers are generated: growing, static (of fixed size), or quantized
+    (4 bits, by the package optimum-quanto)."""
+    tasks: Names = ()
+    """Task files (see `qtune eval --task`) that the finished run is measured on, beside its base."""
 
 
 class CheckpointSection(Section):
@@ -41,7 +56,18 @@ class CheckpointSection(Section):
     """How many of the newest checkpoints stay, beside the best one."""
     resume: Literal["never", "auto"] = "never"
     """auto: go on with the run in the output folder when it is this one, else begin."""
-    metric: Literal["loss", "exact_match", "token_f1", "accuracy", "macro_f1", "matthews"] = "loss"
+    metric: Literal[
+        "loss",
+        "exact_match",
+        "token_f1",
+        "bleu",
+        "chrf",
+        "rouge_l",
+        "numeric",
+        "accuracy",
+        "macro_f1",
+        "matthews",
+    ] = "loss"
     """The held-out measure that names the best weights; the last three are a classification's."""
     final: Literal["best", "last"] = "best"
     """Which weights adapter/ holds; the others are in checkpoints/."""
@@ -68,6 +94,11 @@ class GatesSection(Section):
     """By how much exact match is above the untouched base's, at least."""
     min_token_f1_gain: Real | None = None
     """By how much token F1 is above the untouched base's, at least."""
+    min_measures: dict[str, Real] = {}
+    """Any measure of eval.measures, and of eval.tasks as TASK.MEASURE, at least: {bleu: 20,
+    arc.accuracy: 0.4}."""
+    min_measure_gains: dict[str, Real] = {}
+    """By how much such a measure is above the untouched base's, at least."""
     max_peak_memory: Size | None = None
     """The most memory that training held (device, or host on a CPU), such as 24GB."""
     min_tokens_per_second: Annotated[Real, Field(gt=0.0)] | None = None
@@ -104,6 +135,9 @@ class MergeSection(Section):
     """dtype of the written weights; auto keeps that of the base."""
     max_shard_size: Size = "5GB"
     """The largest weight file."""
+    max_memory: Size = "4GB"
+    """The most that the merge may hold, libraries and verification included, whatever the model's
+    size; a model that is larger is verified layer by layer."""
     max_kl: Annotated[Real, Field(ge=0.0)] = 1e-4
     """Refuse a merged model whose mean KL to the trained one is above this (nats per token)."""
 
@@ -117,5 +151,7 @@ class PinsSection(Section):
     """sha256 of the encoded rows, train and eval: tokenizer, template and settings count."""
     base: str | None = None
     """Fingerprint of the base model."""
+    teacher: str | None = None
+    """Fingerprint of the other model that teaches, or sha256 of what one wrote."""
     packages: dict[str, str] = {}
     """Versions of qtune and of the libraries; another one is only said."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtune.recipe.class_rules import classifies
 from qtune.recipe.kinds import idle_keys, named_kind
+from qtune.recipe.lessons import lessons_of
 from qtune.recipe.methods import (
     QuantumConfig,
     RosaConfig,
@@ -32,7 +33,7 @@ UNREAD: tuple[Unread, ...] = (
         ("loss.teacher_bits",),
         ("loss.teacher",),
         "no other model is loaded",
-        lambda r: r.loss.teacher in (None, "base"),
+        lambda r: r.loss.teacher in (None, "base") or lessons_of(r) is not None,
     ),
     Unread(
         ("model.labels",),
@@ -47,6 +48,8 @@ UNREAD: tuple[Unread, ...] = (
             "memory.loss_chunk_size",
             "eval.generate_rows",
             "eval.max_new_tokens",
+            "eval.measures",
+            "eval.cache",
         ),
         ("model.task",),
         "a classification learns one label a row, and writes nothing",
@@ -125,7 +128,7 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: not held_out(r),
     ),
     Unread(
-        ("eval.max_new_tokens",),
+        ("eval.max_new_tokens", "eval.measures", "eval.cache"),
         (*HELD_OUT, "eval.generate_rows"),
         "nothing is generated without held-out rows and eval.generate_rows",
         lambda r: not held_out(r) or r.eval.generate_rows == 0,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import models, recipe, runs
 from qtune.durable import write_text
-from qtune.errors import DataError, Fault, ModelError
+from qtune.errors import DataError, Fault, ModelError, ResumeError
 from qtune.models.files import locate
 from qtune.recipe import sources
 from qtune.recipe.results import PinsSection
+from qtune.run.teaching import teacher_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,11 @@ def write_lock(
     model = asked.model.model_copy(update=_commit(asked))
     chosen = {key: getattr(decided, key) for key in PLANNED}
     pins = PinsSection(
-        data=dict(_files(asked)), rows=_rows(prepared), base=base, packages=_packages()
+        data=dict(_files(asked)),
+        rows=_rows(prepared),
+        base=base,
+        teacher=teacher_fingerprint(asked),
+        packages=_packages(),
     )
     sections: dict[str, Any] = {
         "model": model,
@@ -47,8 +52,8 @@ def write_lock(
 
 
 def check_inputs(asked: Recipe, journal: Journal) -> None:
-    """Before any row is read: `DataError` or `ModelError` for each file or base that is not the
-    pinned one; other versions are only said."""
+    """Before any row is read: `DataError`, `ModelError` or `ResumeError` for each file, base or
+    teacher that is not the pinned one; other versions are only said."""
     pins = asked.pins
     for name, version in _packages().items() if pins.packages else ():
         if (before := pins.packages.get(name)) != version:
@@ -64,9 +69,11 @@ def check_inputs(asked: Recipe, journal: Journal) -> None:
         _refuse(faults, DataError)
     if pins.base is not None:
         section = asked.model
-        found = models.fingerprint(locate(section.name_or_path, revision=section.revision))
-        if found != pins.base:
-            _refuse([Fault(message=_other(pins.base, found), place="pins.base")], ModelError)
+        there = models.fingerprint(locate(section.name_or_path, revision=section.revision))
+        if there != pins.base:
+            _refuse([Fault(message=_other(pins.base, there), place="pins.base")], ModelError)
+    if pins.teacher is not None and (found := teacher_fingerprint(asked)) != pins.teacher:
+        _refuse([Fault(message=_other(pins.teacher, found), place="pins.teacher")], ResumeError)
 
 
 def check_rows(asked: Recipe, prepared: Prepared | Streamed) -> None:
@@ -83,7 +90,7 @@ def check_rows(asked: Recipe, prepared: Prepared | Streamed) -> None:
     _refuse(faults, DataError)
 
 
-def _refuse(faults: list[Fault], kind: type[DataError | ModelError]) -> None:
+def _refuse(faults: list[Fault], kind: type[DataError | ModelError | ResumeError]) -> None:
     if faults:
         last = faults[-1]
         raise kind.of([*faults[:-1], Fault(message=last.message, place=last.place, hint=HINT)])

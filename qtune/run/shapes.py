@@ -9,6 +9,7 @@ from qtune import plan
 from qtune.errors import ModelError, UsageError
 from qtune.plan import TensorShape, UnknownFamilyError
 from qtune.recipe.inputs import ModelSection
+from qtune.recipe.lessons import lessons_of
 from qtune.recipe.methods import BridgeConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def shape_for(asked: Recipe) -> ModelShape:
 def teacher_of(asked: Recipe) -> ModelSection | None:
     """The other model that teaches, if there is one."""
     name = asked.loss.teacher
-    if name in (None, "base"):
+    if name in (None, "base") or lessons_of(asked) is not None:
         return None
     return ModelSection(
         name_or_path=str(name),

@@ -11,7 +11,9 @@ import torch
 
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
-from qtune.data.feed import make_feed
+from qtune.data.feed import Layout, make_feed
+from qtune.data.lessons import Taught
+from qtune.data.rounding import Rounded
 from qtune.errors import DivergedError, ExitCode
 from qtune.oom import LOADING, OutOfMemory, during
 from qtune.run import gates, pins, resume
@@ -28,6 +30,7 @@ from qtune.run.profile import Profile
 from qtune.run.report import train_report
 from qtune.run.saving import Saver, load_into, load_progress
 from qtune.run.shapes import shape_of_model
+from qtune.run.teaching import open_lessons
 from qtune.run.trackers import accelerator, flat
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from qtune.data import Prepared, Streamed
+    from qtune.data.lessons import Lessons
     from qtune.plan import Plan
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
@@ -60,6 +64,8 @@ class Settled:
     tokenizer: Any
     prepared: Prepared | Streamed
     total_steps: int
+    lessons: Lessons | None = None
+    """What a teacher wrote of the rows."""
 
 
 def train(
@@ -112,6 +118,7 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
     pins.check_inputs(asked, journal)
     tokenizer, prepared = read_rows(asked, journal)
     pins.check_rows(asked, prepared)
+    lessons = open_lessons(asked, tokenizer, prepared.train, journal)
     steps = plan.schedule(asked, len(prepared.train))
     decided = replace(decided, steps=steps)
     if earlier is not None:
@@ -129,6 +136,7 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
         tokenizer=tokenizer,
         prepared=prepared,
         total_steps=steps.total,
+        lessons=lessons,
     )
 
 
@@ -276,6 +284,8 @@ def make_job(
         pad_id=_pad_id(asked, pupil),
         share=pupil.shares_prefixes,
     )
+    if settled.lessons is not None:
+        feed = replace(feed, layout=Taught(feed.layout, settled.lessons))
     groups = pupil.method.param_groups(
         learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay
     )
@@ -288,10 +298,11 @@ def make_job(
             chunk_size=decided.loss_chunk_size,
             task=asked.model.task,
             teacher=pupil.teacher,
+            lesson_width=None if settled.lessons is None else settled.lessons.notes["width"],
         ),
         optimizer=optim.make(asked.optim, groups),
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
-        feed=replace(feed, tell=journal.line),
+        feed=replace(feed, tell=journal.line, layout=_shapes(feed.layout, pupil)),
         total_steps=steps.total,
         steps_per_epoch=steps.per_epoch,
         max_grad_norm=asked.optim.max_grad_norm,
@@ -302,6 +313,12 @@ def make_job(
         evaluate_first=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
+
+
+def _shapes(layout: Layout, pupil: Learner) -> Layout:
+    """On a CPU of few shapes, each of which costs memory there."""
+    device = next(pupil.base.model.parameters()).device
+    return Rounded(layout) if device.type == "cpu" else layout
 
 
 def _pad_id(asked: Recipe, pupil: Learner) -> int:

@@ -31,6 +31,7 @@ VERBS: dict[str, list[str]] = {
     "data preview": [RECIPE, "-n", "1"],
     "data stats": [RECIPE],
     "data check": [RECIPE],
+    "data teach": [RECIPE, "-o", NEW, "--set", "loss.teacher=base"],
     "runs list": ["{run}"],
     "runs show": ["{run}"],
     "runs diff": ["{run}", "{run}"],

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qtune.data.batch import Batch
-    from qtune.losses import CausalLoss, ClassificationLoss, DistillationLoss
+    from qtune.losses import CausalLoss, ClassificationLoss, DistillationLoss, LessonsLoss
     from qtune.methods.base import Method
 
-    Loss = CausalLoss | ClassificationLoss | DistillationLoss
+    Loss = CausalLoss | ClassificationLoss | DistillationLoss | LessonsLoss
 
 QUANTIZED = ("bitsandbytes::gemm", "bitsandbytes::gemv", "bitsandbytes::int8_linear_matmul")
 """Products that unfold the weight themselves; torch has no formula for them."""

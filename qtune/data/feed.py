@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Protocol, Self, overload
 import torch
 
 from qtune.data.ahead import ahead, ignore
-from qtune.data.batch import Batch, collate, collate_labelled, collate_packed, collate_shared
+from qtune.data.batch import (
+    Batch,
+    collate,
+    collate_labelled,
+    collate_packed,
+    collate_pictured,
+    collate_shared,
+)
 from qtune.data.order import Order
 from qtune.data.packing import arranged, pack_evenly
+from qtune.data.rows import Rows
 from qtune.data.stream import Stream
 
 if TYPE_CHECKING:
@@ -20,7 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qtune.data.rows import EncodedRow, Rows
+    from qtune.data.pictures import Pictures
+    from qtune.data.rows import EncodedRow
     from qtune.data.stream import Held
     from qtune.recipe.sections import Recipe
 
@@ -31,6 +40,14 @@ class Layout(Protocol):
     @property
     def micro_batch_size(self) -> int:
         """The most sequences of one."""
+
+    @property
+    def pad_id(self) -> int:
+        """The token behind a sequence that is shorter than another."""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a sequence."""
 
     def resized(self, micro_batch_size: int) -> Layout:
         """The same layout with micro-batches of another size."""
@@ -48,6 +65,7 @@ class Padded:
 
     micro_batch_size: int
     pad_id: int
+    longest: int
 
     def resized(self, micro_batch_size: int) -> Self:
         """With micro-batches of another size."""
@@ -76,6 +94,17 @@ class Labelled(Padded):
 
 
 @dataclass(frozen=True)
+class Pictured(Padded):
+    """Images, each with its label; all have the same number of tokens."""
+
+    pictures: Pictures
+
+    def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
+        """The tensors of one micro-batch."""
+        return collate_pictured([rows[number] for (number,) in sequences], self.pictures)
+
+
+@dataclass(frozen=True)
 class Packed:
     """The rows of a step behind one another, at most `micro_batch_size` x `capacity` tokens a pass.
 
@@ -86,6 +115,11 @@ class Packed:
     micro_batch_size: int
     pad_id: int
     capacity: int
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a sequence."""
+        return self.capacity
 
     def resized(self, micro_batch_size: int) -> Self:
         """With micro-batches of another size."""
@@ -107,6 +141,11 @@ class Packed:
 class Joined(Packed):
     """All rows of a micro-batch in one sequence, without padding: var-len attention computes each
     row by itself, and takes one sequence only."""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a sequence."""
+        return self.micro_batch_size * self.capacity
 
     def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
         """The fewest micro-batches, each of one sequence."""
@@ -236,11 +275,13 @@ def make_feed(
 ) -> Feed | StreamFeed:
     """The feed that a recipe asks for; `share`: packed rows may share their first tokens."""
     padded = Labelled if recipe.model.task == "classification" else Padded
-    layout: Layout = padded(micro_batch_size, pad_id)
+    layout: Layout = padded(micro_batch_size, pad_id, recipe.data.max_length)
     if recipe.data.packing:
         var_len = recipe.model.attn_implementation == "flash_attention_2"
         kind = Shared if share else Joined if var_len else Packed
         layout = kind(micro_batch_size, pad_id, capacity=recipe.data.max_length)
+    if isinstance(rows, Rows) and rows.pictures is not None:
+        layout = Pictured(micro_batch_size, pad_id, rows.pictures.tokens, rows.pictures)
     if isinstance(rows, Stream):
         return StreamFeed(rows, recipe.train.batch_size, layout, recipe.data.max_length)
     order = Order.of_recipe(recipe, lengths=rows.lengths, sources=rows.sources)

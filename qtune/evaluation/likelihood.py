@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import oom
 from qtune.data.batch import collate
+from qtune.data.rounding import lengthened, rounded
 from qtune.errors import DataError, ModelError
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
@@ -69,10 +70,15 @@ def measure_loss(
     # Rows of like length share a batch: less padding, and the same sums.
     order = (-rows.lengths).argsort(kind="stable").tolist()
     sums, counts = [0.0] * len(rows), [0] * len(rows)
+    longest = int(rows.lengths.max())
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = collate([rows[index] for index in chosen], pad_id=pad_id).to(device)
+            batch = collate([rows[index] for index in chosen], pad_id=pad_id)
+            if device.type == "cpu":
+                length = rounded(batch.input_ids.shape[1], longest)
+                batch = lengthened(batch, length, pad_id=pad_id)
+            batch = batch.to(device)
             with during(oom.EVALUATION, tokens=batch.computed):
                 row_sums, row_counts = loss.per_row(model, batch)
             for index, total, count in zip(

@@ -119,7 +119,8 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
     tokenizer, prepared = read_rows(asked, journal)
     pins.check_rows(asked, prepared)
     lessons = open_lessons(asked, tokenizer, prepared.train, journal)
-    steps = plan.schedule(asked, len(prepared.train))
+    seen = getattr(prepared.train, "pictures", None)
+    steps = plan.schedule(asked, len(prepared.train), image_tokens=seen.tokens if seen else 0)
     decided = replace(decided, steps=steps)
     if earlier is not None:
         resume.check_rows(prepared, earlier, wanted, journal)
@@ -324,7 +325,7 @@ def _shapes(layout: Layout, pupil: Learner) -> Layout:
 def _pad_id(asked: Recipe, pupil: Learner) -> int:
     """What fills up rows: a classifier looks for the id of its own config."""
     if asked.model.task == "classification":
-        return int(pupil.base.model.config.pad_token_id)
+        return getattr(pupil.base.model.config, "pad_token_id", None) or 0
     return filler_id(pupil.tokenizer)
 
 

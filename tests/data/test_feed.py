@@ -30,7 +30,7 @@ def made(count: int, *, batch_size: int, capacity: int = 0, micro: int = 3, **ke
             )
         )
     rows = Rows(store, range(count))
-    layout = Packed(micro, 0, capacity) if capacity else Padded(micro, 0)
+    layout = Packed(micro, 0, capacity) if capacity else Padded(micro, 0, 512)
     order = Order(rows.lengths, rows.sources, seed=5, **keys)
     return Feed(rows=rows, order=order, batch_size=batch_size, layout=layout)
 

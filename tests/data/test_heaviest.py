@@ -47,7 +47,7 @@ def test_more_is_learnt_of_it_when_another_batch_learns_more() -> None:
         store.add(Encoded(file="a", number=number, ids=[number] * size, learnt=learnt))
     rows = Rows(store, range(4))
     order = Order(rows.lengths, rows.sources, seed=5, shuffle=False)
-    feed = Feed(rows=rows, order=order, batch_size=2, layout=Padded(1, 0))
+    feed = Feed(rows=rows, order=order, batch_size=2, layout=Padded(1, 0, 512))
     found = heaviest(feed, 2).batch
     assert found.places == ["a:1"]
     assert found.supervised == 8

@@ -61,7 +61,7 @@ def feed_of(
         learnt = [label != IGNORED for label in row.labels]
         store.add(Encoded(file="rows.jsonl", number=number, ids=row.input_ids, learnt=learnt))
     held = Rows(store, range(len(rows)))
-    layout = Padded(micro_batch_size, 2)
+    layout = Padded(micro_batch_size, 2, 512)
     packed = Packed(micro_batch_size, 2, capacity) if capacity else layout
     order = Order(held.lengths, held.sources, seed=0, batch_size=batch_size)
     return Feed(rows=held, order=order, batch_size=batch_size, layout=packed)

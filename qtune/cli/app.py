@@ -16,6 +16,7 @@ from qtune.cli.data_commands import data
 from qtune.cli.eval_command import evaluate
 from qtune.cli.export_command import export
 from qtune.cli.generate_command import chat, generate
+from qtune.cli.import_command import import_
 from qtune.cli.job_page import tell_job_page
 from qtune.cli.merge_command import merge
 from qtune.cli.methods_command import methods
@@ -45,6 +46,7 @@ app.command()(methods)
 app.command()(compare)
 app.command(hidden=True)(cost)
 app.command("eval")(evaluate)
+app.command("import")(import_)
 app.add_typer(data, name="data")
 app.add_typer(runs, name="runs")
 

@@ -26,7 +26,7 @@ _STAND_IN: dict[str, dict[str, Any]] = {
 
 def check(layer: Layer, faults: list[Fault], *, file: str) -> Recipe | None:
     """The recipe, or None with at least one more fault in `faults`."""
-    plain = _plain(layer)
+    plain = plain_settings(layer)
     try:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
@@ -43,7 +43,7 @@ def check(layer: Layer, faults: list[Fault], *, file: str) -> Recipe | None:
     return None if between else recipe
 
 
-def _plain(layer: Layer) -> dict[str, Any]:
+def plain_settings(layer: Layer) -> dict[str, Any]:
     """What pydantic reads: keys with an empty value left out, the default method named."""
     plain: dict[str, Any] = {}
     for section in SECTIONS:

@@ -12,8 +12,6 @@ from qtune.recipe.keys import SECTIONS
 if TYPE_CHECKING:
     from qtune.recipe.node import Node
 
-_START = "start from a shipped recipe: qtune show llama-8b-24gb"
-
 
 def top_level(root: Node) -> dict[str, Node]:
     """The top-level keys of a recipe; `UsageError` if the file holds something else."""
@@ -25,12 +23,16 @@ def top_level(root: Node) -> dict[str, Node]:
         raise UsageError(f"holds {what}, not a recipe", place=name, hint=MINIMAL)
     keys = root.value
     if any("_component_" in (n.value if isinstance(n.value, dict) else ()) for n in keys.values()):
-        raise UsageError("a torchtune configuration, not a recipe", place=name, hint=_START)
+        raise UsageError("a torchtune configuration, not a recipe", place=name, hint=_convert(name))
     if any("class_path" in (n.value if isinstance(n.value, dict) else ()) for n in keys.values()):
-        raise UsageError("a litgpt configuration, not a recipe", place=name, hint=_START)
+        raise UsageError("a litgpt configuration, not a recipe", place=name, hint=_convert(name))
     if not any(key in SECTIONS or key == "extends" or is_foreign(key) for key in keys):
         raise UsageError(_none_known(keys), place=name, hint=MINIMAL)
     return keys
+
+
+def _convert(name: str) -> str:
+    return f"convert it: qtune import {name}"
 
 
 def _none_known(keys: dict[str, Node]) -> str:

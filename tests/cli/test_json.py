@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from qtune.cli.app import app, run_app
+from tests.recipe.importing import given
 from tests.run.made_run import make_run
 
 THING, RECIPE, NEW = "{run}", "{run}/recipe.yaml", "{tmp}/new"
@@ -25,6 +26,7 @@ VERBS: dict[str, list[str]] = {
     "generate": [THING, "--prompt", "1: red ->", "--max-new-tokens", "2"],
     "plan": [RECIPE],
     "methods": [],
+    "import": ["{run}/theirs.yaml"],
     "cost": [RECIPE, "--run", THING],
     "validate": [RECIPE],
     "show": [RECIPE],
@@ -46,6 +48,7 @@ ELSEWHERE = {"compare"}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(tmp_path_factory.mktemp("json"))
     (run / "plan.json").write_text("{}")
+    (run / "theirs.yaml").write_text(given.MLX)
     return run
 
 

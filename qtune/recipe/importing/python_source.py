@@ -1,0 +1,164 @@
+"""Keyword arguments of the calls in a script or notebook: parsed, never run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from qtune.errors import UsageError
+from qtune.recipe.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qtune.recipe.node import Source
+
+_MODEL = ("from_pretrained",)
+_CALLS = {
+    *("get_peft_model", "LoraConfig", "SFTConfig", "TrainingArguments", "SFTTrainer"),
+    *("UnslothTrainingArguments", "BitsAndBytesConfig", "get_chat_template"),
+    "train_on_responses_only",
+}
+_OTHERS = {
+    **dict.fromkeys(("DPOTrainer", "DPOConfig"), "dpo"),
+    **dict.fromkeys(("KTOTrainer", "KTOConfig"), "kto"),
+    **dict.fromkeys(("ORPOTrainer", "ORPOConfig"), "orpo"),
+    **dict.fromkeys(("GRPOTrainer", "GRPOConfig"), "grpo"),
+    **dict.fromkeys(("PPOTrainer", "PPOConfig"), "ppo"),
+    **dict.fromkeys(("RewardTrainer", "RewardConfig"), "reward"),
+}
+_NOT_SETTINGS = {
+    *(
+        "model",
+        "tokenizer",
+        "train_dataset",
+        "eval_dataset",
+        "args",
+        "processing_class",
+        "peft_config",
+    ),
+    *("data_collator", "quantization_config", "callbacks", "trainer", "formatting_func", "mapping"),
+}
+_MAGIC = re.compile(r"^\s*[!%].*$", re.MULTILINE)
+
+
+def parse_script(text: str, source: Source) -> Node:
+    """A flat table of what the known calls are given; names of constants are looked up."""
+    tree = _tree(text, source)
+    constants = _constants(tree)
+    table: dict[str, Node] = {}
+    for call, name in _calls(tree):
+        if name in _OTHERS:
+            table["objective"] = Node(_OTHERS[name], source, call.lineno)
+        elif name == "load_dataset" and "load_dataset.path" not in table:
+            _load_dataset(call, constants, table, source)
+        elif name == "train_on_responses_only":
+            table[name] = Node(True, source, call.lineno)
+        elif name in _CALLS or (name == "from_pretrained" and _is_model(call)):
+            _arguments(call, constants, table, source)
+    return Node(table, source, 1)
+
+
+def cells(text: str, source: Source) -> str:
+    """The code cells of a notebook, one after the other."""
+    try:
+        told = json.loads(text)
+        blocks = [cell["source"] for cell in told["cells"] if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError("not a notebook", place=source.name) from None
+    return "\n".join("".join(block) for block in blocks)
+
+
+def _tree(text: str, source: Source) -> ast.Module:
+    quiet = _MAGIC.sub("pass", text)
+    try:
+        return ast.parse(quiet)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        place = f"{source.name}:{line}" if line else source.name
+        raise UsageError("not valid Python", place=place) from None
+
+
+def _calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    """Calls in the order of their lines, each with the last part of its name."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in sorted(found, key=lambda each: each.lineno):
+        name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+        if name:
+            yield call, name
+
+
+def _is_model(call: ast.Call) -> bool:
+    """Whether it is a model that is loaded, no tokenizer."""
+    owner = ast.unparse(call.func)
+    return "Model" in owner and "Peft" not in owner
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    """Names that are set to a plain value at the top."""
+    known: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target = node.targets[0]
+            value = _plain(node.value, known)
+            if isinstance(target, ast.Name) and value is not None:
+                known[target.id] = value
+    return known
+
+
+def _plain(node: ast.expr, constants: dict[str, Any]) -> Any:
+    """The value of a literal, of a constant's name, or of torch.bfloat16; None for the rest."""
+    if isinstance(node, ast.Name):
+        return constants.get(node.id)
+    if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch."):
+        return node.attr
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, str | int | float | bool | list | dict) else _listed(value)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else None
+
+
+def _arguments(
+    call: ast.Call, constants: dict[str, Any], table: dict[str, Node], source: Source
+) -> None:
+    anchor = Node(None, source, call.lineno)
+    if call.args and "from_pretrained" in ast.unparse(call.func):
+        value = _plain(call.args[0], constants)
+        if isinstance(value, str):
+            table.setdefault("model_name", anchor.like(value))
+    for keyword in call.keywords:
+        if keyword.arg is None or keyword.arg in _NOT_SETTINGS:
+            continue
+        value = _plain(keyword.value, constants)
+        at = Node(None, source, keyword.value.lineno)
+        if value is None and not _is_none(keyword.value):
+            value = ast.unparse(keyword.value)[:60]
+            if not keyword.arg.startswith(("bf16", "fp16")):
+                table.setdefault(f"computed.{keyword.arg}", at.like(value))
+            continue
+        table.setdefault(keyword.arg, at.like(value))
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _load_dataset(
+    call: ast.Call, constants: dict[str, Any], table: dict[str, Node], source: Source
+) -> None:
+    anchor = Node(None, source, call.lineno)
+    names = ("path", "name")
+    given = dict(zip(names, call.args, strict=False)) | {
+        keyword.arg: keyword.value for keyword in call.keywords if keyword.arg
+    }
+    for name in ("path", "name", "split", "data_files"):
+        value = _plain(given[name], constants) if name in given else None
+        if isinstance(value, str):
+            table[f"load_dataset.{name}"] = anchor.like(value)

@@ -62,6 +62,7 @@ TEXTS = [
     "the cat sat on the mat and the dog sat on the log",
     "12 red birds and 345 blue fish, isn't it? It's what they're saying.",
     "def add(a, b):\n    return a + b\n\n\nprint(add(1, 23))",
+    "345 345 345 345 345 12 12 12 12",
 ] * 4
 
 
@@ -72,7 +73,7 @@ def model_of(config: Any, seed: int = 0) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return model.requires_grad_(False)
 
 
 def byte_level(pattern: str | None = None, **settings: Any) -> PreTrainedTokenizerFast:

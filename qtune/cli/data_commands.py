@@ -16,7 +16,7 @@ from qtune.errors import DataError, ExitCode, OutputError, UsageError
 if TYPE_CHECKING:
     from qtune.run.data import Preview
 
-HELP = """Look at the rows that training would learn, measure and check them, let a teacher see them.
+HELP = """Look at the rows that training would learn, check them, let a teacher see them.
 
 Examples:
   qtune data preview recipe.yaml -n 3

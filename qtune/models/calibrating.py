@@ -133,10 +133,15 @@ class Walk:
         return seen
 
     @torch.no_grad()
-    def advance(self, layer: int) -> None:
-        """Move the rows behind a layer."""
-        for number in range(len(self._hidden)):
-            self._hidden[number] = self._through(layer, number).cpu()
+    def advance(self, layer: int) -> float:
+        """Move the rows behind a layer; the mean cosine between what a token was before it and
+        after."""
+        cosines = []
+        for number, before in enumerate(self._hidden):
+            after = self._through(layer, number).cpu()
+            cosines.append(torch.cosine_similarity(before.float(), after.float(), dim=-1).flatten())
+            self._hidden[number] = after
+        return float(torch.cat(cosines).mean())
 
     def _through(self, layer: int, number: int) -> Tensor:
         rest, keys = self._calls[number][layer]

@@ -7,6 +7,7 @@ Calibration rows come to each layer through the pruned ones before it.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,7 +86,7 @@ class Pruning:
     @property
     def specs(self) -> list[TensorSpec]:
         """Every tensor as it is stored, what is in no layer first, then layer by layer."""
-        ordered = sorted(self.checkpoint.index, key=lambda name: (self._layer(name), name))
+        ordered = sorted(self.checkpoint.index, key=lambda name: (self.layer_of(name), name))
         table = self.checkpoint.table
         return [
             TensorSpec(name, tuple(table[name]["shape"]), DTYPES[table[name]["dtype"]])
@@ -99,7 +100,7 @@ class Pruning:
         empty = dict(self.network.named_parameters(remove_duplicate=False))
         for stored, name in self.pairs.names.items():
             owner, _ = owner_of(self.network, name)
-            if self._layer(stored) < 0 and (tied or owner is not head):
+            if self.layer_of(stored) < 0 and (tied or owner is not head):
                 place(self.network, name, self.checkpoint.read(stored), _DENSE, self.device)
         heads.begin(self.network, self.pairs.new, self.device)
         self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
@@ -112,7 +113,7 @@ class Pruning:
 
     def tensor(self, spec: TensorSpec) -> Tensor:
         """A tensor of the pruned model; a layer is pruned when its first one is asked for."""
-        number = self._layer(spec.name)
+        number = self.layer_of(spec.name)
         if number < 0:
             return self.checkpoint.read(spec.name)
         if spec.name not in self._ready:
@@ -123,44 +124,62 @@ class Pruning:
     def _modules(self) -> list[nn.Module]:
         return list(self.network.get_submodule(self.layers).children())
 
-    def _layer(self, stored: str) -> int:
+    def layer_of(self, stored: str) -> int:
         """The layer of a stored tensor, -1 of what is in none."""
         found = _LAYER.match(self.pairs.names.get(stored, ""))
         return int(found[2]) if found is not None and found[1] == self.layers else -1
 
-    def _prune(self, number: int) -> dict[str, Tensor]:
-        """All stored tensors of a layer, its linears pruned."""
+    @contextmanager
+    def in_memory(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Within, a layer's weights are there in fp32; gives them as they are stored, by name."""
         stored = {name: self.checkpoint.read(name) for name in self._stored(number)}
         module = self._modules[number]
         empty = dict(module.named_parameters())
         for name, value in stored.items():
             place(self.network, self.pairs.names[name], value, _DENSE, self.device)
-        linears = {
+        try:
+            yield stored
+        finally:
+            for name, value in empty.items():
+                owner, leaf = owner_of(module, name)
+                owner._parameters[leaf] = value
+
+    def linears_of(self, number: int) -> dict[str, nn.Module]:
+        """The linears of a layer by their full names."""
+        return {
             name: self.network.get_submodule(name)
             for name, layer in self.names.items()
             if layer == number
         }
-        seen: dict[str, Seen] = {}
-        if self._walk is not None:
-            seen = self._walk.look(number, linears, gram=self.method == "sparsegpt")
-        dtypes = {self.pairs.names[name]: value.dtype for name, value in stored.items()}
-        for name, linear in linears.items():
-            dtype = dtypes[f"{name}.weight"]
-            self.outcomes.append(self._linear(name, linear, seen.pop(name, None), dtype))
-        if self._walk is not None:
-            self._walk.advance(number)
-        for name in stored:
-            target = self.pairs.names[name]
-            if target.removesuffix(".weight") in linears:
-                owner, leaf = owner_of(self.network, target)
-                stored[name] = owner._parameters[leaf].detach().to("cpu", stored[name].dtype)
-        for name, value in empty.items():
-            owner, leaf = owner_of(module, name)
-            owner._parameters[leaf] = value
+
+    @property
+    def walk(self) -> Walk:
+        """The calibration rows, where `start` has brought them."""
+        assert self._walk is not None
+        return self._walk
+
+    def _prune(self, number: int) -> dict[str, Tensor]:
+        """All stored tensors of a layer, its linears pruned."""
+        with self.in_memory(number) as stored:
+            linears = self.linears_of(number)
+            seen: dict[str, Seen] = {}
+            if self._walk is not None:
+                seen = self._walk.look(number, linears, gram=self.method == "sparsegpt")
+            dtypes = {self.pairs.names[name]: value.dtype for name, value in stored.items()}
+            for name, linear in linears.items():
+                dtype = dtypes[f"{name}.weight"]
+                self.outcomes.append(self._linear(name, linear, seen.pop(name, None), dtype))
+            if self._walk is not None:
+                self._walk.advance(number)
+            for name in stored:
+                target = self.pairs.names[name]
+                if target.removesuffix(".weight") in linears:
+                    owner, leaf = owner_of(self.network, target)
+                    stored[name] = owner._parameters[leaf].detach().to("cpu", stored[name].dtype)
         return stored
 
     def _stored(self, number: int) -> list[str]:
-        return [name for name in self.pairs.names if self._layer(name) == number]
+        return [name for name in self.pairs.names if self.layer_of(name) == number]
 
     @torch.no_grad()
     def _linear(self, name: str, linear: Any, seen: Seen | None, dtype: torch.dtype) -> Outcome:

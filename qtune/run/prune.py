@@ -81,7 +81,7 @@ def prune(model: str, target: Path, request: Request, *, display: Display) -> di
         "method": request.method,
         "sparsity": sparsity.value,
         "pattern": request.pattern,
-        "calibration": _shown(request.calibration),
+        "calibration": shown(request.calibration),
         "calibration_rows": len(rows),
         "calibration_tokens": sum(map(len, rows)),
     }
@@ -116,7 +116,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(calibration: str | None) -> str | None:
+def shown(calibration: str | None) -> str | None:
     """A file by its own name, a hub id as it is: no path of this machine."""
     if calibration is None or not Path(calibration).exists():
         return calibration
@@ -135,16 +135,24 @@ def _pattern(text: str) -> Pattern:
 
 
 def _rows(asked: Recipe, request: Request, display: Display) -> list[list[int]]:
-    """The tokens of the calibration rows, drawn evenly; none where none are asked for."""
+    """The tokens of the calibration rows; none where none are asked for."""
     if request.calibration is None:
         return []
-    source = _calibration(asked, request.calibration)
+    return calibration_rows(asked, request.calibration, request.rows, display)
+
+
+def calibration_rows(
+    asked: Recipe, named: str | None, most: int, display: Display
+) -> list[list[int]]:
+    """The tokens of at most so many rows of a recipe or a data file, drawn evenly."""
+    assert named is not None
+    source = _calibration(asked, named)
     tokenizer = models.load_tokenizer(source.model)
     prepared = data.prepare(source, tokenizer, on_progress=partial(display.progress, "tokenising"))
     found = prepared.train
     if not len(found):
-        raise DataError("holds no row to calibrate on", place=request.calibration)
-    count = min(request.rows, len(found))
+        raise DataError("holds no row to calibrate on", place=named)
+    count = min(most, len(found))
     drawn = np.random.default_rng(source.train.seed).choice(len(found), count, replace=False)
     return [found[int(number)].input_ids for number in sorted(drawn)]
 

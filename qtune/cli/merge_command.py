@@ -28,6 +28,9 @@ def merge(  # noqa: PLR0913 - one parameter an option
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The largest weight file.")
     ] = None,
+    keep_mask: Annotated[
+        bool, typer.Option("--keep-mask", help="Keep the zeros of a pruned base.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option(help="Compare the merged model with the trained one.")
     ] = True,
@@ -48,11 +51,13 @@ def merge(  # noqa: PLR0913 - one parameter an option
     obey_offline(thing, overrides)
     from qtune.run.merge import merge as run
 
-    settings = {
+    settings: dict[str, str | bool] = {
         key: str(value)
         for key, value in (("base", onto), ("dtype", dtype), ("max_shard_size", max_shard_size))
         if value is not None
     }
+    if keep_mask:
+        settings["keep_mask"] = True
     with showing("qtune merge", quiet=quiet) as display:
         report = run(
             thing,
@@ -83,6 +88,8 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(
             f"rounding to {report['dtype']}: {100 * report['rounding']:.2g} % of the change"
         )
+    if report["keep_mask"]:
+        lines.append("the zeros of the base are kept: this is another model than the trained one")
     found = report["verification"]
     if found is None:
         lines.append("not verified")

@@ -3,6 +3,7 @@
 from qtune.merging.card import card
 from qtune.merging.companions import Chat
 from qtune.merging.fidelity import Fidelity
+from qtune.merging.masks import keep_zeros
 from qtune.merging.merge import Merge, MergeReport, auto_class, preflight, prepare, write
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MergeReport",
     "auto_class",
     "card",
+    "keep_zeros",
     "preflight",
     "prepare",
     "write",

@@ -14,9 +14,7 @@ from qtune.recipe.section import Names, Real, Section, Share, Size
 
 Step = Annotated[int, Field(ge=1)]
 CacheKind = Literal["dynamic", "static", "quantized"]
-AnswerMeasure = Literal[
-    "exact_match", "token_f1", "bleu", "chrf", "rouge_l", "numeric", "stopped"
-]
+AnswerMeasure = Literal["exact_match", "token_f1", "bleu", "chrf", "rouge_l", "numeric", "stopped"]
 
 
 class EvalSection(Section):
@@ -42,7 +40,7 @@ class EvalSection(Section):
     """Keys and values while answers are generated: growing, static (of fixed size), or quantized
     (4 bits, by the package optimum-quanto)."""
     tasks: Names = ()
-    """Task files (see `qtune eval --task`) that the finished run is measured on, beside its base."""
+    """Task files (`qtune eval --task`) that the finished run is measured on, beside its base."""
 
 
 class CheckpointSection(Section):
@@ -140,6 +138,9 @@ class MergeSection(Section):
     size; a model that is larger is verified layer by layer."""
     max_kl: Annotated[Real, Field(ge=0.0)] = 1e-4
     """Refuse a merged model whose mean KL to the trained one is above this (nats per token)."""
+    keep_mask: bool = False
+    """Keep the zeros of a pruned base: the adapter's share in them is left out, which makes another
+    model; how far it is from the trained one is told, and max_kl does not judge it."""
 
 
 class PinsSection(Section):

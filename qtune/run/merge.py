@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
+import qtune
 from qtune import data, merging, models, plan
 from qtune.data.encode.settings import ChatSettings
 from qtune.data.source import first_rows
 from qtune.errors import CheckError, Fault, QtuneError, ResourceError, UsageError
 from qtune.merging import fidelity
+from qtune.methods.adapter_file import digest
 from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe import leaves
 from qtune.recipe.results import MergeSection
+from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ def merge(
     *,
     base: str | None = None,
     overrides: Sequence[str] = (),
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, str | bool] | None = None,
     verify: bool = True,
     display: Display,
 ) -> dict[str, Any]:
@@ -59,8 +62,8 @@ def merge(
     edits = adapter.merge_edits()
     folder = models.resolve(subject.model)
     adapter.require_base(models.fingerprint(folder))
-    if (folder / PRUNED).is_file():
-        display.line("the base is pruned: what the adapter adds to its weights fills their zeros")
+    if (folder / PRUNED).is_file() and not section.keep_mask:
+        display.line("the base is pruned: what the adapter adds fills its zeros (--keep-mask)")
     work = merging.prepare(
         folder,
         subject.model,
@@ -71,7 +74,16 @@ def merge(
         tokenizer_folder=locate(subject.model.tokenizer) if subject.model.tokenizer else folder,
     )
     changed = adapter.merged_config(work.layout.config)
-    work = replace(work, chat=_chat(subject), layout=replace(work.layout, config=changed))
+    identity = {
+        "base": models.fingerprint(folder),
+        "adapter": digest(adapter.tensors),
+        "config": adapter.raw,
+        "qtune": qtune.__version__,
+    }
+    layout = replace(work.layout, config=changed)
+    work = replace(work, chat=_chat(subject), layout=layout, identity=identity)
+    if section.keep_mask:
+        work = merging.keep_zeros(work)
     read = [subject.run] if subject.run else [adapter.folder]
     merging.preflight(work, target, protected=read)
     trained = trained_model(subject, work, section, display) if verify else None
@@ -88,7 +100,8 @@ def merge(
         ),
         on_progress=partial(display.progress, "merging"),
     )
-    return {"thing": subject.name, "output": str(target), **_told(report, trained)}
+    told = _told(report, trained) | {"keep_mask": section.keep_mask}
+    return {"thing": subject.name, "output": str(target), **told}
 
 
 def _chat(subject: Subject) -> merging.Chat | None:
@@ -102,7 +115,7 @@ def _chat(subject: Subject) -> merging.Chat | None:
     return merging.Chat(tokenizer.chat_template, tuple(sorted(asked.stop_ids)))
 
 
-def _with(section: MergeSection, settings: Mapping[str, str]) -> MergeSection:
+def _with(section: MergeSection, settings: Mapping[str, str | bool]) -> MergeSection:
     try:
         return MergeSection.model_validate(section.model_dump() | dict(settings))
     except ValidationError as error:
@@ -120,7 +133,7 @@ def _with(section: MergeSection, settings: Mapping[str, str]) -> MergeSection:
 class Trained:
     """What the trained model says to the sample, and the bound on how far the merge may be."""
 
-    rows: list[list[int]]
+    rows: Sequence[Sequence[int] | Tensor]
     logits: list[Tensor]
     source: str
     section: MergeSection
@@ -133,7 +146,8 @@ class Trained:
         """Load the merged folder in plain transformers; `CheckError` when it is another model."""
         self.display.line("verifying: the merged model in plain transformers")
         found = fidelity.compare(self.logits, _plain(folder, self.attention, self.kind), self.rows)
-        if self.section.base == "dequantized" and not found.kl <= self.section.max_kl:
+        judged = self.section.base == "dequantized" and not self.section.keep_mask
+        if judged and not found.kl <= self.section.max_kl:
             raise CheckError(
                 f"the merged model is not the trained one: mean KL {found.kl:.2e} nats per token, "
                 f"allowed {self.section.max_kl:.2e} (top-1 agreement {100 * found.top1:.2f} %)",
@@ -147,12 +161,19 @@ def trained_model(
     subject: Subject, work: Merge, section: MergeSection, display: Display
 ) -> Trained:
     """The logits of quantised base and live adapter in fp32 compute; the model is let go again."""
-    vocabulary = int(work.blueprint.network.config.get_text_config().vocab_size)
-    check_memory(work.parameters, vocabulary)
-    rows, source = sample_rows(subject, vocabulary, display)
+    config = work.blueprint.network.config
+    rows: Sequence[Sequence[int] | Tensor]
+    if plan.sees_images(config.to_dict()):
+        check_memory(work.parameters, config.num_labels)
+        rows, source = sample_images(subject, display)
+    else:
+        vocabulary = int(config.get_text_config().vocab_size)
+        check_memory(work.parameters, vocabulary)
+        rows, source = sample_rows(subject, vocabulary, display)
     loading = partial(display.progress, "loading")
     loaded = load(for_cpu(subject), device=CPU, on_progress=loading)
-    display.line(f"verifying on {sum(map(len, rows)):,} positions of {source}")
+    positions = sum(1 if isinstance(row, torch.Tensor) else len(row) for row in rows)
+    display.line(f"verifying on {positions:,} positions of {source}")
     fidelity.widen(loaded.base.model)
     logits = fidelity.all_logits(loaded.base.model, rows)
     # what it ran with: a family without sdpa falls back to eager
@@ -186,6 +207,22 @@ def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[li
             return found, "the held-out rows" if section.eval else "the training rows"
     found = fidelity.sample(fidelity.fixed_rows(vocabulary), vocabulary=vocabulary)
     return found, "random tokens"
+
+
+def sample_images(subject: Subject, display: Display) -> tuple[list[Tensor], str]:
+    """Pixels of images of the run's data (held-out ones if it has some), else fixed random ones."""
+    pictures = load_reader(subject.model)
+    if subject.recipe is not None:
+        section = subject.recipe.data
+        sources = first_rows(section.eval or section.train, SAMPLE_ROWS)
+        try:
+            rows = data.read_eval(sources, subject.recipe, pictures)
+            found = list(pictures.pixels(rows[:SAMPLE_ROWS]))
+        except QtuneError as error:
+            display.line(f"the run's data cannot be read any more: {error}")
+        else:
+            return found, "the held-out images" if section.eval else "the training images"
+    return pictures.noise(8), "random pixels"
 
 
 def check_memory(parameters: int, vocabulary: int) -> None:

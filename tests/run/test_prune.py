@@ -17,7 +17,7 @@ from qtune.ops.nf4 import dequantize, is_transposed
 from qtune.run.display import Quiet
 from qtune.run.prune import Request, prune
 from tests.models.workshop import load_folder
-from tests.run.made_run import write_rows
+from tests.run.made_run import make_run, write_rows
 from tests.run.test_families import FAMILIES, TOKENS
 from tests.tiny import save_tiny, tiny_llama
 
@@ -146,8 +146,47 @@ def test_training_keeps_the_zeros_in_nf4_and_a_merge_tells_that_it_does_not(
     run, merged = tmp_path / "run", tmp_path / "merged"
     assert run_app(["train", str(recipe), "-q", "-o", str(run)]) == 0
     assert run_app(["merge", str(run), "-o", str(merged), "--no-verify"]) == 0
-    assert "fills their zeros" in capsys.readouterr().err
+    assert "fills its zeros" in capsys.readouterr().err
     assert not (merged / "pruning.json").exists()
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_merge_keeps_the_zeros_where_it_is_asked_to(
+    tmp_path: Path, bits: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _prune(tmp_path / "new", "wanda", rows=2)
+    pruned = _linears(tmp_path / "new")
+    write_rows(tmp_path / "train.jsonl", 4)
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(
+        "model: {name_or_path: ./new}\nmethod: {name: lora, rank: 2}\n"
+        f"quantization: {{bits: {bits}}}\noptim: {{learning_rate: 2e-2}}\n"
+        "data: {train: [{path: train.jsonl}], max_length: 64}\n"
+        "train: {max_steps: 3, batch_size: 2}\n"
+    )
+    assert run_app(["train", str(recipe), "-q", "-o", str(run)]) == 0
+    whole, kept = tmp_path / "whole", tmp_path / "kept"
+    into = ["merge", str(run), "-q", "--dtype", "float32"]
+    assert run_app([*into, "-o", str(whole), "--no-verify"]) == 0
+    capsys.readouterr()
+    assert run_app([*into, "-o", str(kept), "--keep-mask", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verification"]["kl"] > 1e-6  # another model, and told
+    filled = _linears(whole)
+    for name, weight in _linears(kept).items():
+        zeros = pruned[name] == 0
+        assert (weight[zeros] == 0).all()
+        assert torch.equal(weight[~zeros], filled[name][~zeros])
+        assert (filled[name][zeros] != 0).float().mean() > 0.9
+
+
+def test_zeros_that_are_not_there_are_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path)
+    assert run_app(["merge", str(run), "-q", "-o", str(tmp_path / "new"), "--keep-mask"]) == 2
+    assert "merge.keep_mask: the base is not pruned" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_recipe_gives_the_rows_too(tmp_path: Path) -> None:

@@ -15,11 +15,24 @@ from qtune.cli.chart import chart
 from qtune.run.display import evaluation_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
 
     from qtune.training import EvalEvent, StepEvent
 
 CHART_HEIGHT = 6
+MOST_ALERTS = 3
+_MACHINE = (
+    ("gpu_share", "gpu {:.0%}", 1),
+    ("gpu_bytes", "{:.1f} GB", 1e9),
+    ("gpu_watts", "{:.0f} W", 1),
+    ("gpu_celsius", "{:.0f} °C", 1),
+    ("cpu_share", "cpu {:.0%}", 1),
+    ("host_bytes", "host {:.2f} GB", 1e9),
+    ("host_free_bytes", "{:.1f} GB free", 1e9),
+    ("wait_share", "waiting for rows {:.0%}", 1),
+)
 
 
 class PanelDisplay:
@@ -32,6 +45,8 @@ class PanelDisplay:
         self._last: StepEvent | None = None
         self._work: tuple[str, int, int] | None = None
         self._evaluations: list[EvalEvent] = []
+        self._machine: Mapping[str, float] = {}
+        self._alerts: list[str] = []
         self._seconds = 0.0
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
         self._live.start()
@@ -57,6 +72,15 @@ class PanelDisplay:
         self._evaluations.append(event)
         self._console.print(Text(evaluation_line(event), style="cyan"))
 
+    def hardware(self, found: Mapping[str, float]) -> None:
+        """What the machine did stands below the numbers."""
+        self._machine = found
+
+    def alert(self, text: str) -> None:
+        """A warning stays in the panel, and above it."""
+        self._alerts.append(text)
+        self._console.print(Text(f"warning: {text}", style="yellow"))
+
     def close(self) -> None:
         """Leave the last picture on the screen."""
         self._work = None
@@ -66,11 +90,19 @@ class PanelDisplay:
         parts: list[RenderableType] = []
         if self._last is not None:
             parts += [self._curve(self._last), self._numbers(self._last)]
+            if self._machine:
+                parts.append(Text(machine_line(self._machine), style="dim"))
+        parts += [Text(f"! {text}", style="yellow") for text in self._alerts[-MOST_ALERTS:]]
         if self._work is not None:
             parts.append(_bar(*self._work))
         if not parts:
             return Text("")
         return Panel(Group(*parts), title=self._title, border_style="dim")
+
+    def _memory(self) -> str:
+        """The peak so far, as the run that is shown knows it."""
+        peak = self._machine.get("peak_bytes")
+        return "-" if peak is None else f"{peak / 1e9:.2f} GB"
 
     def _curve(self, event: StepEvent) -> RenderableType:
         width = max(20, self._console.width - 16)
@@ -99,7 +131,7 @@ class PanelDisplay:
         grid.add_row(
             f"epoch {event.epoch:.2f}",
             f"norm {event.grad_norm:.3g}",
-            f"memory {_memory()}",
+            f"memory {self._memory()}",
             f"left {duration(left)}",
         )
         bar = Table.grid(expand=True)
@@ -120,10 +152,14 @@ def _share(event: StepEvent) -> str:
     return "" if event.limit_share is None else f" ({event.limit_share:.0%})"
 
 
-def _memory() -> str:
-    from qtune.run.memory import peak_bytes
-
-    return f"{peak_bytes() / 1e9:.2f} GB"
+def machine_line(found: Mapping[str, float]) -> str:
+    """What the machine did, as far as it is known, on one line."""
+    parts = [
+        template.format(found[name] / scale)
+        for name, template, scale in _MACHINE
+        if found.get(name) is not None
+    ]
+    return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:

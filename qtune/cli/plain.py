@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from qtune.run.display import evaluation_line, step_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from qtune.training import EvalEvent, StepEvent
@@ -40,6 +42,13 @@ class PlainDisplay:
     def evaluation(self, event: EvalEvent) -> None:
         """An evaluation."""
         self.line(evaluation_line(event))
+
+    def hardware(self, found: Mapping[str, float]) -> None:
+        """Nothing: the lines of steps are long enough, and metrics.jsonl has it."""
+
+    def alert(self, text: str) -> None:
+        """A warning."""
+        self.line(f"warning: {text}")
 
     def close(self) -> None:
         """Nothing is open."""

@@ -9,7 +9,7 @@ from qtune.errors import QtuneError
 from qtune.runs.page import portable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from qtune.training import EvalEvent, StepEvent
@@ -30,6 +30,12 @@ class Display(Protocol):
     def evaluation(self, event: EvalEvent) -> None:
         """Held-out measures."""
 
+    def hardware(self, found: Mapping[str, float]) -> None:
+        """What the machine did since the last time, by name (see metrics.jsonl)."""
+
+    def alert(self, text: str) -> None:
+        """Something to look after, said once."""
+
     def close(self) -> None:
         """The work is over, well or not."""
 
@@ -47,6 +53,12 @@ class Quiet:
         """Nothing."""
 
     def evaluation(self, event: EvalEvent) -> None:
+        """Nothing."""
+
+    def hardware(self, found: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def alert(self, text: str) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -89,6 +101,15 @@ class Journal:
         """Show and keep an evaluation."""
         self._keep(evaluation_line(event))
         self._display.evaluation(event)
+
+    def hardware(self, found: Mapping[str, float]) -> None:
+        """Show only: metrics.jsonl has it."""
+        self._display.hardware(found)
+
+    def alert(self, text: str) -> None:
+        """Show and keep a warning."""
+        self._keep(f"warning: {text}")
+        self._display.alert(text)
 
     def close(self) -> None:
         """Close the display."""

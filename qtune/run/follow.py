@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from qtune.recipe.sections import Recipe
-    from qtune.run.ceiling import Ceiling
     from qtune.run.display import Journal
+    from qtune.run.monitoring.alerts import Alert
+    from qtune.run.monitoring.monitor import Monitor
     from qtune.runs import RunFolder
     from qtune.training import Event, Progress, RehearsalEvent, StopRequest
 
@@ -72,7 +73,7 @@ class Follower:
         tracker: Tracker,
         save: Callable[[Progress], None],
         clock: Clock,
-        ceiling: Ceiling,
+        monitor: Monitor,
     ) -> None:
         self.progress = progress
         self._recipe = recipe
@@ -81,7 +82,7 @@ class Follower:
         self._tracker = tracker
         self._write = save
         self._clock = clock
-        self._ceiling = ceiling
+        self._monitor = monitor
         self._first = self._saved_step = progress.step
         self._saved_at = time.perf_counter()
         self._evaluated = self._warned = False
@@ -151,8 +152,9 @@ class Follower:
 
     def _rated(self, event: StepEvent) -> StepEvent:
         """The event with its share of the limit; the progress with that of the whole run."""
-        self.progress.limit_share = self._ceiling.share_of(self.progress)
-        return replace(event, limit_share=self._ceiling.share_of(event))
+        ceiling = self._monitor.ceiling
+        self.progress.limit_share = ceiling.share_of(self.progress)
+        return replace(event, limit_share=ceiling.share_of(event))
 
     def _log(self, event: StepEvent) -> None:
         values = {
@@ -167,6 +169,25 @@ class Follower:
         self._folder.append_metrics({"kind": "train", "step": event.step} | values | counts)
         self._tracker.log({f"train/{name}": value for name, value in values.items()}, event.step)
         self._journal.step(event)
+        self._warn(event.step, self._monitor.on_step(event))
+        self._on_hardware(event.step, now=event.step == event.total)
+
+    def _on_hardware(self, step: int, *, now: bool = False) -> None:
+        """Log what the machine did, now and then."""
+        taken = self._monitor.take(now=now)
+        if taken is None:
+            return
+        found, alerts = taken
+        self._folder.append_metrics({"kind": "hardware", "step": step} | found)
+        self._tracker.log({f"hardware/{name}": value for name, value in found.items()}, step)
+        self._journal.hardware(found)
+        self._warn(step, alerts)
+
+    def _warn(self, step: int, alerts: Iterable[Alert]) -> None:
+        for alert in alerts:
+            record = {"name": alert.name, "message": alert.message}
+            self._folder.append_metrics({"kind": "alert", "step": step} | record)
+            self._journal.alert(alert.message)
 
     def _on_evaluation(self, event: EvalEvent) -> None:
         self.progress.add_evaluation(event)
@@ -176,6 +197,7 @@ class Follower:
             {f"eval/{name}": value for name, value in event.measures.items()}, event.step
         )
         self._journal.evaluation(event)
+        self._on_hardware(event.step)
 
     def _on_shrink(self, event: ShrinkEvent) -> None:
         """Say it loudly, and keep it: who goes on from here goes on with the smaller ones."""

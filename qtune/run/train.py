@@ -24,6 +24,9 @@ from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
 from qtune.run.labels import named
 from qtune.run.memory import forget_peak, memory_line
+from qtune.run.monitoring.alerts import Alerts
+from qtune.run.monitoring.monitor import Monitor
+from qtune.run.monitoring.sampler import Sampler
 from qtune.run.pages.write import leaving_page
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
@@ -184,6 +187,7 @@ def learn(
         load_into(earlier.checkpoint, pupil, job.optimizer, job.watchdog)
         job = replace(job, start=progress.step, evaluate_first=progress.evaluation_due)
     facts = resume.facts(settled, base=pupil.base.fingerprint)
+    sampler = Sampler.on(settled.tracker.device)
     keep = asked.checkpoint.keep
     saver = Saver(folder, pupil, job.optimizer, job.watchdog, facts, keep)
     follower = Follower(
@@ -194,22 +198,33 @@ def learn(
         tracker=settled.tracker,
         save=saver.save,
         clock=Clock.of_recipe(asked, started=started),
-        ceiling=Ceiling.of(
-            shape_of_model(asked.model),
-            device=settled.tracker.device,
-            dtype=getattr(torch, asked.quantization.compute_dtype),
-        ),
+        monitor=_monitor(settled, sampler, progress),
     )
     profile = Profile(asked.logging.profile_steps, folder.path, journal)
     forget_peak()
     try:
         job = replace(job, due=lambda step: profile.due(step) or follower.due(stop, step))
-        return progress, follower.follow(profile.around(training.fit(job), start=job.start), stop)
+        events = profile.around(training.fit(job), start=job.start)
+        with sampler:
+            return progress, follower.follow(events, stop)
     except OutOfMemory as error:
         raise advise(error, asked, settled.plan, progress) from error
     except DivergedError as error:
         folder.write_diverged(str(error), rows=error.rows)
         raise
+
+
+def _monitor(settled: Settled, sampler: Sampler, progress: Progress) -> Monitor:
+    """What the run's machine and its limits are, and how long the run has been going on."""
+    asked = settled.asked
+    ceiling = Ceiling.of(
+        shape_of_model(asked.model),
+        device=settled.tracker.device,
+        dtype=getattr(torch, asked.quantization.compute_dtype),
+    )
+    alerts = Alerts.of_plan(settled.plan)
+    before = progress.seconds
+    return Monitor(sampler, alerts, ceiling, folder=settled.folder.path, before=before)
 
 
 def standing(settled: Settled) -> Progress:

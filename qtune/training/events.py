@@ -11,6 +11,7 @@ Measures = dict[str, float]
 class StepEvent:
     """After optimizer step `step` (1-based) of `total`; losses in nats per supervised token.
 
+    `waited`: those of the `seconds` in which nothing ran, for the rows were not there yet.
     `limit_share`: the time that the frozen weights need at this machine's rate, over `seconds`.
     """
 
@@ -25,6 +26,7 @@ class StepEvent:
     computed: int
     shared: int = 0
     seconds: float
+    waited: float = 0.0
     limit_share: float | None = None
 
     @property

@@ -109,7 +109,9 @@ def _steps(job: Job, supply: Supply) -> Iterator[Event]:
     running: deque[_Running] = deque()
     clock = _Clock()
     for step, micro_batches in supply:
-        attempt = _attempt(job, step, micro_batches)
+        # while the step before still runs, nobody waits
+        waited = supply.waited if not running or running[-1].outcome.ready() else 0.0
+        attempt = _attempt(job, step, micro_batches, waited=waited)
         while isinstance(attempt, OutOfMemory):
             while running:  # they are whole, whatever became of this one
                 yield _told(job, running.popleft(), clock)
@@ -136,10 +138,11 @@ def _steps(job: Job, supply: Supply) -> Iterator[Event]:
 
 @dataclass(frozen=True)
 class _Running:
-    """A step that the device may still be at."""
+    """A step that the device may still be at; `start`: when its rows were asked for."""
 
     step: int
     start: float
+    waited: float
     learning_rate: float
     outcome: Outcome
 
@@ -156,19 +159,21 @@ class _Clock:
         return self.done - max(start, former)
 
 
-def _attempt(job: Job, step: int, micro_batches: Sequence[Batch]) -> _Running | OutOfMemory:
+def _attempt(
+    job: Job, step: int, micro_batches: Sequence[Batch], *, waited: float = 0.0
+) -> _Running | OutOfMemory:
     """The step, given to the device; or why there is no memory for it, and nothing was begun."""
     random = random_state()
     try:
         with during(oom.UPDATE):  # what is no pass over a micro-batch
-            return _launch(job, step, micro_batches)
+            return _launch(job, step, micro_batches, waited)
     except OutOfMemory as error:
         take_back(error, job.optimizer, random)
         return error
 
 
-def _launch(job: Job, step: int, micro_batches: Sequence[Batch]) -> _Running:
-    start = time.perf_counter()
+def _launch(job: Job, step: int, micro_batches: Sequence[Batch], waited: float) -> _Running:
+    start = time.perf_counter() - waited
     learning_rate = set_learning_rate(job.optimizer, job.schedule(step))
     outcome = train_step(
         job.model,
@@ -180,7 +185,7 @@ def _launch(job: Job, step: int, micro_batches: Sequence[Batch]) -> _Running:
         max_grad_norm=job.max_grad_norm,
         watchdog=job.watchdog,
     )
-    return _Running(step, start, learning_rate, outcome)
+    return _Running(step, start, waited, learning_rate, outcome)
 
 
 def _told(job: Job, running: _Running, clock: _Clock) -> StepEvent:
@@ -197,6 +202,7 @@ def _told(job: Job, running: _Running, clock: _Clock) -> StepEvent:
         computed=result.computed,
         shared=result.shared,
         seconds=clock.seconds(running.start),
+        waited=running.waited,
     )
 
 

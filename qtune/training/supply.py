@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from qtune import oom
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 
 
 class Supply:
-    """Iterates over (step, micro-batches) from `start` up to `total`; to be closed."""
+    """Iterates over (step, micro-batches) from `start` up to `total`; to be closed.
+
+    `waited`: seconds until the last ones were there; 0 for the first, which begin the reading.
+    """
 
     def __init__(self, feed: Feed | StreamFeed, total: int, *, start: int) -> None:
         self.feed = feed
         self._total = total
         self._next = start
+        self.waited = 0.0
         self._steps: Generator[list[Batch]] | None = None
 
     @property
@@ -32,10 +37,13 @@ class Supply:
         return self
 
     def __next__(self) -> tuple[int, list[Batch]]:
+        begins = self._steps is None
         if self._steps is None:
             self._steps = self.feed.steps(self._total, start=self._next)
+        asked = time.perf_counter()
         with during(oom.ROWS):
             micro_batches = next(self._steps, None)
+        self.waited = 0.0 if begins else time.perf_counter() - asked
         if micro_batches is None:
             raise StopIteration
         self._next += 1

@@ -64,6 +64,7 @@ def test_training_leaves_the_folder_it_promises(run: Path) -> None:
         "gates.json",
         "junit.xml",
         "summary.md",
+        "report.html",
     }
     assert list(run.rglob("events.out.tfevents.*"))
     report = json.loads((run / "report.json").read_text())

@@ -76,7 +76,11 @@ def _step_three(batch: Any, call: int) -> bool:
 
 def _metrics(folder: Path) -> list[Any]:
     lines = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k != "tokens_per_second"}
+        for line in lines
+        if line["kind"] not in ("hardware", "alert")
+    ]
 
 
 def _adapter(folder: Path) -> bytes:

@@ -90,7 +90,8 @@ def test_the_share_is_shown_and_reported(
     monkeypatch.setattr(ceiling, "matmul_rate", lambda *_: 1e9)
     report = _run(base, tmp_path / "out")
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
-    assert all(json.loads(line)["limit_share"] > 0 for line in lines)
+    steps = [line for line in map(json.loads, lines) if line["kind"] == "train"]
+    assert all(line["limit_share"] > 0 for line in steps)
     assert report["limit_share"] > 0
     assert "of the limit)" in (tmp_path / "out" / "log.txt").read_text()
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from qtune import models
 from qtune.durable import remove_tree, write_text
-from qtune.errors import CheckError
+from qtune.errors import CheckError, ModelError
+from qtune.gguf import architecture, placing, reading, spelling, vocabulary
 from qtune.gguf import model as whole
-from qtune.gguf import placing, reading, spelling, vocabulary
 from qtune.gguf.library import library
 from qtune.merging import fidelity
 from qtune.merging.staging import check_space
@@ -22,7 +23,6 @@ from qtune.run.merge import check_memory, merge, sample_rows
 from qtune.run.subject import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from qtune.gguf.encoding import Dtype
@@ -53,52 +53,20 @@ def to_gguf(
     out = placing.outputs(target, name="model.gguf")
     with out.staged() as staging:
         folder, merged = _dense(subject, thing, staging, base=base, asked=asked, display=display)
-        source = whole.look_through(folder, dtype=asked.dtype, place=thing)
-        tokenizer = models.load_tokenizer(
-            subject.model.model_copy(
-                update={
-                    "name_or_path": str(folder),
-                    "tokenizer": None,
-                    "chat_template": None,
-                }
-            )
-        )
-        words = vocabulary.vocabulary_of(
-            tokenizer,
-            size=source.shape.vocabulary,
-            ends=ollama.ends_of(folder),
-            pre=asked.pre,
-            place=thing,
-        )
-        check_space(target, needed=sum(tensor.bytes for tensor in source.stored()))
-        path = staging / out.gguf
-        about = cards.about(subject, folder)
-        progress = partial(display.progress, "writing the GGUF")
-        tensors = whole.write_model(source, words, path, about=about, on_progress=progress)
-        display.line("reading the file back")
-        file = reading.File(path)
-        steps = whole.compare_tensors(source, file, partial(display.progress, "comparing"))
-        spelled = spelling.check(file.fields, tokenizer, spelling.PROBES)
-        found = _verify(subject, source, folder, file, display) if asked.verify else None
-        report: dict[str, Any] = {
+        work = _look_through(subject, folder, asked, place=thing)
+        check_space(target, needed=sum(tensor.bytes for tensor in work.source.stored()))
+        report = {
             "thing": subject.name,
             "output": str(target),
             "format": "gguf",
-            "architecture": source.shape.architecture.name,
-            "dtype": source.dtype,
-            "tensors": len(tensors),
-            "bytes": path.stat().st_size,
-            "quantisation_steps": steps if source.dtype == "q8_0" else None,
-            "tokenizer": {"model": words.model, "pre": words.pre, "spelled": spelled},
+            **_write(work, staging / out.gguf, asked, display),
             "merge": merged,
-            "verification": found,
-            "notes": [*source.shape.notes, *words.notes],
         }
         template = ollama.write(
             staging / out.modelfile,
             base=out.gguf,
             adapter=None,
-            tokenizer=tokenizer,
+            tokenizer=work.tokenizer,
             ends=ollama.ends_of(folder),
         )
         report["template"] = template.name
@@ -106,8 +74,58 @@ def to_gguf(
         write_text(staging / out.card, cards.gguf_card(subject, folder, report, name=out.gguf))
         if merged is not None:
             remove_tree(staging / "merged")
-        del file
     return {**report, "files": [str(path) for path in out.paths]}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A dense model that can be written, and how its tokenizer is told."""
+
+    subject: Subject
+    folder: Path
+    source: whole.Source
+    tokenizer: Any
+    words: vocabulary.Vocabulary
+
+
+def _look_through(subject: Subject, folder: Path, asked: Asked, *, place: str) -> _Work:
+    """All that may be refused before a weight is read."""
+    source = whole.look_through(folder, dtype=asked.dtype, place=place)
+    local = {"name_or_path": str(folder), "tokenizer": None, "chat_template": None}
+    tokenizer = models.load_tokenizer(subject.model.model_copy(update=local))
+    words = vocabulary.vocabulary_of(
+        tokenizer,
+        size=source.shape.vocabulary,
+        ends=ollama.ends_of(folder),
+        pre=asked.pre,
+        place=place,
+    )
+    return _Work(subject, folder, source, tokenizer, words)
+
+
+def _write(work: _Work, path: Path, asked: Asked, display: Display) -> dict[str, Any]:
+    """Write the file, read it back and hold it against the model: the report of it."""
+    source, words = work.source, work.words
+    about = cards.about(work.subject, work.folder)
+    progress = partial(display.progress, "writing the GGUF")
+    tensors = whole.write_model(source, words, path, about=about, on_progress=progress)
+    display.line("reading the file back")
+    file = reading.File(path)
+    worst = whole.compare_tensors(source, file, partial(display.progress, "comparing"))
+    return {
+        "architecture": source.shape.architecture.name,
+        "dtype": source.dtype,
+        "tensors": len(tensors),
+        "bytes": path.stat().st_size,
+        "worst_rounding": worst if source.dtype == "q8_0" else None,
+        "tokenizer": {
+            "model": words.model,
+            "pre": words.pre,
+            "spelled": spelling.check(file.fields, work.tokenizer, spelling.PROBES),
+        },
+        "verification": _verify(work, file, display) if asked.verify else None,
+        "notes": [*source.shape.notes, *words.notes],
+    }
 
 
 def _dense(
@@ -122,6 +140,7 @@ def _dense(
     """(a dense model's folder, the merge's report where one was needed)."""
     if subject.adapter is None:
         return models.resolve(subject.model), None
+    _refuse_early(subject, asked, place=thing)
     settings = {"dtype": MERGED_AS[asked.dtype]} if asked.dtype in MERGED_AS else {}
     report = merge(
         thing,
@@ -134,15 +153,26 @@ def _dense(
     return staging / "merged", {**report, "output": None}
 
 
-def _verify(
-    subject: Subject, source: whole.Source, folder: Path, file: reading.File, display: Display
-) -> dict[str, Any]:
+def _refuse_early(subject: Subject, asked: Asked, *, place: str) -> None:
+    """Before a run is merged: `ModelError` for a family or a tokenizer that GGUF has not."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(models.resolve(subject.model), trust_remote_code=False)
+    if subject.model.task == "classification":
+        raise ModelError("a classifier has no GGUF", place=place, hint="export it --to merged")
+    shape = architecture.shape_of(config, place=place)
+    tokenizer = models.load_tokenizer(subject.model)
+    vocabulary.vocabulary_of(tokenizer, size=shape.vocabulary, pre=asked.pre, place=place)
+
+
+def _verify(work: _Work, file: reading.File, display: Display) -> dict[str, Any]:
     """The logits of the file, read back into transformers, against the folder's; `CheckError`."""
-    vocabulary_size = source.shape.vocabulary
-    check_memory(sum(_count(entry) for entry in source.checkpoint.table.values()), vocabulary_size)
-    rows, told = sample_rows(subject, vocabulary_size, display)
+    source = work.source
+    numbers = sum(prod(entry["shape"]) for entry in source.checkpoint.table.values())
+    check_memory(numbers, source.shape.vocabulary)
+    rows, told = sample_rows(work.subject, source.shape.vocabulary, display)
     display.line(f"verifying on {sum(map(len, rows)):,} positions of {told}")
-    logits = fidelity.all_logits(_plain(folder), rows)
+    logits = fidelity.all_logits(_plain(work.folder), rows)
     gc.collect()
     found = fidelity.compare(logits, reading.model_of(file), rows)
     return {**judged(found, source.dtype), "rows": told}
@@ -174,10 +204,3 @@ def _plain(folder: Path) -> Any:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _count(entry: Mapping[str, Any]) -> int:
-    count = 1
-    for size in entry["shape"]:
-        count *= int(size)
-    return count

@@ -64,37 +64,40 @@ def parse(text: str) -> list[Any]:
     return tree
 
 
+def value_of(name: str, top: dict[str, Any], dot: dict[str, Any], number: int) -> Any:
+    if name.startswith('"'):
+        return name.strip('"')
+    if name == "$n":
+        return number
+    if name.isdigit():
+        return int(name)
+    return top[name[2:]] if name.startswith("$.") else dot[name[1:]]
+
+
+def holds(test: str, *at: Any) -> bool:
+    if test == "true":
+        return True
+    if test.startswith("and "):
+        inner, rest = re.fullmatch(r"and \((.*?)\) (.*)", test).groups()  # type: ignore[union-attr]
+        return holds(inner, *at) and holds(rest, *at)
+    if test.startswith("eq "):
+        left, right = test[3:].split(" ", 1)
+        return bool(value_of(left, *at) == value_of(right, *at))
+    return bool(value_of(test, *at))
+
+
 def run(tree: list[Any], top: dict[str, Any], dot: dict[str, Any], number: int = -1) -> str:
-    def value(name: str) -> Any:
-        if name.startswith('"'):
-            return name.strip('"')
-        if name == "$n":
-            return number
-        if name.isdigit():
-            return int(name)
-        return top[name[2:]] if name.startswith("$.") else dot[name[1:]]
-
-    def holds(test: str) -> bool:
-        if test == "true":
-            return True
-        if test.startswith("and "):
-            inner, rest = re.fullmatch(r"and \((.*?)\) (.*)", test).groups()  # type: ignore[union-attr]
-            return holds(inner) and holds(rest)
-        if test.startswith("eq "):
-            left, right = test[3:].split(" ", 1)
-            return bool(value(left) == value(right))
-        return bool(value(test))
-
     out = ""
     for kind, *rest in tree:
         if kind == "text":
             out += rest[0]
         elif kind == "value":
-            out += value(rest[0])
+            out += value_of(rest[0], top, dot, number)
         elif kind == "range":
             out += "".join(run(rest[1], top, one, n) for n, one in enumerate(top["Messages"]))
         else:
-            out += next((run(body, top, dot, number) for test, body in rest[0] if holds(test)), "")
+            at = (top, dot, number)
+            out += next((run(body, *at) for test, body in rest[0] if holds(test, *at)), "")
     return out
 
 

@@ -28,6 +28,9 @@ def merge(  # noqa: PLR0913 - one parameter an option
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The largest weight file.")
     ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The most memory that the merge may hold.")
+    ] = None,
     keep_mask: Annotated[
         bool, typer.Option("--keep-mask", help="Keep the zeros of a pruned base.")
     ] = False,
@@ -53,7 +56,12 @@ def merge(  # noqa: PLR0913 - one parameter an option
 
     settings: dict[str, str | bool] = {
         key: str(value)
-        for key, value in (("base", onto), ("dtype", dtype), ("max_shard_size", max_shard_size))
+        for key, value in (
+            ("base", onto),
+            ("dtype", dtype),
+            ("max_shard_size", max_shard_size),
+            ("max_memory", max_memory),
+        )
         if value is not None
     }
     if keep_mask:

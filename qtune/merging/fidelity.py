@@ -17,11 +17,11 @@ from qtune.ops.linears import class_heads
 from qtune.ops.nf4 import is_quantized, weight_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 MAX_POSITIONS = 2048
 MAX_BYTES = 2**30  # of kept logits
-_CHUNK = 256  # positions compared at a time, in fp64
+_CHUNK, _CHUNK_ELEMENTS = 256, 2**21  # positions, and logits, compared at a time in fp64
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,11 @@ class Fidelity:
         }
 
 
-def sample(rows: Sequence[Sequence[int]], *, vocabulary: int) -> list[list[int]]:
-    """The first rows that fit `MAX_POSITIONS` and `MAX_BYTES` of fp32 logits, the last one cut."""
-    room = max(1, min(MAX_POSITIONS, MAX_BYTES // (4 * vocabulary)))
+def sample(
+    rows: Sequence[Sequence[int]], *, vocabulary: int, most: int = MAX_POSITIONS
+) -> list[list[int]]:
+    """The first rows that fit `most` positions and `MAX_BYTES` of fp32 logits, the last one cut."""
+    room = max(1, min(most, MAX_BYTES // (4 * vocabulary)))
     chosen: list[list[int]] = []
     for row in rows:
         if room == 0:
@@ -109,9 +111,13 @@ def widen(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, row: Sequence[int]) -> Tensor:
-    """fp32 logits [T, V] of one row, on the CPU; of a classifier [1, labels]."""
+def logits_of(model: nn.Module, row: Sequence[int] | Tensor) -> Tensor:
+    """fp32 logits [T, V] of one row, on the CPU; of a classifier [1, labels], whose row may be an
+    image [C, H, W]."""
     device = next(model.parameters()).device
+    if isinstance(row, Tensor):
+        seen: Tensor = model(pixel_values=row[None].to(device)).logits
+        return seen.float().cpu()
     ids = torch.tensor([list(row)], dtype=torch.int64, device=device)
     if class_heads(model):
         logits: Tensor = model(input_ids=ids).logits
@@ -120,24 +126,29 @@ def logits_of(model: nn.Module, row: Sequence[int]) -> Tensor:
     return logits.float().cpu()
 
 
-def all_logits(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+def all_logits(model: nn.Module, rows: Sequence[Sequence[int] | Tensor]) -> list[Tensor]:
     """The logits of each row; what is kept of the trained model while the merged one is loaded."""
     model.eval()
     return [logits_of(model, row) for row in rows]
 
 
 def compare(
-    trained: Sequence[Tensor], merged: nn.Module, rows: Sequence[Sequence[int]]
+    trained: Sequence[Tensor], merged: nn.Module, rows: Sequence[Sequence[int] | Tensor]
 ) -> Fidelity:
     """KL and top-1 of the merged model against the kept logits, row by row."""
     merged.eval()
+    return against(trained, (logits_of(merged, row) for row in rows))
+
+
+def against(trained: Sequence[Tensor], merged: Iterable[Tensor]) -> Fidelity:
+    """KL and top-1 of the merged model's logits against the trained one's, row by row."""
     divergences: list[Tensor] = []
     agreements: list[Tensor] = []
-    for ours, row in zip(trained, rows, strict=True):
-        theirs = logits_of(merged, row)
+    for ours, theirs in zip(trained, merged, strict=True):
+        chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // ours.shape[-1]))
         divergences.extend(
-            _divergence(ours[start : start + _CHUNK], theirs[start : start + _CHUNK])
-            for start in range(0, len(ours), _CHUNK)
+            _divergence(ours[start : start + chunk], theirs[start : start + chunk])
+            for start in range(0, len(ours), chunk)
         )
         agreements.append(ours.argmax(dim=-1) == theirs.argmax(dim=-1))
     kl_N, same_N = torch.cat(divergences), torch.cat(agreements)

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from qtune.methods.base import Edit
     from qtune.models.writing import TensorSpec
 
+SAMPLED = 4  # one of so many blocks of a tensor is measured; all are checked
+
 
 @dataclass
 class Account:
-    """What edits did: squared norms of the change and of what rounding cost."""
+    """What edits did: squared norms of the change and of what rounding cost, over a sample."""
 
     change: float = 0.0
     rounding: float = 0.0
@@ -71,10 +73,14 @@ class Folding:
             changed = self._account(spec, edited, base, result := edited.to(spec.dtype))
             yield result
         else:
-            for start, stop in rows.spans():
+            for number, (start, stop) in enumerate(rows.spans()):
                 base = rows.read(start, stop).float()
                 edited = edit.by_rows(self._input(spec, edit, base), start, stop)
-                changed |= self._account(spec, edited, base, result := edited.to(spec.dtype))
+                result = edited.to(spec.dtype)
+                if number % SAMPLED == 0 or not changed:
+                    changed |= self._account(spec, edited, base, result)
+                else:
+                    _check_finite(spec, edited, result)
                 yield result
         if not changed and self.account.change == before:
             self.account.without_effect.append(spec.name)
@@ -113,26 +119,32 @@ class Folding:
                 f"{list(base.shape)}",
                 hint="it belongs to another base",
             )
+        _check_finite(spec, edited, result)
         difference = (edited - base).reshape(-1)
         change = _squared(difference)
-        if not math.isfinite(change):
-            raise ModelError(
-                f"the adapter makes {spec.name} NaN or infinite", hint="nothing was written"
-            )
         changed = change > 0.0 or bool(difference.any())
         rounding = 0.0
         if result.dtype != edited.dtype:
             torch.sub(result, edited, out=difference.view_as(edited))
             rounding = _squared(difference)
-        if not math.isfinite(rounding):
-            raise ModelError(
-                f"{spec.name} is too large for {str(spec.dtype).removeprefix('torch.')}",
-                place="merge.dtype",
-                hint="merge with --dtype bfloat16 or float32; nothing was written",
-            )
         self.account.change += change
         self.account.rounding += rounding
         return changed
+
+
+def _check_finite(spec: TensorSpec, edited: Tensor, result: Tensor) -> None:
+    """`ModelError` for a NaN or an infinity, in fp32 or made by the output dtype."""
+    flat = edited.reshape(-1)
+    if not math.isfinite(_squared(flat)) and not bool(flat.isfinite().all()):
+        raise ModelError(
+            f"the adapter makes {spec.name} NaN or infinite", hint="nothing was written"
+        )
+    if result.dtype == torch.float16 and not bool(result.isfinite().all()):
+        raise ModelError(
+            f"{spec.name} is too large for float16",
+            place="merge.dtype",
+            hint="merge with --dtype bfloat16 or float32; nothing was written",
+        )
 
 
 def refuse_idle(account: Account, edits: int) -> None:

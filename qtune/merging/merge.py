@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune.durable import write_text
-from qtune.errors import UsageError
+from qtune.errors import ResourceError, UsageError
 from qtune.merging import companions, shard_file
-from qtune.merging.bases import OriginalBase, TrainedBase
+from qtune.merging.bases import BLOCK, OriginalBase, TrainedBase
 from qtune.merging.blueprint import blueprint
 from qtune.merging.folding import Account, Folding, refuse_idle
 from qtune.merging.layout import lay_out
@@ -18,6 +18,7 @@ from qtune.merging.progress import Progress, key_of
 from qtune.merging.staging import check_space, check_target, resumable
 from qtune.models import writing
 from qtune.ops.linears import class_heads
+from qtune.plan import human, sees_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 log = logging.getLogger(__name__)
+BYTES_AT_ONCE = 40  # for each element that is worked on: base, result, change, and what waits
 HEADER_BYTES = 512  # of a safetensors header, for each tensor
 
 
@@ -112,10 +114,32 @@ def prepare(
     return Merge(folder, tokenizer_folder, base, quantization, plan, layout, edits)
 
 
-def preflight(work: Merge, target: Path, *, protected: list[Path]) -> None:
-    """Raise `OutputError` or `ResourceError` if the result has no place to go."""
+def preflight(
+    work: Merge, target: Path, *, protected: list[Path], max_memory: int | None = None
+) -> None:
+    """Raise `OutputError` or `ResourceError` if the result has no place to go, or some tensor is
+    too large for the `max_memory` bytes that are left."""
     check_target(target, protected=[work.folder, *protected])
+    needed = working_set(work)
+    if max_memory is not None and needed > max_memory:
+        raise ResourceError(
+            f"the merge needs {human(needed)} beside its libraries and the adapter, "
+            f"{human(max(max_memory, 0))} are left",
+            place="merge.max_memory",
+            hint="raise --max-memory",
+        )
     check_space(target, needed=work.layout.bytes + HEADER_BYTES * len(work.layout.specs))
+
+
+def working_set(work: Merge) -> int:
+    """Bytes that folding takes beside libraries and adapter: blocks of rows, or the largest tensor
+    whose edit needs it whole."""
+    whole = {
+        spec.name: spec.bytes // spec.dtype.itemsize
+        for spec in work.layout.specs
+        if spec.name in work.edits and work.edits[spec.name].by_rows is None
+    }
+    return BYTES_AT_ONCE * max(BLOCK, *whole.values(), 0)
 
 
 def write(
@@ -208,7 +232,10 @@ class Counter:
 
 def auto_class(network: Any) -> str:
     """transformers' class that loads such a model."""
-    return f"AutoModelFor{'SequenceClassification' if class_heads(network) else 'CausalLM'}"
+    if not class_heads(network):
+        return "AutoModelForCausalLM"
+    kind = "Image" if sees_images(network.config.to_dict()) else "Sequence"
+    return f"AutoModelFor{kind}Classification"
 
 
 def base_of(work: Merge) -> OriginalBase | TrainedBase:

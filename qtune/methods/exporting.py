@@ -42,7 +42,7 @@ def export(adapter: AdapterFile, folder: Path, *, rank: int | None = None) -> Ad
     else:
         _copy(adapter, folder)
         return replace(adapter, folder=folder)
-    _write(folder, changed)
+    write_files(folder, changed)
     return replace(changed, folder=folder)
 
 
@@ -84,7 +84,8 @@ def _plain(adapter: AdapterFile, config: LoraConfig, tensors: dict[str, Tensor])
     return replace(adapter, config=config, tensors=tensors, raw=raw, facts=facts)
 
 
-def _write(folder: Path, adapter: AdapterFile) -> None:
+def write_files(folder: Path, adapter: AdapterFile) -> None:
+    """An adapter that was made in memory, into an existing folder."""
     metadata = {"format": "pt", METADATA_KEY: json.dumps(adapter.facts, sort_keys=True)}
     write_parts(folder / WEIGHTS_FILE, file_parts(adapter.tensors, metadata))
     write_json(folder / CONFIG_FILE, dict(sorted(adapter.raw.items())))

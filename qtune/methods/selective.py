@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from qtune.errors import UsageError
 from qtune.methods import lora_merge, peft_format
 from qtune.methods.adapter import Standin, refuse_attached
-from qtune.methods.base import Edit
 from qtune.methods.peft_format import module_of
 from qtune.methods.saved_module import SavedModule
 from qtune.methods.standins import StandinMethod
@@ -26,6 +25,8 @@ from qtune.recipe.methods import SelectiveConfig
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+    from qtune.methods.base import Edit
 
 KEYS = ("parts", "pattern", "layers_to_transform", "types")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,13 @@ from qtune import data, merging, models, plan
 from qtune.data.encode.settings import ChatSettings
 from qtune.data.source import first_rows
 from qtune.errors import CheckError, Fault, QtuneError, ResourceError, UsageError
-from qtune.merging import fidelity
+from qtune.merging import fidelity, layerwise
 from qtune.methods.adapter_file import digest
 from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe import leaves
 from qtune.recipe.results import MergeSection
+from qtune.run.memory import held_bytes
 from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve
 
@@ -32,10 +34,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qtune.merging import Fidelity, Merge, MergeReport
+    from qtune.methods import AdapterFile
+    from qtune.recipe.inputs import ModelSection
     from qtune.run.display import Display
     from qtune.run.subject import Subject
 
 SAMPLE_ROWS = 64
+POSITIONS = 512  # of a model that is verified layer by layer
+LOGITS_AT_ONCE = 4  # the trained model's, the merged one's, and those just made with their padding
 CPU = torch.device("cpu")
 
 
@@ -85,8 +91,9 @@ def merge(
     if section.keep_mask:
         work = merging.keep_zeros(work)
     read = [subject.run] if subject.run else [adapter.folder]
-    merging.preflight(work, target, protected=read)
-    trained = trained_model(subject, work, section, display) if verify else None
+    limit = plan.parse_size(section.max_memory, place="merge.max_memory")
+    merging.preflight(work, target, protected=read, max_memory=limit - held_bytes())
+    trained = trained_model(subject, adapter, work, section, display) if verify else None
     report = merging.write(
         work,
         target,
@@ -141,11 +148,13 @@ class Trained:
     kind: str
     """transformers' class that loads the merged model."""
     display: Display
+    layerwise: ModelSection | None = None
+    """The model's section, where it is too large to be verified whole."""
 
     def check(self, folder: Path) -> Fidelity:
-        """Load the merged folder in plain transformers; `CheckError` when it is another model."""
-        self.display.line("verifying: the merged model in plain transformers")
-        found = fidelity.compare(self.logits, _plain(folder, self.attention, self.kind), self.rows)
+        """Load the merged folder in plain transformers, or, too large for it, layer by layer;
+        `CheckError` when it is another model."""
+        found = self._layer_by_layer(folder) if self.layerwise else self._whole(folder)
         judged = self.section.base == "dequantized" and not self.section.keep_mask
         if judged and not found.kl <= self.section.max_kl:
             raise CheckError(
@@ -156,12 +165,35 @@ class Trained:
             )
         return found
 
+    def _whole(self, folder: Path) -> Fidelity:
+        self.display.line("verifying: the merged model in plain transformers")
+        return fidelity.compare(self.logits, _plain(folder, self.attention, self.kind), self.rows)
+
+    def _layer_by_layer(self, folder: Path) -> Fidelity:
+        assert self.layerwise is not None
+        self.display.line("verifying: the merged model, layer by layer")
+        section = self.layerwise.model_copy(update={"name_or_path": str(folder)})
+        rows = [row for row in self.rows if not isinstance(row, torch.Tensor)]
+        return fidelity.against(
+            self.logits, layerwise.logits(layerwise.merged(folder, section), rows)
+        )
+
 
 def trained_model(
-    subject: Subject, work: Merge, section: MergeSection, display: Display
+    subject: Subject, adapter: AdapterFile, work: Merge, section: MergeSection, display: Display
 ) -> Trained:
-    """The logits of quantised base and live adapter in fp32 compute; the model is let go again."""
+    """The logits of quantised base and live adapter in fp32 compute; the model is let go again.
+
+    Where both models do not fit into merge.max_memory, they are computed layer by layer.
+    """
+    limit = plan.parse_size(section.max_memory, place="merge.max_memory")
     config = work.blueprint.network.config
+    if not plan.sees_images(config.to_dict()):
+        vocabulary = int(config.get_text_config().vocab_size)
+        needed = held_bytes() + 4 * work.parameters + fidelity.kept_bytes(vocabulary)
+        if needed > limit:
+            with suppress(layerwise.NeedsWhole):
+                return _trained_layerwise(subject, adapter, work, section, display)
     rows: Sequence[Sequence[int] | Tensor]
     if plan.sees_images(config.to_dict()):
         check_memory(work.parameters, config.num_labels)
@@ -171,7 +203,9 @@ def trained_model(
         check_memory(work.parameters, vocabulary)
         rows, source = sample_rows(subject, vocabulary, display)
     loading = partial(display.progress, "loading")
-    loaded = load(for_cpu(subject), device=CPU, on_progress=loading)
+    bare = replace(for_cpu(subject), adapter=None)
+    loaded = load(bare, device=CPU, on_progress=loading)
+    adapter.attach(loaded.base.model, base_fingerprint=loaded.base.fingerprint)
     positions = sum(1 if isinstance(row, torch.Tensor) else len(row) for row in rows)
     display.line(f"verifying on {positions:,} positions of {source}")
     fidelity.widen(loaded.base.model)
@@ -184,6 +218,23 @@ def trained_model(
     return Trained(rows, logits, source, section, attention, kind, display)
 
 
+def _trained_layerwise(
+    subject: Subject, adapter: AdapterFile, work: Merge, section: MergeSection, display: Display
+) -> Trained:
+    """As `trained_model`, with no more in memory than the adapter and the logits."""
+    limit = plan.parse_size(section.max_memory, place="merge.max_memory")
+    vocabulary = int(work.blueprint.network.config.get_text_config().vocab_size)
+    here = for_cpu(subject)
+    network = layerwise.trained(work.folder, here.model, subject.quantization, adapter)
+    room = max(limit - held_bytes(), 0) // (4 * LOGITS_AT_ONCE * vocabulary)
+    rows, source = sample_rows(subject, vocabulary, display, most=max(16, min(POSITIONS, room)))
+    display.line(f"verifying on {sum(map(len, rows)):,} positions of {source}, layer by layer")
+    logits = layerwise.logits(network, rows)
+    attention = str(network.config._attn_implementation)  # type: ignore[union-attr]
+    kind = merging.auto_class(network)
+    return Trained(rows, logits, source, section, attention, kind, display, here.model)
+
+
 def for_cpu(subject: Subject) -> Subject:
     """The subject with a kernel that a CPU has: FlashAttention computes what sdpa computes."""
     if subject.model.attn_implementation != "flash_attention_2":
@@ -191,7 +242,9 @@ def for_cpu(subject: Subject) -> Subject:
     return replace(subject, model=subject.model.model_copy(update={"attn_implementation": "sdpa"}))
 
 
-def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[list[list[int]], str]:
+def sample_rows(
+    subject: Subject, vocabulary: int, display: Display, *, most: int = fidelity.MAX_POSITIONS
+) -> tuple[list[list[int]], str]:
     """Rows of the run's data (held-out ones if it has some), else fixed random tokens."""
     if subject.recipe is not None:
         section = subject.recipe.data
@@ -200,12 +253,13 @@ def sample_rows(subject: Subject, vocabulary: int, display: Display) -> tuple[li
             rows = data.read_eval(sources, subject.recipe, models.load_tokenizer(subject.model))
             # behind the text of a classification stands its label
             end = -1 if subject.model.task == "classification" else None
-            found = fidelity.sample([row.input_ids[:end] for row in rows], vocabulary=vocabulary)
+            ids = [row.input_ids[:end] for row in rows]
+            found = fidelity.sample(ids, vocabulary=vocabulary, most=most)
         except QtuneError as error:
             display.line(f"the run's data cannot be read any more: {error}")
         else:
             return found, "the held-out rows" if section.eval else "the training rows"
-    found = fidelity.sample(fidelity.fixed_rows(vocabulary), vocabulary=vocabulary)
+    found = fidelity.sample(fidelity.fixed_rows(vocabulary), vocabulary=vocabulary, most=most)
     return found, "random tokens"
 
 

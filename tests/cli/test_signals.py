@@ -128,7 +128,7 @@ def test_a_run_goes_on_to_the_same_end(
     assert _adapter(place / name) == _adapter(place / "straight")
 
 
-@pytest.mark.parametrize("where", ["folding.Folding.tensor", "fidelity.compare"])
+@pytest.mark.parametrize("where", ["folding.Folding.blocks", "fidelity.compare"])
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_a_merge_leaves_nothing_half_written(
     place: Path, number: signal.Signals, where: str, monkeypatch: pytest.MonkeyPatch
@@ -138,8 +138,9 @@ def test_a_merge_leaves_nothing_half_written(
         _signal_at(patch, f"qtune.merging.{where}", number)
         code = run_app(["merge", str(place / "straight"), "-o", str(target), "--quiet"])
     assert code == CODES[number]
-    assert [path.name for path in place.iterdir() if "merged" in path.name] == []
+    assert not target.exists()
     assert run_app(["merge", str(place / "straight"), "-o", str(target), "--quiet"]) == 0
+    assert [path.name for path in place.iterdir() if "merged" in path.name] == [target.name]
     shutil.rmtree(target)
 
 

@@ -289,3 +289,38 @@ def test_a_run_with_flash_attention_is_verified_on_the_cpu() -> None:
     assert for_cpu(subject).model.attn_implementation == "sdpa"
     eager = replace(subject, model=section.model_copy(update={"attn_implementation": "eager"}))
     assert for_cpu(eager) is eager
+
+
+@pytest.mark.parametrize(
+    "method",
+    [LORA, LORA | {"modules_to_save": ["lm_head"]}, LORA | {"use_dora": True}],
+    ids=["lora", "saved-head", "dora"],
+)
+def test_what_does_not_fit_is_verified_layer_by_layer(
+    tmp_path: Path, method: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, model=tiny_llama(tie_word_embeddings=True), method=method)
+    whole = run_merge(run, tmp_path / "whole")
+    monkeypatch.setattr(merging_run, "held_bytes", lambda: 0)
+    plain = merging_run.fidelity.kept_bytes
+    huge = 10**9 if not method.get("use_dora") else 10**8  # DoRA's norms are those of whole weights
+    monkeypatch.setattr(merging_run.fidelity, "kept_bytes", lambda size: plain(size) + huge)
+    if not method.get("use_dora"):
+        monkeypatch.setattr(merging_run, "_plain", None)
+    report = run_merge(run, tmp_path / "merged", settings={"max_memory": "80MB"})
+    assert report["verification"]["kl"] <= 1e-6
+    assert report["verification"]["positions"] == whole["verification"]["positions"]
+    for path in (tmp_path / "whole").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "merged" / path.name).read_bytes()
+    settings = {"max_memory": "80MB", "dtype": "bfloat16"}
+    with pytest.raises(CheckError):
+        run_merge(run, tmp_path / "less", settings=settings, overrides=["merge.max_kl=1e-12"])
+
+
+def test_a_tensor_that_is_edited_whole_must_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    monkeypatch.setattr(merging_run, "held_bytes", lambda: 0)
+    with pytest.raises(ResourceError, match=r"needs 41\.9 MB .* 20\.0 MB are left.*--max-memory"):
+        run_merge(run, tmp_path / "merged", settings={"max_memory": "20MB"})

@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
+from qtune.cli.eval_table import tables
 from qtune.cli.gates import exit_by_gates
 from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly, Thing
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
 
-SIDES = ("adapter", "base", "model")
-MEASURES = ("loss", "perplexity", "accuracy", "macro_f1", "matthews")
 MOST_CONFUSED = 5
-SCORES = ("exact_match", "token_f1", "stopped")
 
 
 def evaluate(  # noqa: PLR0913 - one parameter an option
@@ -43,6 +39,18 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     gates: Annotated[
         bool, typer.Option("--gates", help="Judge the recipe's gates on held-out measures; exit 9.")
     ] = False,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", metavar="FILE", help="A task file; repeatable. Without rows: alone."
+        ),
+    ] = None,
+    base16: Annotated[
+        bool, typer.Option("--base16", help="The base in 16 bits, too: what 4 bits cost.")
+    ] = False,
+    merged: Annotated[
+        str | None, typer.Option("--merged", metavar="FOLDER", help="A merged model, too.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
@@ -56,8 +64,10 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
       qtune eval runs/first test.jsonl --generate 200
       qtune eval runs/first --gates --set gates.min_exact_match=0.9
       qtune eval merged/ recipe.yaml --json
+      qtune eval runs/first --task arc.yaml --task gsm8k.yaml
+      qtune eval runs/first --base16 --merged merged/
     """
-    for named in (thing, against):
+    for named in (thing, against, merged):
         obey_offline(named, overrides)
     from qtune.run.bench import Limits
     from qtune.run.eval import evaluate as run
@@ -68,40 +78,26 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
             against,
             base=base,
             overrides=overrides or (),
-            limits=Limits(rows=rows, generate=generate, max_new_tokens=max_new_tokens, gates=gates),
+            limits=Limits(
+                rows=rows,
+                generate=generate,
+                max_new_tokens=max_new_tokens,
+                gates=gates,
+                tasks=tuple(task or ()),
+                base16=base16,
+                merged=merged,
+            ),
             output=output,
             display=display,
         )
     if as_json:
         print_json(report)
     else:
-        results().print(table(report))
+        for made in tables(report):
+            results().print(made)
         if line := confusions(report):
             results().print(line, markup=False, highlight=False)
     exit_by_gates(report)
-
-
-def table(report: dict[str, Any]) -> Table:
-    """Measures down, models across, the paired difference last; intervals hold 95 %."""
-    sides = [side for side in SIDES if side in report]
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    made.add_column(f"{report['rows']} rows")
-    for side in sides:
-        title = f"base ({report['base_model']})" if side == "base" else side
-        made.add_column(title, justify="right")
-    paired = "difference" in report
-    if paired:
-        made.add_column("difference", justify="right")
-    for name in (name for name in MEASURES if name in report[sides[0]]):
-        columns = [report[side] for side in sides]
-        columns += [report["difference"]] if paired else []
-        made.add_row(name.replace("_", " "), *(_cell(column, name) for column in columns))
-    if all("answers" in report[side] for side in sides):
-        for name in SCORES:
-            columns = [report[side]["answers"] for side in sides]
-            columns += [report["difference"]["answers"]] if paired else []
-            made.add_row(name.replace("_", " "), *(_cell(column, name) for column in columns))
-    return made
 
 
 def confusions(report: dict[str, Any]) -> str:
@@ -110,12 +106,3 @@ def confusions(report: dict[str, Any]) -> str:
     most = side.get("confused", ())[:MOST_CONFUSED]
     told = [f"{pair['label']} as {pair['given']} ({pair['rows']})" for pair in most]
     return f"taken for another: {', '.join(told)}" if told else ""
-
-
-def _cell(figures: dict[str, Any], name: str) -> str:
-    if name not in figures:
-        return ""
-    if f"{name}_low" not in figures:
-        return f"{figures[name]:.4g}"
-    low, high = figures[f"{name}_low"], figures[f"{name}_high"]
-    return f"{figures[name]:.4g}\n{low:.4g} .. {high:.4g}"

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune import oom
 from qtune.evaluation.decode import decode, stop_ids
-from qtune.evaluation.intervals import mean_interval
-from qtune.evaluation.match import exact_match, token_f1
+from qtune.evaluation.texts import tallies
 from qtune.oom import during
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
     from qtune.data import Rows
+    from qtune.recipe.results import CacheKind
 
     Progress = Callable[[int, int], None]
+    Listener = Callable[[Mapping[int, "Answer"]], None]
+
+MEASURES = ("exact_match", "token_f1", "stopped")
+_LOOK_BACK = 8  # tokens more than a stop text has characters: one may stand on many
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked, and every text that is a right answer."""
+
+    place: str
+    text: str
+    ids: tuple[int, ...]
+    references: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -30,10 +44,38 @@ class Answer:
     reference: str
     text: str
     stopped: bool
+    more: tuple[str, ...] = ()
+    """Other references, as good as the first."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every text that is a right answer."""
+        return (self.reference, *self.more)
 
     def to_dict(self) -> dict[str, Any]:
         """One line of a predictions file."""
-        return asdict(self)
+        several = {"references": list(self.references)} if self.more else {}
+        return {
+            "place": self.place,
+            "prompt": self.prompt,
+            "reference": self.reference,
+            **several,
+            "text": self.text,
+            "stopped": self.stopped,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How answers are generated."""
+
+    max_new_tokens: int
+    batch_size: int
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end an answer, beside those that the model and its tokenizer name."""
+    stop_texts: tuple[str, ...] = ()
+    """Texts that end an answer, and are cut off with all behind them."""
+    cache: CacheKind = "dynamic"
 
 
 def answerable(rows: Rows, limit: int) -> Rows:
@@ -48,6 +90,19 @@ def answerable(rows: Rows, limit: int) -> Rows:
     return rows.take(found)
 
 
+def prompts_of(rows: Rows, tokenizer: Any) -> list[Prompt]:
+    """The prompts of answerable rows, as training encoded them."""
+    return [
+        Prompt(
+            place=row.place,
+            text=tokenizer.decode(row.prompt_ids),
+            ids=tuple(row.prompt_ids or ()),
+            references=(row.answer or "",),
+        )
+        for row in (rows[number] for number in range(len(rows)))
+    ]
+
+
 def answer(
     model: nn.Module,
     tokenizer: Any,
@@ -55,65 +110,114 @@ def answer(
     *,
     max_new_tokens: int,
     batch_size: int,
+    cache: CacheKind = "dynamic",
     on_progress: Progress | None = None,
 ) -> list[Answer]:
     """Greedy answers in the order of `rows`; `on_progress(done, all)` after each batch.
 
     An answer ends at the token that ends answers in these rows, or at one that the model names.
     """
-    order = (-rows.lengths).argsort(kind="stable").tolist()
-    ends = stop_ids(model, tokenizer) | frozenset(rows.stop_ids)
-    answers: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        asked = [rows[index] for index in chosen]
-        prompts = [row.prompt_ids or [] for row in asked]
-        with during(oom.GENERATION):
-            continued = decode(model, prompts, max_new_tokens=max_new_tokens, stop_ids=ends)
-        for index, row, continuation in zip(chosen, asked, continued, strict=True):
-            answers[index] = Answer(
-                place=row.place,
-                prompt=tokenizer.decode(row.prompt_ids),
-                reference=row.answer or "",
+    manner = Manner(
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        stop_ids=frozenset(rows.stop_ids),
+        cache=cache,
+    )
+    prompts = prompts_of(rows, tokenizer)
+    return answer_all(model, tokenizer, prompts, manner, on_progress=on_progress)
+
+
+def answer_all(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    manner: Manner,
+    *,
+    known: Mapping[int, Answer] | None = None,
+    on_answers: Listener | None = None,
+    on_progress: Progress | None = None,
+) -> list[Answer]:
+    """Greedy answers in the order of the prompts, `known` ones as they are.
+
+    `on_answers` gets the answers of each batch by the numbers of their prompts.
+    """
+    answers = dict(known or {})
+    lengths = [len(prompt.ids) for prompt in prompts]
+    # prompts of like length share a batch: less padding, and the same answers
+    order = sorted(range(len(prompts)), key=lambda number: -lengths[number])
+    order = [number for number in order if number not in answers]
+    for start in range(0, len(order), manner.batch_size):
+        chosen = order[start : start + manner.batch_size]
+        asked = [prompts[number] for number in chosen]
+        said = dict(zip(chosen, _batch(model, tokenizer, asked, manner), strict=True))
+        answers |= said
+        if on_answers is not None:
+            on_answers(said)
+        if on_progress is not None:
+            on_progress(len(answers), len(prompts))
+    return [answers[number] for number in range(len(prompts))]
+
+
+def _batch(
+    model: nn.Module, tokenizer: Any, asked: Sequence[Prompt], manner: Manner
+) -> list[Answer]:
+    longest = max((len(text) for text in manner.stop_texts), default=0) + _LOOK_BACK
+
+    def ended(ids: list[int]) -> bool:
+        text = tokenizer.decode(ids[-longest:], skip_special_tokens=True)
+        return any(stop in text for stop in manner.stop_texts)
+
+    with during(oom.GENERATION):
+        continued = decode(
+            model,
+            [prompt.ids for prompt in asked],
+            max_new_tokens=manner.max_new_tokens,
+            stop_ids=stop_ids(model, tokenizer) | manner.stop_ids,
+            ended=ended if manner.stop_texts else None,
+            cache=manner.cache,
+        )
+    return [
+        _cut(
+            Answer(
+                place=prompt.place,
+                prompt=prompt.text,
+                reference=prompt.references[0],
                 text=tokenizer.decode(continuation.ids, skip_special_tokens=True),
                 stopped=continuation.stopped,
-            )
-        if on_progress is not None:
-            on_progress(start + len(chosen), len(order))
-    return [answers[index] for index in range(len(rows))]
+                more=prompt.references[1:],
+            ),
+            manner.stop_texts,
+        )
+        for prompt, continuation in zip(asked, continued, strict=True)
+    ]
 
 
-def score(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Means over the answers, each with the ends of its interval."""
-    figures: dict[str, Any] = {"rows": len(answers)} | means(answers)
-    for name, values in row_scores(answers).items():
-        interval = mean_interval(values)
-        figures[f"{name}_low"], figures[f"{name}_high"] = interval.low, interval.high
+def _cut(said: Answer, stop_texts: Sequence[str]) -> Answer:
+    """The answer up to the first stop text in it."""
+    ends = [place for stop in stop_texts if (place := said.text.find(stop)) >= 0]
+    return replace(said, text=said.text[: min(ends)], stopped=True) if ends else said
+
+
+def score(answers: Sequence[Answer], measures: Sequence[str] = MEASURES) -> dict[str, Any]:
+    """Each measure over the answers, with the ends of its interval."""
+    figures: dict[str, Any] = {"rows": len(answers)}
+    for name, tally in tallies(answers, measures).items():
+        figures |= tally.figures(name)
     return figures
 
 
-def means(answers: Sequence[Answer]) -> dict[str, float]:
-    """The mean of each measure over the answers."""
-    return {name: sum(each) / len(each) for name, each in row_scores(answers).items()}
+def means(answers: Sequence[Answer], measures: Sequence[str] = MEASURES) -> dict[str, float]:
+    """Each measure over the answers."""
+    return {name: tally.value for name, tally in tallies(answers, measures).items()}
 
 
-def row_scores(answers: Sequence[Answer]) -> dict[str, list[float]]:
-    """Each measure's value for each answer."""
-    return {
-        "exact_match": [exact_match(one.text, one.reference) for one in answers],
-        "token_f1": [token_f1(one.text, one.reference) for one in answers],
-        "stopped": [float(one.stopped) for one in answers],
-    }
-
-
-def score_difference(ours: Sequence[Answer], base: Sequence[Answer]) -> dict[str, float]:
-    """Scores of ours minus those of the base on the same rows, with paired intervals."""
+def score_difference(
+    ours: Sequence[Answer], base: Sequence[Answer], measures: Sequence[str] = MEASURES
+) -> dict[str, float]:
+    """Scores of ours minus those of the base on the same rows: paired intervals and p-values."""
     assert [one.place for one in ours] == [one.place for one in base], "the rows differ"
     figures: dict[str, float] = {}
-    theirs = row_scores(base)
-    for name, values in row_scores(ours).items():
-        moved = [one - other for one, other in zip(values, theirs[name], strict=True)]
-        interval = mean_interval(moved)
-        figures[name] = sum(moved) / len(moved)
-        figures[f"{name}_low"], figures[f"{name}_high"] = interval.low, interval.high
+    theirs = tallies(base, measures)
+    for name, tally in tallies(ours, measures).items():
+        figures |= tally.beyond(theirs[name], name)
     return figures

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qtune.evaluation.caches import new_cache
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
 
+    from qtune.recipe.results import CacheKind
+
     Choose = Callable[[Tensor], Tensor]
+    Ended = Callable[[list[int]], bool]
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,20 @@ def decode(
     max_new_tokens: int,
     stop_ids: frozenset[int],
     choose: Choose = greedy,
+    ended: Ended | None = None,
+    cache: CacheKind = "dynamic",
 ) -> list[Continuation]:
-    """Continue each prompt until a stop token, `max_new_tokens` or the end of the context."""
+    """Continue each prompt until a stop token, `max_new_tokens` or the end of the context; or
+    until `ended` says of its new tokens that they are enough."""
     room = context_length(model)
     limits = [min(max_new_tokens, room - len(prompt)) for prompt in prompts]
     ids: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
+    longest = min(room, max(len(prompt) for prompt in prompts) + max_new_tokens)
     with evaluating(model):
-        for tokens in islice(token_stream(model, prompts, choose=choose), max(0, *limits)):
+        kept = new_cache(cache, model, length=longest)
+        stream = token_stream(model, prompts, choose=choose, cache=kept)
+        for tokens in islice(stream, max(0, *limits)):
             for row, token in enumerate(tokens):
                 if stopped[row] or len(ids[row]) >= limits[row]:
                     continue
@@ -68,6 +79,7 @@ def decode(
                     stopped[row] = True
                 else:
                     ids[row].append(token)
+                    stopped[row] = ended is not None and ended(ids[row])
             over = (len(row) >= limit for row, limit in zip(ids, limits, strict=True))
             if all(end or full for end, full in zip(stopped, over, strict=True)):
                 break
@@ -81,9 +93,15 @@ def context_length(model: Any) -> int:
 
 
 def token_stream(
-    model: nn.Module, prompts: Sequence[Sequence[int]], *, choose: Choose = greedy
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    choose: Choose = greedy,
+    cache: Any = None,
 ) -> Iterator[list[int]]:
     """Endlessly yield the next token of every prompt; the caller stops, and sets eval mode.
+
+    `cache` is an empty one of transformers, the model's own without it.
 
     Prompts are padded on the left, masked there, and counted from their own first token. After a
     row's stop token the row only goes along: what it yields then means nothing.
@@ -95,7 +113,6 @@ def token_stream(
     ids, mask = _left_padded(prompts, filler=prompts[0][0], device=device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     last = context_length(model) - 1
-    cache: Any = None
     while True:
         # Not around the loop: a suspended generator would leave gradients off for its caller.
         with torch.no_grad():

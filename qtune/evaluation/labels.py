@@ -14,10 +14,11 @@ import numpy as np
 from torch.nn import functional
 
 from qtune import oom
-from qtune.data.batch import collate_labelled
+from qtune.data.batch import collate_classified
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import mean_interval
 from qtune.evaluation.likelihood import LossMeasure, summarise
+from qtune.evaluation.tally import mean_tally
 from qtune.oom import during
 
 if TYPE_CHECKING:
@@ -114,11 +115,11 @@ def measure_labels(
     names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
     order = (-rows.lengths).argsort(kind="stable").tolist()
     losses, found = [0.0] * len(rows), {}
+    padding = getattr(model.config, "pad_token_id", None) or 0
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = collate_labelled([rows[n] for n in chosen], pad_id=model.config.pad_token_id)
-            batch = batch.to(device)
+            batch = collate_classified(rows, chosen, pad_id=padding).to(device)
             with during(oom.EVALUATION, tokens=batch.computed):
                 logits_BC = scores(model, batch)
             losses_B = functional.cross_entropy(logits_BC, batch.labels, reduction="none")
@@ -145,8 +146,13 @@ def label_difference(ours: LabelMeasure, base: LabelMeasure) -> dict[str, float]
     """Accuracy of ours minus that of the base on the same rows, with the paired interval."""
     moved = [one - other for one, other in zip(ours.right, base.right, strict=True)]
     interval = mean_interval(moved)
-    figures = {"accuracy": sum(moved) / len(moved)}
-    return figures | {"accuracy_low": interval.low, "accuracy_high": interval.high}
+    chance = mean_tally(ours.right).beyond(mean_tally(base.right), "accuracy")["accuracy_p"]
+    return {
+        "accuracy": sum(moved) / len(moved),
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "accuracy_p": chance,
+    }
 
 
 def confusion(true: Sequence[int], given: Sequence[int], size: int) -> NDArray[np.int64]:

@@ -6,12 +6,16 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qtune import oom
 from qtune.data.batch import collate
-from qtune.data.rounding import lengthened, rounded
+from qtune.data.rounding import lengthened
 from qtune.errors import DataError, ModelError
+from qtune.ops.grid import rounded
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
+from qtune.evaluation.tally import Tally, ratio_tally
 from qtune.oom import during
 
 if TYPE_CHECKING:
@@ -20,9 +24,12 @@ if TYPE_CHECKING:
     import torch
 
     from qtune.data import Rows
+    from qtune.evaluation.tally import Floats
     from qtune.losses import CausalLoss
 
     Progress = Callable[[int, int], None]
+
+_HOPELESS = 700.0  # nats; exp of more is no float
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,16 @@ class LossMeasure:
     def perplexity(self) -> float:
         """exp(loss)."""
         return _exp(self.loss)
+
+    def tallies(self) -> dict[str, Tally]:
+        """Loss and perplexity by row."""
+        loss = ratio_tally(self.row_sums, self.row_counts)
+
+        def perplexity(sums_DK: Floats) -> Floats:
+            exponents_D: Floats = np.exp(np.minimum(loss.score(sums_DK), _HOPELESS))
+            return exponents_D
+
+        return {"loss": loss, "perplexity": Tally(loss.sums, perplexity)}
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""
@@ -121,9 +138,15 @@ def difference(ours: LossMeasure, base: LossMeasure) -> dict[str, float]:
         [one - other for one, other in zip(ours.row_sums, base.row_sums, strict=True)],
         ours.row_counts,
     )
-    return {"loss": ours.loss - base.loss, "loss_low": interval.low, "loss_high": interval.high}
+    chance = ours.tallies()["loss"].beyond(base.tallies()["loss"], "loss")["loss_p"]
+    return {
+        "loss": ours.loss - base.loss,
+        "loss_low": interval.low,
+        "loss_high": interval.high,
+        "loss_p": chance,
+    }
 
 
 def _exp(loss: float) -> float:
     """exp, but no overflow for a model that is hopeless."""
-    return math.exp(min(loss, 700.0))
+    return math.exp(min(loss, _HOPELESS))

@@ -6,17 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.batch import filler_id
-from qtune.evaluation.answers import answer, answerable, means
+from qtune.evaluation.answers import answer, answerable, means, score
 from qtune.evaluation.likelihood import measure_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qtune.data import Rows
+    from qtune.evaluation.answers import Answer
     from qtune.losses import CausalLoss
     from qtune.recipe.results import EvalSection
 
     Progress = Callable[[str, int, int], None]
+    Details = Callable[[dict[str, Any], list[Answer]], None]
 
 
 def evaluate(
@@ -28,8 +30,10 @@ def evaluate(
     loss: CausalLoss,
     batch_size: int,
     on_progress: Progress | None = None,
+    on_details: Details | None = None,
 ) -> dict[str, float]:
-    """Loss and perplexity of all rows, and the scores of `generate_rows` answers, by name."""
+    """Loss and perplexity of all rows, and the scores of `generate_rows` answers, by name;
+    `on_details` gets the ends of their intervals, NAME_low and NAME_high, and the answers."""
     device = next(model.parameters()).device
     measured = measure_loss(
         model,
@@ -41,6 +45,7 @@ def evaluate(
         on_progress=partial(on_progress, "evaluating") if on_progress else None,
     )
     figures = {"loss": measured.loss, "perplexity": measured.perplexity}
+    answers: list[Answer] = []
     chosen = answerable(rows, section.generate_rows)
     if len(chosen):
         answers = answer(
@@ -49,7 +54,10 @@ def evaluate(
             chosen,
             max_new_tokens=section.max_new_tokens,
             batch_size=batch_size,
+            cache=section.cache,
             on_progress=partial(on_progress, "answering") if on_progress else None,
         )
-        figures |= means(answers)
+        figures |= means(answers, section.measures)
+    if on_details is not None:
+        on_details(measured.to_dict() | (score(answers) if answers else {}), answers)
     return figures

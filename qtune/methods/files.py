@@ -69,6 +69,10 @@ class AdapterFile:
             raise
         return method
 
+    def digest(self) -> str:
+        """sha256 of the tensors, whoever wrote the file."""
+        return digest(self.tensors)
+
     def merge_edits(self) -> dict[str, Edit]:
         """What a merge does to the base's parameters, as they are stored; `CannotMerge`."""
         edits: dict[str, Edit] = METHODS[self.config.name].merge_edits(

@@ -32,11 +32,18 @@ def localise(settings: Settings) -> None:
         method["mask_from"] = _local(method["mask_from"], or_if=bool)
     if "teacher" in (loss := settings.get("loss", {})) and loss["teacher"].value != "base":
         loss["teacher"] = _local(loss["teacher"])
+    if "tasks" in (measured := settings.get("eval", {})):
+        measured["tasks"] = _task_files(measured["tasks"])
     data = settings.get("data", {})
     for key in {"train", "eval"} & data.keys():
         data[key] = _sources(data[key])
     if (output := settings.get("train", {}).get("output_dir")) is not None:
         settings["train"]["output_dir"] = _home(output)
+
+
+def source_paths(node: Node) -> Node:
+    """A source with its local paths made absolute."""
+    return _source(node)
 
 
 def is_local(text: str) -> bool:
@@ -58,6 +65,12 @@ def portable(value: Any) -> Any:
     if isinstance(value, str) and is_local(value):
         return Path(value).name
     return value
+
+
+def _task_files(node: Node) -> Node:
+    if not isinstance(node.value, list):
+        return node
+    return replace(node, value=[_local(item, or_if=bool) for item in node.value])
 
 
 def _sources(node: Node) -> Node:

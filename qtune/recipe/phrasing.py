@@ -140,7 +140,7 @@ def _fault(
         node = node_at(path, layer)
         place = node.place if node else place
     value = node.plain() if node else None
-    what, hint = _what(errors, annotation_at(_in_schema(path), method=method), value)
+    what, hint = what_is_wrong(errors, annotation_at(_in_schema(path), method=method), value)
     key = named(key, node)
     return Fault(message=f"{key}: {what}", place=place, hint=hint)
 
@@ -166,7 +166,7 @@ def _item_keys(path: Path, method: str) -> Iterator[str]:
     yield from kind.model_fields if kind else ()
 
 
-def _what(errors: Sequence[ErrorDetails], annotation: Any, value: Any) -> tuple[str, str]:
+def what_is_wrong(errors: Sequence[ErrorDetails], annotation: Any, value: Any) -> tuple[str, str]:
     """What is wrong with a value, and the hint."""
     shown = show(value)
     for error in errors:

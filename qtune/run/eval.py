@@ -9,14 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune import data, evaluation, models, recipe
+from qtune import data, evaluation, recipe
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
+from qtune.evaluation.caches import require_cache
+from qtune.evaluation.texts import require
 from qtune.recipe.inputs import DataSection, SourceSection
 from qtune.recipe.sections import Recipe
 from qtune.run import gates
-from qtune.run.bench import Bench, LabelBench, Limits, Side
+from qtune.run.bench import Bench, Held, LabelBench, Limits
+from qtune.run.columns import beside, comparisons, kept, names
+from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
+from qtune.run.tasks import read_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,44 +52,85 @@ def evaluate(
     subject = resolve(thing, base=base, overrides=overrides)
     if not by_recipe:
         refuse_overrides(subject, overrides)
-    asked = _for_task(_recipe(subject, against, overrides), subject)
+    asked = _for_task(_recipe(subject, against, overrides, tasks=bool(limits.tasks)), subject)
     if by_recipe:
         subject = _quantized_like(subject, asked, overrides)
-    count = asked.eval.generate_rows if limits.generate is None else limits.generate
-    if count and asked.model.task == "classification":
-        raise UsageError("a classification writes no answers", place="--generate")
-    if limits.gates:
-        paired = subject.adapter is not None
-        gates.require_judgeable(asked.gates, answers=count > 0, paired=paired)
+    columns = [subject, *beside(subject, limits)]
+    _refuse_unmeasurable(subject, asked, limits)
     target = _report_path(subject, output)
-    tokenizer = models.load_tokenizer(subject.model)
-    chosen = held_out(subject, asked, against, tokenizer, display)[: limits.rows]
-    asked_rows = evaluation.answerable(chosen, count)
-    if count and not len(asked_rows):
-        raise DataError(
-            "no row has a prompt and an answer to generate", hint="leave --generate out"
-        )
+    tokenizer = load_reader(subject.model)
+    held = _held(subject, asked, against, limits, tokenizer, display)
+    ledger = kept(target, columns, held, display)
 
-    progress = partial(display.progress, "loading")
-    loaded = load(subject, device=working_device(), on_progress=progress)
     kind = LabelBench if asked.model.task == "classification" else Bench
-    bench = kind(asked, loaded, tokenizer, chosen, asked_rows, limits, display)
-    sides = bench.measure(subject)
+    bench = kind(asked, tokenizer, held, limits, ledger, display)
+    sides: dict[str, Any] = {}
+    for name, column in zip(("model", *names(limits)), columns, strict=True):
+        progress = partial(display.progress, "loading")
+        loaded = load(column, device=working_device(), on_progress=progress)
+        sides |= bench.measure(loaded, name)
+        del loaded  # one model in memory at a time
     report = {
         "thing": subject.name,
         "kind": subject.kind,
         "base_model": subject.base_name,
-        "rows": len(chosen),
+        "rows": 0 if held.rows is None else len(held.rows),
         **{name: side.figures() for name, side in sides.items()},
     }
-    if len(sides) == 2:
+    if "adapter" in sides:
         report["difference"] = sides["adapter"].against(sides["base"])
+    report |= comparisons(sides)
     report["seconds"] = round(time.perf_counter() - started, 3)
     if limits.gates:
         report |= gates.judge_eval(asked.gates, report)
     if target is not None:
         _write(target, report, sides, display)
+        ledger.remove()
     return report
+
+
+def _refuse_unmeasurable(subject: Subject, asked: Recipe, limits: Limits) -> None:
+    """`UsageError` for what this model cannot be asked, and for gates that cannot be judged."""
+    count = _answers(asked, limits)
+    if asked.model.task == "classification":
+        if count:
+            raise UsageError("a classification writes no answers", place="--generate")
+        if limits.tasks:
+            raise UsageError("a classification is asked no tasks", place="--task")
+    if count:
+        require(asked.eval.measures, place="eval.measures")
+        require_cache(asked.eval.cache, place="eval.cache")
+    if limits.gates:
+        paired = subject.adapter is not None
+        gates.require_judgeable(asked.gates, answers=count > 0, paired=paired)
+
+
+def _answers(asked: Recipe, limits: Limits) -> int:
+    return asked.eval.generate_rows if limits.generate is None else limits.generate
+
+
+def _held(
+    subject: Subject,
+    asked: Recipe,
+    against: str | None,
+    limits: Limits,
+    tokenizer: Any,
+    display: Display,
+) -> Held:
+    """All that is asked; tasks named on the command line are all, unless rows are named too."""
+    paths = limits.tasks or (asked.eval.tasks if against is None else ())
+    tasks = read_tasks(paths, asked, tokenizer)
+    nothing = not asked.data.eval and not asked.data.val_size
+    if against is None and (limits.tasks or (tasks and nothing)):
+        return Held(rows=None, answered=None, tasks=tasks)
+    rows = held_out(subject, asked, against, tokenizer, display)[: limits.rows]
+    count = _answers(asked, limits)
+    answered = evaluation.answerable(rows, count)
+    if count and not len(answered):
+        raise DataError(
+            "no row has a prompt and an answer to generate", hint="leave --generate out"
+        )
+    return Held(rows=rows, answered=answered if count else None, tasks=tasks)
 
 
 def held_out(
@@ -116,27 +162,36 @@ def _for_task(asked: Recipe, subject: Subject) -> Recipe:
     return asked.model_copy(update={"model": asked.model.model_copy(update=task)})
 
 
-def _recipe(subject: Subject, against: str | None, overrides: Sequence[str]) -> Recipe:
+def _recipe(
+    subject: Subject, against: str | None, overrides: Sequence[str], *, tasks: bool
+) -> Recipe:
     """The settings of the evaluation: of the recipe named, of the run, or the defaults."""
     if against is not None and _is_recipe(against):
         return recipe.load(against, overrides).recipe
     if against is None:
+        if subject.recipe is None and tasks:
+            return _defaults(subject, SourceSection(path="-"))
         if subject.recipe is None:
             raise UsageError(
                 f"{subject.name} has no recipe, so there are no rows to measure it on",
-                hint="add a recipe or a data file after it",
+                hint="add a recipe or a data file after it, or --task FILE",
             )
         return subject.recipe
     source = SourceSection(path=_named(against))
     if subject.recipe is None:
-        return Recipe(
-            model=subject.model,
-            quantization=subject.quantization,
-            data=DataSection(train=(source,), eval=(source,)),
-        )
+        return _defaults(subject, source)
     settings = _reading_like(subject.recipe, source)
     section = subject.recipe.data.model_copy(update={"eval": (settings,)})
     return subject.recipe.model_copy(update={"data": section})
+
+
+def _defaults(subject: Subject, source: SourceSection) -> Recipe:
+    """The settings of a model that has no recipe."""
+    return Recipe(
+        model=subject.model,
+        quantization=subject.quantization,
+        data=DataSection(train=(source,), eval=(source,)),
+    )
 
 
 def _quantized_like(subject: Subject, asked: Recipe, overrides: Sequence[str]) -> Subject:
@@ -181,12 +236,12 @@ def _report_path(subject: Subject, output: Path | None) -> Path | None:
     return path
 
 
-def _write(target: Path, report: dict[str, Any], sides: dict[str, Side], display: Display) -> None:
+def _write(target: Path, report: dict[str, Any], sides: dict[str, Any], display: Display) -> None:
     """The report, and beside it every answer as a line of JSON."""
     lines = [
-        json.dumps({"side": name, **answer.to_dict()}, ensure_ascii=False)
+        json.dumps({"side": name, **record}, ensure_ascii=False)
         for name, side in sides.items()
-        for answer in side.answers
+        for record in side.records()
     ]
     answers = target.with_suffix(".predictions.jsonl")
     if lines:

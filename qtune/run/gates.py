@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from qtune.durable import write_json, write_text
 from qtune.errors import ExitCode, Fault, QtuneError, UsageError
 from qtune.plan import parse_size
-from qtune.recipe.conflicts import ANSWER_GATES, BASE_GATES, HELD_OUT_GATES
+from qtune.recipe.conflicts import ANSWER_GATES, BASE_GATES, HELD_OUT_GATES, MEASURE_GATES
 from qtune.recipe.duration import seconds
+from qtune.run.tasks import flat
 from qtune.runs.junit import Case, gate_cases, junit
 from qtune.runs.page import append, portable_text
 from qtune.runs.summary import failure, summary
@@ -32,8 +33,10 @@ _JUDGED = ("loss", "exact_match", "token_f1")
 def judge_run(gates: GatesSection, report: Mapping[str, Any]) -> list[Verdict]:
     """Every gate of a finished run, held-out ones at the step whose weights it left."""
     evaluations = {record["step"]: record for record in report["evaluations"]}
-    result = evaluations.get(report["adapter_step"], {})
-    return [*judge_measures(gates, result, evaluations.get(0, {})), *_resources(gates, report)]
+    tasks = report.get("tasks", {})
+    result = evaluations.get(report["adapter_step"], {}) | flat(tasks.get("adapter", {}))
+    base = evaluations.get(0, {}) | flat(tasks.get("base", {}))
+    return [*judge_measures(gates, result, base), *_resources(gates, report)]
 
 
 def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> list[Verdict]:
@@ -51,6 +54,11 @@ def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> lis
         "min_exact_match_gain": (gates.min_exact_match_gain, _gap(exact, base_exact)),
         "min_token_f1_gain": (gates.min_token_f1_gain, _gap(f1, base_f1)),
     }
+    for name, least in gates.min_measures.items():
+        asked[f"min_measures.{name}"] = (least, result.get(name))
+    for name, least in gates.min_measure_gains.items():
+        gained = _gap(result.get(name), base.get(name))
+        asked[f"min_measure_gains.{name}"] = (least, gained)
     return [
         Verdict(gate=gate, limit=limit, actual=_finite(actual))
         for gate, (limit, actual) in asked.items()
@@ -61,6 +69,7 @@ def judge_measures(gates: GatesSection, result: Measures, base: Measures) -> lis
 def require_judgeable(gates: GatesSection, *, answers: bool, paired: bool) -> None:
     """`UsageError` before the work unless `qtune eval` can judge every held-out gate."""
     asked = [gate for gate in (*HELD_OUT_GATES, *ANSWER_GATES) if getattr(gates, gate) is not None]
+    asked += [gate for gate in MEASURE_GATES if getattr(gates, gate)]
     if not asked:
         raise UsageError(
             "--gates judges held-out measures, and the recipe has no gate on one",
@@ -70,7 +79,12 @@ def require_judgeable(gates: GatesSection, *, answers: bool, paired: bool) -> No
         Fault(message=f"cannot be judged: {reason}", place=f"gates.{gate}", hint=hint)
         for gates_of, possible, reason, hint in (
             (ANSWER_GATES, answers, "no answers are generated", "add --generate N"),
-            (BASE_GATES, paired, "there is no adapter to switch off", "name a run or an adapter"),
+            (
+                (*BASE_GATES, "min_measure_gains"),
+                paired,
+                "there is no adapter to switch off",
+                "name a run or an adapter",
+            ),
         )
         for gate in gates_of
         if gate in asked and not possible
@@ -137,7 +151,7 @@ def conclude(
 def judge_eval(gates: GatesSection, report: Mapping[str, Any]) -> dict[str, Any]:
     """The verdicts of `qtune eval`: on the adapter, beside its base, or on the model."""
     sides = [report.get("adapter", report.get("model", {})), report.get("base", {})]
-    result, base = (side | side.get("answers", {}) for side in sides)
+    result, base = (side | side.get("answers", {}) | flat(side.get("tasks", {})) for side in sides)
     return {"gates": [verdict.to_dict() for verdict in judge_measures(gates, result, base)]}
 
 

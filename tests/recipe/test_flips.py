@@ -20,6 +20,8 @@ HELD_OUT = {"data": {"val_size": 0.1}}
 CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
     "eval": HELD_OUT,
     "eval.max_new_tokens": {**HELD_OUT, "eval": {"generate_rows": 1}},
+    "eval.measures": {**HELD_OUT, "eval": {"generate_rows": 1}},
+    "eval.cache": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "checkpoint": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "gates": {**HELD_OUT, "eval": {"generate_rows": 1}},
     "gates.min_accuracy": {**HELD_OUT, "model": {"task": "classification"}},
@@ -43,7 +45,7 @@ CONTEXT: dict[str, dict[str, dict[str, Any]]] = {
 HUB_KEYS = ("config", "split", "revision")
 CONTEXT |= {f"data.train.{key}": {"data": {"train": [{"path": "hub/rows"}]}} for key in HUB_KEYS}
 
-REFUSED = {"data.eval.weight"}
+REFUSED = {"data.eval.weight", "gates.min_measures", "gates.min_measure_gains"}
 """What the shape of a section allows and a rule refuses."""
 
 VALUES: dict[Any, tuple[Any, ...]] = {

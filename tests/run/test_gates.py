@@ -54,7 +54,24 @@ def _section(gate: str, limit: float) -> GatesSection:
 
 
 def test_every_gate_of_the_schema_is_tried_here() -> None:
-    assert ACTUALS.keys() == GatesSection.model_fields.keys()
+    by_name = {"min_measures", "min_measure_gains"}
+    assert ACTUALS.keys() | by_name == GatesSection.model_fields.keys()
+
+
+def test_gates_on_measures_by_name() -> None:
+    tasks = {"adapter": {"arc": {"accuracy": 0.5, "rows": 8}}, "base": {"arc": {"accuracy": 0.25}}}
+    section = GatesSection(
+        min_measures={"arc.accuracy": 0.5, "exact_match": 0.9, "arc.bleu": 1.0},
+        min_measure_gains={"arc.accuracy": 0.2, "token_f1": 0.3},
+    )
+    verdicts = gates.judge_run(section, REPORT | {"tasks": tasks})
+    assert {verdict.gate: (verdict.actual, verdict.passed) for verdict in verdicts} == {
+        "min_measures.arc.accuracy": (0.5, True),
+        "min_measures.exact_match": (0.875, False),
+        "min_measures.arc.bleu": (None, False),
+        "min_measure_gains.arc.accuracy": (0.25, True),
+        "min_measure_gains.token_f1": (0.25, False),
+    }
 
 
 @pytest.mark.parametrize("gate", ACTUALS)

@@ -21,15 +21,15 @@ LETTERS = string.ascii_uppercase
 
 def _read(fields: Fields) -> tuple[Example, ...]:
     question = fields.text("query", may_be_empty=False)
-    texts, labels = _choices(fields)
-    right = _gold(fields, texts, labels)
+    texts, labels = choices_of(fields)
+    right = gold_of(fields, texts, labels)
     lines = [f"{LETTERS[number]}. {text}" for number, text in enumerate(texts)]
     prompt = "\n".join([question, *lines, "Answer:", ""])
     answer = Turn("completion", LETTERS[right], train=True)
     return (fields.example(Turn("prompt", prompt), answer),)
 
 
-def _choices(fields: Fields) -> tuple[list[str], list[Any]]:
+def choices_of(fields: Fields) -> tuple[list[str], list[Any]]:
     """The texts of the choices, and the labels that ARC's files give them."""
     value = fields.value("choices")
     labels: list[Any] = []
@@ -48,7 +48,7 @@ def _choices(fields: Fields) -> tuple[list[str], list[Any]]:
     return texts, labels
 
 
-def _gold(fields: Fields, texts: list[str], labels: list[Any]) -> int:
+def gold_of(fields: Fields, texts: list[str], labels: list[Any]) -> int:
     """The number of the right choice: it is given as such, as a label, a letter or the text."""
     gold = fields.value("gold")
     if isinstance(gold, int) and not isinstance(gold, bool):

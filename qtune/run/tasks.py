@@ -1,0 +1,229 @@
+"""Task files in a run or an evaluation: read before any weight, measured on a model, told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtune import data, evaluation
+from qtune.data.batch import filler_id
+from qtune.data.rows import Encoded, RowStore
+from qtune.errors import DataError, UsageError
+from qtune.evaluation import questions
+from qtune.evaluation.answers import Answer, Manner, Prompt, answer_all, prompts_of
+from qtune.evaluation.caches import require_cache
+from qtune.evaluation.choices import (
+    ChoiceQuestion,
+    Chosen,
+    choice_tallies,
+    choose,
+    label_tallies,
+)
+from qtune.evaluation.texts import require, tallies
+from qtune.recipe.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from qtune.data import Rows
+    from qtune.evaluation.choices import Continued
+    from qtune.evaluation.ledger import Ledger
+    from qtune.evaluation.tally import Tally
+    from qtune.losses import CausalLoss
+    from qtune.recipe.sections import Recipe
+    from qtune.run.display import Display, Journal
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedTask:
+    """A task with its questions, encoded; one of the three kinds of them."""
+
+    name: str
+    task: Task
+    prompts: tuple[Prompt, ...] = ()
+    choices: tuple[ChoiceQuestion, ...] = ()
+    rows: Rows | None = None
+    stop_ids: frozenset[int] = frozenset()
+
+    def settings(self) -> dict[str, Any]:
+        """All that its results depend on, beside the model."""
+        asked: list[Any] = [[prompt.ids, prompt.references] for prompt in self.prompts]
+        asked += [[[row.ids for row in one.rows], one.gold] for one in self.choices]
+        manner = self.task.model_dump(include={"kind", "stop", "max_new_tokens", "cache"})
+        return {"name": self.name, "asked": asked, "manner": manner}
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What came of a task on one model."""
+
+    kind: str
+    rows: int
+    tallies: dict[str, Tally]
+    records: list[dict[str, Any]] = field(repr=False)
+
+    def figures(self) -> dict[str, Any]:
+        """The measures, each with its interval."""
+        figures: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
+        for name, tally in self.tallies.items():
+            figures |= tally.figures(name)
+        return figures
+
+    def beyond(self, other: TaskResult) -> dict[str, float]:
+        """This minus another model's, each with its interval and p-value."""
+        figures: dict[str, float] = {}
+        for name, tally in self.tallies.items():
+            figures |= tally.beyond(other.tallies[name], name)
+        return figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what tasks are measured."""
+
+    tokenizer: Any
+    loss: CausalLoss
+    batch_size: int
+    ledger: Ledger
+    display: Display | Journal
+
+
+def read_tasks(paths: Sequence[str], asked: Recipe, tokenizer: Any) -> list[AskedTask]:
+    """Every task with its questions; what is wrong with one is told before any weight is read."""
+    names = [Path(path).stem for path in paths]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two tasks are named {twice[0]}", hint="name their files apart")
+    tasks = [load_task(path) for path in paths]
+    for path, task in zip(paths, tasks, strict=True):
+        require(task.measures if task.kind == "generate" else (), place=str(path))
+        require_cache(task.cache, place=str(path))
+    return [_asked(*pair, asked, tokenizer) for pair in zip(names, tasks, strict=True)]
+
+
+def _asked(name: str, task: Task, asked: Recipe, tokenizer: Any) -> AskedTask:
+    if task.kind in ("choices", "classify"):
+        found = questions.asked_choices(task, tokenizer)
+        return AskedTask(name=name, task=task, choices=tuple(found))
+    if task.prompt is not None and task.kind == "generate":
+        prompts = questions.asked_texts(task, tokenizer)
+        return AskedTask(name=name, task=task, prompts=tuple(prompts))
+    if task.prompt is not None:
+        rows = _stored(questions.continued_texts(task, tokenizer))
+        return AskedTask(name=name, task=task, rows=rows)
+    source = task.data
+    if task.same_prompt == "rows" and task.max_rows is not None:
+        source = source.model_copy(update={"max_rows": task.max_rows})
+    rows = data.read_eval((source,), asked, tokenizer)
+    if task.kind == "loss":
+        return AskedTask(name=name, task=task, rows=rows)
+    answerable = evaluation.answerable(rows, len(rows))
+    if not len(answerable):
+        raise DataError("no row has a prompt and an answer to generate", place=task.data.path)
+    prompts = questions.grouped(prompts_of(answerable, tokenizer), task)
+    stop_ids = frozenset(rows.stop_ids)
+    return AskedTask(name=name, task=task, prompts=tuple(prompts), stop_ids=stop_ids)
+
+
+def _stored(texts: Sequence[Continued]) -> Rows:
+    """Prompt and reference pairs as rows whose loss is that of the reference."""
+    store = RowStore()
+    for text in texts:
+        file, _, number = text.place.rpartition(":")
+        learnt = [place >= text.given for place in range(len(text.ids))]
+        store.add(Encoded(file=file, number=int(number), ids=list(text.ids), learnt=learnt))
+    return data.Rows(store, range(len(store)))
+
+
+def measure(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
+    """One task on one model; `side` is what the report calls the model."""
+    kinds = {"loss": _loss, "generate": _texts, "choices": _choices, "classify": _choices}
+    return kinds[asked.task.kind](asked, model, side, means)
+
+
+def _loss(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
+    assert asked.rows is not None
+    found = evaluation.measure_loss(
+        model,
+        asked.rows,
+        loss=means.loss,
+        batch_size=means.batch_size,
+        pad_id=filler_id(means.tokenizer),
+        device=next(model.parameters()).device,
+        on_progress=partial(means.display.progress, f"{asked.name} of the {side}"),
+    )
+    return TaskResult("loss", found.rows, found.tallies(), [])
+
+
+def _texts(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
+    task, ledger = asked.task, means.ledger
+    known = {n: Answer(**_tuples(one)) for n, one in ledger.known(side, asked.name).items()}
+    found = answer_all(
+        model,
+        means.tokenizer,
+        asked.prompts,
+        Manner(
+            max_new_tokens=task.max_new_tokens,
+            batch_size=means.batch_size,
+            stop_ids=asked.stop_ids,
+            stop_texts=task.stop,
+            cache=task.cache,
+        ),
+        known=known,
+        on_answers=lambda said: ledger.add(side, asked.name, _plain(said)),
+        on_progress=partial(means.display.progress, f"{asked.name} of the {side}"),
+    )
+    measured = tallies(found, task.measures, pattern=task.pattern)
+    records = with_measures(found, measured)
+    return TaskResult(task.kind, len(found), measured, records)
+
+
+def _choices(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
+    ledger = means.ledger
+    found = choose(
+        model,
+        asked.choices,
+        loss=means.loss,
+        batch_size=means.batch_size,
+        pad_id=filler_id(means.tokenizer),
+        known={n: Chosen(**_tuples(one)) for n, one in ledger.known(side, asked.name).items()},
+        on_chosen=lambda some: ledger.add(side, asked.name, _plain(some)),
+        on_progress=partial(means.display.progress, f"{asked.name} of the {side}"),
+    )
+    make = label_tallies if asked.task.kind == "classify" else choice_tallies
+    records = [one.to_dict() | {"measures": one.measures()} for one in found]
+    return TaskResult(asked.task.kind, len(found), make(found), records)
+
+
+def with_measures(answers: Sequence[Answer], measured: Mapping[str, Tally]) -> list[dict[str, Any]]:
+    """The lines of a predictions file: each answer with every measure of its row alone."""
+    by_row = {name: tally.by_row for name, tally in measured.items()}
+    return [
+        one.to_dict()
+        | {"measures": {name: round(rows[n], _DIGITS) for name, rows in by_row.items()}}
+        for n, one in enumerate(answers)
+    ]
+
+
+def flat(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The figures of tasks as gates name them: TASK.MEASURE."""
+    return {
+        f"{name}.{measure}": value
+        for name, figures in tasks.items()
+        for measure, value in figures.items()
+        if isinstance(value, float)
+    }
+
+
+def _plain(found: Mapping[int, Any]) -> dict[int, dict[str, Any]]:
+    return {number: dict(vars(one)) for number, one in found.items()}
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record from JSON, whose lists were tuples."""
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in record.items()}

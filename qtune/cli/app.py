@@ -13,6 +13,7 @@ import typer
 from qtune import __version__
 from qtune.cli.compare_command import compare, cost
 from qtune.cli.data_commands import data
+from qtune.cli.doctor_command import doctor
 from qtune.cli.eval_command import evaluate
 from qtune.cli.export_command import export
 from qtune.cli.generate_command import chat, generate
@@ -47,6 +48,7 @@ app.command()(compare)
 app.command(hidden=True)(cost)
 app.command("eval")(evaluate)
 app.command("import")(import_)
+app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(runs, name="runs")
 

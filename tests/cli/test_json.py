@@ -40,8 +40,8 @@ VERBS: dict[str, list[str]] = {
 }
 WITHOUT = {"schema", "chat"}
 """What prints nothing but JSON anyway, and what is a talk."""
-ELSEWHERE = {"compare"}
-"""Whose processes would take long: tests/run/test_comparison.py."""
+ELSEWHERE = {"compare", "doctor"}
+"""Whose processes would take long: tests/run/test_comparison.py and tests/run/doctor."""
 
 
 @pytest.fixture(scope="module")

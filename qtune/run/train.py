@@ -19,6 +19,7 @@ from qtune.oom import LOADING, OutOfMemory, during
 from qtune.run import gates, pins, resume
 from qtune.run.ceiling import Ceiling
 from qtune.run.display import Journal
+from qtune.run.details import keep_details
 from qtune.run.doubts import doubts
 from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
@@ -365,15 +366,20 @@ def _evaluation(
         stop.interrupt()
         journal.progress(what, done, total)
 
+    def keep(figures: dict[str, Any], answers: list[evaluation.Answer]) -> None:
+        keep_details(settled.folder, done.step, figures, [one.to_dict() for one in answers])
+
     def label() -> Measures:
-        return evaluation.measure_labels(
+        measured = evaluation.measure_labels(
             pupil.base.model,
             rows,
             scores=losses.scores,
             batch_size=asked.eval.batch_size or done.micro_batch_size,
             device=next(pupil.base.model.parameters()).device,
             on_progress=partial(progress, "evaluating"),
-        ).means()
+        )
+        keep(measured.to_dict(), [])
+        return measured.means()
 
     def evaluate() -> Measures:
         return evaluation.evaluate(
@@ -384,6 +390,7 @@ def _evaluation(
             loss=losses.CausalLoss(chunk_size=decided.loss_chunk_size),
             batch_size=asked.eval.batch_size or done.micro_batch_size,
             on_progress=progress,
+            on_details=keep,
         )
 
     return label if asked.model.task == "classification" else evaluate

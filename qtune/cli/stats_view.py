@@ -40,7 +40,9 @@ def show(measured: Statistics, console: Console) -> None:
             Text(quantile_line(measured), style="bold"),
             *histogram_lines(measured.bars, width=wide),
         ],
-        [Text(title, style="bold"), *fill_lines(measured.fill, width=min(30, wide))],
+        [Text(title, style="bold"), *fill_lines(measured.fill, width=min(30, wide))]
+        if measured.fill
+        else [Text("all images have the same number of tokens: nothing is padded")],
         [Text.assemble((f"{name}: ", "bold"), value) for name, value in facts(measured)],
     )
     for block in blocks:

@@ -13,6 +13,9 @@ from qtune.data.sharing import groups, mask_of, saved
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from qtune.data.pictures import Pictures
+    from qtune.data.rows import Rows
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -35,6 +38,8 @@ class Batch:
     position_ids: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
     """[B, T], 1 in the second of two texts; for rows that are classified."""
+    pixel_values: torch.Tensor | None = None
+    """[B, C, H, W] of rows that are images; `input_ids` are not seen then, but counted."""
     shared: int = 0
     """Tokens that several rows have in common and that are computed for the first of them alone."""
     order: tuple[int, ...] | None = None
@@ -54,6 +59,8 @@ class Batch:
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """What a model is called with."""
+        if self.pixel_values is not None:
+            return {"pixel_values": self.pixel_values}
         named = {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -81,6 +88,7 @@ class Batch:
             learnt=function(self.learnt),
             position_ids=None if positions is None else function(positions),
             token_type_ids=None if kinds is None else function(kinds),
+            pixel_values=None if self.pixel_values is None else function(self.pixel_values),
             taught=None if taught is None else (function(taught[0]), function(taught[1])),
         )
 
@@ -122,6 +130,28 @@ def collate_labelled(rows: Sequence[EncodedRow], *, pad_id: int) -> Batch:
         labels=torch.tensor([row.input_ids[-1] for row in rows]),
         learnt=torch.arange(len(rows)),
         token_type_ids=kinds if kinds.any() else None,
+    )
+
+
+def collate_classified(rows: Rows, numbers: Sequence[int], *, pad_id: int) -> Batch:
+    """Some of the rows of a classification, texts or images."""
+    chosen = [rows[number] for number in numbers]
+    if rows.pictures is not None:
+        return collate_pictured(chosen, rows.pictures)
+    return collate_labelled(chosen, pad_id=pad_id)
+
+
+def collate_pictured(rows: Sequence[EncodedRow], pictures: Pictures) -> Batch:
+    """Images as pixels, each with its label."""
+    input_ids = torch.tensor([row.input_ids[:-1] for row in rows])
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=None,
+        labels=torch.tensor([row.input_ids[-1] for row in rows]),
+        learnt=torch.arange(len(rows)),
+        tokens=input_ids.numel(),
+        places=[row.place for row in rows],
+        pixel_values=pictures.pixels(rows),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune.data import content
+from qtune.data.pictures import Pictures
 from qtune.data.store import Columns
 from qtune.durable import new_folder
 
@@ -35,7 +36,7 @@ _LIBRARIES = ("transformers", "tokenizers", "jinja2")
 def key_of(
     sources: Sequence[SourceSection],
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Pictures,
     *,
     split_by: str | None,
 ) -> str | None:
@@ -53,6 +54,7 @@ def key_of(
         on_hub,
         split_by,
         [content.digest(path) for path in _own_files()],
+        content.images_of(sources) if isinstance(tokenizer, Pictures) else None,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -6,8 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtune.data.faults import Faults
+from qtune.data.formats.pictured import IMAGE, guessed
+from qtune.data.pictures import Pictures
 from qtune.data.readers import hub
-from qtune.data.source import label, local_files
+from qtune.data.source import label, local_files, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,8 +21,11 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import Recipe
 
 
-def settings_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+def settings_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase | Pictures) -> list[Any]:
     """The tokenizer, its template and all settings that shape rows, as JSON values."""
+    if isinstance(tokenizer, Pictures):
+        kept = [tokenizer.processor.to_json_string(), tokenizer.tokens, tokenizer.channels]
+        return [*kept, recipe.data.on_bad_row, recipe.model.task, recipe.model.labels]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return [
         None if backend is None else backend.to_str(),
@@ -40,7 +46,8 @@ def sources_of(sources: Sequence[SourceSection]) -> list[Any]:
     found = []
     for source in sources:
         files = local_files(source)
-        named = [] if files is None else [[name, digest(path)] for name, path in files.items()]
+        tables = {} if files is None else {n: path for n, path in files.items() if path.is_file()}
+        named = [[name, digest(path)] for name, path in tables.items()]
         labels = source.labels
         left_out = {"weight"} if files is None else {"weight", "path"}
         found.append(
@@ -51,6 +58,21 @@ def sources_of(sources: Sequence[SourceSection]) -> list[Any]:
                 digest(Path(labels).expanduser()) if isinstance(labels, str) else None,
             ]
         )
+    return found
+
+
+def images_of(sources: Iterable[SourceSection]) -> list[Any]:
+    """Place, size and time of every image that the sources name, so that none has to be read."""
+    found = []
+    for source in sources:
+        files, column = local_files(source) or {}, ""
+        for row in read(source, Faults()):
+            column = column or guessed(row.values).get(IMAGE, IMAGE)
+            listed = files[row.file]
+            folder = listed if listed.is_dir() else listed.parent
+            path = folder / str(row.values[source.columns.get(IMAGE, column)])
+            status = path.stat()
+            found.append([str(path.absolute()), status.st_size, status.st_mtime_ns])
     return found
 
 

@@ -13,18 +13,23 @@ from typing import TYPE_CHECKING, NamedTuple
 from qtune.data.encode.encoder import Encoder
 from qtune.data.encode.labelled import DESCRIPTION, LabelledEncoder
 from qtune.data.encode.layouts import layout_for
+from qtune.data.encode.pictured import DESCRIPTION as IMAGE_PROCESSOR
+from qtune.data.encode.pictured import PicturedEncoder
 from qtune.data.encode.settings import ChatSettings
 from qtune.data.encode.tokens import Tokens
 from qtune.data.faults import Faults
+from qtune.data.formats.pictured import PICTURED
 from qtune.data.mojibake import garbled
 from qtune.data.pausing import collection_paused
+from qtune.data.pictures import Pictures
 from qtune.data.report import SourceReport
 from qtune.data.rows import Block
-from qtune.data.source import label
-from qtune.errors import DataError
+from qtune.data.source import label, local_files
+from qtune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -59,21 +64,34 @@ class Setting:
     """All that encoding needs to know; another process can be told it."""
 
     recipe: Recipe
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | Pictures
     kinds: tuple[str, ...]
     """For each source the layout of its format."""
     labels: tuple[str, ...]
+    folders: Mapping[str, Path]
+    """For each file the folder that the images it names are in."""
 
     @classmethod
     def of(
-        cls, checked: Sequence[Checked], recipe: Recipe, tokenizer: PreTrainedTokenizerBase
+        cls,
+        checked: Sequence[Checked],
+        recipe: Recipe,
+        tokenizer: PreTrainedTokenizerBase | Pictures,
     ) -> Setting:
-        """The setting for checked sources."""
+        """The setting for checked sources; `UsageError` for rows that the model cannot take."""
+        for one in checked:
+            _refuse_other(one, seen=isinstance(tokenizer, Pictures))
+        files = [local_files(one.source) or {} for one in checked]
         return cls(
             recipe,
             tokenizer,
             kinds=tuple(one.detected.format.layout for one in checked),
             labels=tuple(label(one.source) for one in checked),
+            folders={
+                name: path if path.is_dir() else path.parent
+                for named in files
+                for name, path in named.items()
+            },
         )
 
 
@@ -84,11 +102,16 @@ class Encoding:
     setting: Setting
     templates: list[str] = field(init=False)
     """How the rows of each source are written."""
-    _encoders: list[Encoder | LabelledEncoder] = field(init=False, repr=False)
+    _encoders: list[Encoder | LabelledEncoder | PicturedEncoder] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         setting = self.setting
         self._encoders, self.templates = [], []
+        if isinstance(setting.tokenizer, Pictures):
+            seeing = PicturedEncoder(setting.tokenizer, setting.recipe, setting.folders)
+            self._encoders = [seeing] * len(setting.kinds)
+            self.templates = [IMAGE_PROCESSOR] * len(setting.kinds)
+            return
         if setting.recipe.model.task == "classification":
             one = LabelledEncoder(setting.tokenizer, setting.recipe)
             self._encoders = [one] * len(setting.kinds)
@@ -128,6 +151,18 @@ def tasks(checked: Sequence[Checked]) -> Iterator[Task]:
         rows = one.examples()
         while batch := list(islice(rows, BATCH)):
             yield Task(number, batch)
+
+
+def _refuse_other(one: Checked, *, seen: bool) -> None:
+    """`UsageError` for texts where the model sees images, and for images where it reads texts."""
+    if (one.detected.format.layout == PICTURED) == seen:
+        return
+    message = "rows of images, and the model reads text"
+    hint = "name a model of images, such as a ViT"
+    if seen:
+        message = "rows of text, and the model sees images"
+        hint = "name a folder of folders of images, or a table with the columns image and label"
+    raise UsageError(message, place=label(one.source), hint=hint)
 
 
 def _encoder(kind: str, place: str, recipe: Recipe, tokens: Tokens) -> tuple[Encoder, str]:

@@ -48,6 +48,13 @@ def labelled_pieces(row: EncodedRow, tokenizer: Any) -> list[Piece]:
     return [*text, Piece(f" {row.answer}", tuple(row.input_ids[-1:]), learnt=True, special=True)]
 
 
+def pictured_pieces(row: EncodedRow, told: str) -> list[Piece]:
+    """An image in words, given, and the name of its label, learnt."""
+    *ids, label = row.input_ids
+    seen = Piece(told, tuple(ids), learnt=False, special=False)
+    return [seen, Piece(f" {row.answer}", (label,), learnt=True, special=True)]
+
+
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """The ids of tokens that no text is made of."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).items()

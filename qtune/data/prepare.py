@@ -12,6 +12,7 @@ from qtune.data.checking import Checked, check
 from qtune.data.classes import sources_of
 from qtune.data.encoding import BATCH, Encoding, Setting, tasks
 from qtune.data.faults import Faults
+from qtune.data.pictures import Pictures
 from qtune.data.report import DataReport, SourceReport, labelled, marked
 from qtune.data.rows import Rows, RowStore
 from qtune.data.source import label
@@ -41,7 +42,10 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, on_progress: Progress | None = None
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase | Pictures,
+    *,
+    on_progress: Progress | None = None,
 ) -> Prepared:
     """Read, check and encode all rows of a recipe; `DataError` lists what is wrong with them."""
     data = recipe.data
@@ -85,7 +89,9 @@ def prepare(
     return Prepared(train, held, report)
 
 
-def _example(row: EncodedRow, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> str:
+def _example(row: EncodedRow, recipe: Recipe, tokenizer: PreTrainedTokenizerBase | Pictures) -> str:
+    if isinstance(tokenizer, Pictures):
+        return f"{tokenizer.told(row)} ⟦{row.answer}⟧"
     if recipe.model.task == "classification":
         return labelled(row, tokenizer)
     return marked(row, tokenizer)
@@ -101,7 +107,10 @@ class Streamed:
 
 
 def prepare_stream(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, on_progress: Progress | None = None
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase | Pictures,
+    *,
+    on_progress: Progress | None = None,
 ) -> Streamed:
     """Open the training rows of a recipe with data.streaming; only the first ones are looked at.
 
@@ -129,7 +138,7 @@ def prepare_stream(
 
 
 def read_eval(
-    sources: Sequence[SourceSection], recipe: Recipe, tokenizer: PreTrainedTokenizerBase
+    sources: Sequence[SourceSection], recipe: Recipe, tokenizer: PreTrainedTokenizerBase | Pictures
 ) -> Rows:
     """The rows of some sources, encoded as the recipe says."""
     faults = Faults()
@@ -170,7 +179,7 @@ class _Kept:
         self,
         sources: Sequence[SourceSection],
         recipe: Recipe,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | Pictures,
         *,
         split_by: str | None = None,
     ) -> None:
@@ -197,7 +206,8 @@ class _Kept:
         columns, notes = self._found or self._made(progress)
         reports = tuple(SourceReport.from_notes(one) for one in notes["sources"])
         store = RowStore(columns)
-        return Rows(store, range(len(store))), reports
+        pictures = self._tokenizer if isinstance(self._tokenizer, Pictures) else None
+        return Rows(store, range(len(store)), pictures), reports
 
     def _made(self, progress: _Progress) -> tuple[Columns, dict[str, Any]]:
         def fill(columns: Columns) -> dict[str, Any]:
@@ -229,7 +239,7 @@ class _Kept:
 def _encode(
     checked: Sequence[Checked],
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Pictures,
     store: RowStore,
     progress: _Progress,
 ) -> list[SourceReport]:

@@ -254,6 +254,8 @@ class DataReport:
 def counts(rows: Rows, max_length: int) -> str:
     """For people: how many rows and tokens."""
     numbers = rows.to_dict()
+    if rows.pictures is not None:
+        return f"{numbers['rows']:,} images of {rows.pictures.tokens:,} tokens each"
     return (
         f"{numbers['rows']:,} rows, {numbers['tokens']:,} tokens, "
         f"{numbers['supervised_tokens']:,} learnt ({numbers['supervised_share']:.1%}), "

@@ -16,7 +16,12 @@ class Row(NamedTuple):
     @property
     def place(self) -> str:
         """`train.jsonl:12`, the place that every message names."""
-        return f"{self.file}:{self.number}"
+        return place_of(self.file, self.number, str(self.values.get("image", "")))
+
+
+def place_of(file: str, number: int, image: str = "") -> str:
+    """`train.jsonl:12`; of an image in the folder of its label, which has no line, its path."""
+    return f"{file}:{number}" if number else f"{file}/{image}"
 
 
 class Turn(NamedTuple):
@@ -43,7 +48,8 @@ class Example:
 
     `part`: "chosen", "rejected", "desirable", "instance 2" ... `tools`: JSON schemas for the chat
     template. `ids` and `learnt`: a row that is tokenised already; it has no turns then.
-    `group`: the value of the column data.split_by.
+    `group`: the value of the column data.split_by. `image`: the file that is seen, as the row
+    names it.
     """
 
     file: str
@@ -54,11 +60,14 @@ class Example:
     ids: tuple[int, ...] = ()
     learnt: tuple[bool, ...] = ()
     group: str = ""
+    image: str = ""
 
     @property
     def place(self) -> str:
         """`train.jsonl:12`, the place that every message names."""
-        return f"{self.file}:{self.number}" + (f" ({self.part})" if self.part else "")
+        return place_of(self.file, self.number, self.image) + (
+            f" ({self.part})" if self.part else ""
+        )
 
     @property
     def answer(self) -> str | None:

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from qtune.data.row import place_of
 from qtune.data.store import DIGEST, Columns, digest_of
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from qtune.data.pictures import Pictures
 
 IGNORED = -100
 _PART = "\0"  # stands in no name of a file
@@ -34,6 +38,8 @@ class EncodedRow:
     place: str
     prompt_ids: list[int] | None = None
     answer: str | None = None
+    image: str | None = None
+    """The file of the image that the row is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +54,14 @@ class Encoded:
     answer: str | None = None
     group: str = ""
     part: str = ""
+    image: str = ""
 
     @property
     def place(self) -> str:
         """`train.jsonl:12`, the place that every message names."""
-        return f"{self.file}:{self.number}" + (f" ({self.part})" if self.part else "")
+        return place_of(self.file, self.number, Path(self.image).name) + (
+            f" ({self.part})" if self.part else ""
+        )
 
     @property
     def origin(self) -> str:
@@ -77,6 +86,9 @@ class Block:
     answers: array[int]
     answer_lengths: list[int]
     digests: array[int]
+    images: array[int]
+    image_lengths: list[int]
+    """Of the names of files among `images`, one a row; none of rows of text."""
 
     @classmethod
     def of(cls, rows: Sequence[Encoded]) -> Block:
@@ -87,6 +99,7 @@ class Block:
         lengths = [row.prompt_length for row in rows]
         files = {name: number for number, name in enumerate(dict.fromkeys(r.origin for r in rows))}
         digests = map(digest_of, ids, learnt)
+        images = [row.image.encode() for row in rows if row.image]
         return cls(
             ids=array("i", b"".join(ids)),
             learnt=array("B", b"".join(learnt)),
@@ -100,6 +113,8 @@ class Block:
             answers=array("B", b"".join(answers)),
             answer_lengths=[len(answer) for answer in answers],
             digests=array("B", b"".join(digests)),
+            images=array("B", b"".join(images)),
+            image_lengths=[len(name) for name in images],
         )
 
 
@@ -138,6 +153,8 @@ class RowStore:
             answer_ends=_ends(columns.length("answers"), block.answer_lengths),
             answers=block.answers,
             digests=block.digests,
+            images=block.images,
+            image_ends=_ends(columns.length("images"), block.image_lengths),
         )
 
     def row(self, number: int) -> EncodedRow:
@@ -157,12 +174,21 @@ class RowStore:
         labels = [token if on else IGNORED for token, on in zip(ids, learnt, strict=True)]
         file, line = columns["origins"][2 * number : 2 * number + 2].tolist()
         name, _, part = list(columns.files)[file].partition(_PART)
-        place = f"{name}:{line}" + (f" ({part})" if part else "")
+        image = self._image(number)
+        place = place_of(name, line, Path(image or "").name) + (f" ({part})" if part else "")
         prompt = int(columns["prompts"][number])
         if prompt < 0:
             return EncodedRow(ids, labels, place)
         answer = columns["answers"][columns.span("answer_ends", number)].tobytes()
-        return EncodedRow(ids, labels, place, ids[:prompt], answer.decode())
+        return EncodedRow(ids, labels, place, ids[:prompt], answer.decode(), image)
+
+    def _image(self, number: int) -> str | None:
+        """The file of a row's image."""
+        if not self.columns.length("image_ends"):
+            return None
+        return str(
+            self.columns["images"][self.columns.span("image_ends", number)].tobytes(), "utf-8"
+        )
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -183,8 +209,15 @@ def _group(value: str) -> int:
 class Rows(Sequence[EncodedRow]):
     """A choice of rows of a store, in order; made into lists when looked at."""
 
-    def __init__(self, store: RowStore, index: Sequence[int] | NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        store: RowStore,
+        index: Sequence[int] | NDArray[np.int64],
+        pictures: Pictures | None = None,
+    ) -> None:
         self._store = store
+        self.pictures = pictures
+        """How the images that rows are become pixels; None of rows of text."""
         self._index: NDArray[np.int64] = np.asarray(index, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -197,12 +230,13 @@ class Rows(Sequence[EncodedRow]):
     def __getitem__(self, number: int | slice) -> EncodedRow | Rows:
         """A row, or the rows of a slice."""
         if isinstance(number, slice):
-            return Rows(self._store, self._index[number])
+            return Rows(self._store, self._index[number], self.pictures)
         return self._store.row(int(self._index[number]))
 
     def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> Rows:
         """The rows with these numbers, in this order."""
-        return Rows(self._store, self._index[np.asarray(numbers, dtype=np.int64)])
+        chosen = self._index[np.asarray(numbers, dtype=np.int64)]
+        return Rows(self._store, chosen, self.pictures)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

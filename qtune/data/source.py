@@ -10,7 +10,7 @@ from qtune.data.readers import hub
 from qtune.data.readers.document import delimiter_of
 from qtune.errors import UsageError
 from qtune.plan.rows import stored_rows
-from qtune.recipe.kinds import HUB, idle_keys
+from qtune.recipe.kinds import HUB, OF_IMAGES, idle_keys
 from qtune.recipe.sources import Found, find, shown
 from qtune.registry import Registry
 
@@ -31,6 +31,7 @@ READERS = Registry(
         "txt": "qtune.data.readers.document:read",
         "parquet": "qtune.data.readers.parquet:read",
         "arrow": "qtune.data.readers.arrow:read",
+        "images": "qtune.data.readers.images:read",
     },
 )
 
@@ -62,7 +63,8 @@ def label(source: SourceSection) -> str:
     if found is None:
         return f"{source.path}{part}"
     name = shown(found.root, found.root)
-    return f"{name}{part}" if len(found.paths) == 1 else f"{name} ({len(found.paths)} files){part}"
+    what = "labels" if found.kind == OF_IMAGES else "files"
+    return f"{name}{part}" if len(found.paths) == 1 else f"{name} ({len(found.paths)} {what}){part}"
 
 
 def local_files(source: SourceSection) -> dict[str, Path] | None:

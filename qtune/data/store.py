@@ -35,6 +35,8 @@ _DTYPES = {
     "answers": "B",
     "answer_ends": "q",
     "digests": "B",
+    "images": "B",
+    "image_ends": "q",
 }
 _META = "meta.json"
 

@@ -20,7 +20,13 @@ TOKENIZER_FILES = (
     "*.model",
     "chat_template*",
 )
-BASE_FILES = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
+BASE_FILES = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
 _ENDS = "eos_token_id"
 
 

@@ -20,11 +20,13 @@ from qtune.plan.sizes import duration, human, parse_size
 from qtune.plan.steps import Steps, schedule
 from qtune.plan.suggestion import Suggestion, suggestion
 from qtune.plan.teacher import teacher_quantization
+from qtune.plan.vision import FAMILIES as OF_FIXED_SIZE
 from qtune.plan.vision import refuse_lengths, sees_images
 from qtune.plan.weights import refuse_clash
 
 __all__ = [
     "LOSS_CHUNK",
+    "OF_FIXED_SIZE",
     "PAGED_OUT",
     "Decision",
     "LinearShape",

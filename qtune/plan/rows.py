@@ -12,6 +12,7 @@ from math import floor
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from qtune.errors import QtuneError
+from qtune.recipe.kinds import OF_IMAGES, is_image
 from qtune.recipe.lines import LONGEST_FIELD, delimiter_in, meant
 from qtune.recipe.sources import find
 from qtune.recipe.splits import list_of
@@ -107,6 +108,8 @@ def _count_file(path: Path, kind: str, source: SourceSection) -> int:
         raise _Unknown(f"{path.name} is plain text, cut into pieces")
     if source.format == "self-instruct":
         raise _Unknown(f"{path.name} holds several examples a row")
+    if kind == OF_IMAGES:
+        return sum(is_image(entry) for entry in path.iterdir())
     if kind in _FOOTERS:
         rows = stored_rows(path, kind)
         if rows is None:

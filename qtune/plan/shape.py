@@ -59,7 +59,8 @@ class StoredQuantization:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """A language model or a classifier of texts or images: its linear modules without the head, and the rest."""
+    """A language model, or a classifier of texts or images: its linear modules without the head,
+    and the rest."""
 
     family: str
     hidden_size: int

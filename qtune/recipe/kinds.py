@@ -23,6 +23,9 @@ KINDS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+OF_IMAGES = "images"
+"""The kind of a folder whose folders hold images, one of each label."""
 _BINARY = ("parquet", "arrow")
 _TABLES = ("csv", "tsv", "txt")
 _LISTS = (*_TABLES, "json", "jsonl")
@@ -42,6 +45,11 @@ def kind_of(path: str | Path) -> str | None:
     name = Path(str(path).lower()).name
     kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
     return None if name.endswith(".gz") and kind in _BINARY else kind
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its name."""
+    return path.suffix.lower() in IMAGES
 
 
 def advice(path: Path) -> str:
@@ -68,4 +76,5 @@ def idle_keys(source: SourceSection, kind: str | None) -> Iterator[tuple[str, st
     if kind not in _LISTS:
         yield "column_names", f"only {', '.join(_LISTS)} have it"
     if kind not in _WITH_SPLITS and source.split.partition("[")[0] != "train":
-        yield "split", f"a {kind} file has no splits; train[:10%] takes a part of it"
+        what = "a folder of images" if kind == OF_IMAGES else f"a {kind} file"
+        yield "split", f"{what} has no splits; train[:10%] takes a part of it"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.errors import DataError, first_few
 from qtune.recipe import splits
 from qtune.recipe.files import exists, expand
-from qtune.recipe.kinds import advice, kind_of
+from qtune.recipe.kinds import OF_IMAGES, advice, is_image, kind_of
 from qtune.recipe.paths import is_pattern
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def _folder(folder: Path, split: Split) -> Found:
         return Found(_saved(folder), "arrow", folder, split)
     inside = _inside(folder)
     files = [path for path in inside if path.is_file() and _is_data(path)]
+    if not files and (labels := _labels_in(inside)):
+        return _of_images(folder, labels, split)
     if not files:
         names = [f"{path.name}/" if path.is_dir() else path.name for path in inside]
         holds = f"it holds {first_few(names, most=_SHOWN)}" if names else "it is empty"
@@ -111,6 +113,29 @@ def _folder(folder: Path, split: Split) -> Found:
     kind = _one_kind(files, str(folder))
     picked = _of_split(files, split, str(folder))
     return Found(tuple(picked or files), kind, folder, split, picked=picked is not None)
+
+
+def _labels_in(inside: Sequence[Path]) -> list[Path]:
+    """The folders among what a folder holds, when there are images in one of them, or in folders
+    of theirs."""
+    folders = [path for path in inside if path.is_dir()]
+    deeper = [path for folder in folders for path in _inside(folder)]
+    deepest = (path for folder in deeper if folder.is_dir() for path in _inside(folder))
+    return folders if any(map(is_image, (*deeper, *deepest))) else []
+
+
+def _of_images(folder: Path, labels: Sequence[Path], split: Split) -> Found:
+    """The folders of images, one of each label; those of a split where folders are called so."""
+    picked = all(splits.word_of(path.name) for path in labels)
+    if picked:
+        names = {str(splits.word_of(path.name)): path for path in labels}
+        asked = splits.word_of(split.name) or split.name
+        chosen = names[splits.chosen(asked, sorted(names), place=str(folder))]
+        labels = [path for path in _inside(chosen) if path.is_dir()]
+    for path in labels:
+        if not any(map(is_image, _inside(path))):
+            raise DataError("a folder without an image", place=str(path), hint="take it out")
+    return Found(tuple(labels), OF_IMAGES, folder, split, picked=picked)
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qtune import data, models, recipe
+from qtune import data, recipe
 from qtune.data.batch import collate, filler_id
-from qtune.data.pieces import Piece, labelled_pieces, pieces
+from qtune.data.pieces import Piece, labelled_pieces, pictured_pieces, pieces
 from qtune.errors import UsageError
 from qtune.run.display import Journal
 from qtune.run.labels import named
+from qtune.run.reading import load_reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ class Choice:
 def open_data(path: str | Path, *, overrides: Sequence[str], display: Display) -> Opened:
     """Read, check and encode the rows of a recipe; `DataError` lists what is wrong with them."""
     loaded = named(recipe.load(path, overrides))
-    tokenizer = models.load_tokenizer(loaded.recipe.model)
+    tokenizer = load_reader(loaded.recipe.model)
     prepared = data.prepare(
         loaded.recipe, tokenizer, on_progress=partial(Journal(display).progress, "tokenising")
     )
@@ -119,10 +120,12 @@ def preview(
     opened = open_data(path, overrides=overrides, display=display)
     rows = opened.prepared.train
     classifies = opened.recipe.model.task == "classification"
-    pad = filler_id(opened.tokenizer)
+    pad = 0 if rows.pictures is not None else filler_id(opened.tokenizer)
     shown = []
     for number in choice.of(rows):
-        if classifies:
+        if rows.pictures is not None:
+            own = tuple(pictured_pieces(rows[number], rows.pictures.told(rows[number])))
+        elif classifies:
             own = tuple(labelled_pieces(rows[number], opened.tokenizer))
         else:
             own = tuple(pieces(collate([rows[number]], pad_id=pad), 0, opened.tokenizer))

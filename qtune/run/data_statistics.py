@@ -59,14 +59,17 @@ def stats(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
     opened = open_data(path, overrides=overrides, display=display)
     rows = opened.prepared.train
     micro = _micro_batch_size(opened.recipe, len(rows))
+    seen = rows.pictures is not None
     return Statistics(
         name=opened.name,
         report=opened.prepared.report,
         quantiles=statistics.quantiles(rows.lengths),
         bars=statistics.histogram(rows.lengths, rows.supervised),
-        scripts=statistics.scripts(statistics.sample(rows, opened.tokenizer)),
+        scripts={} if seen else statistics.scripts(statistics.sample(rows, opened.tokenizer)),
         micro_batch_size=micro,
-        fill=fills(
+        fill={}
+        if seen
+        else fills(
             rows,
             opened.recipe,
             micro_batch_size=micro,

@@ -11,6 +11,7 @@ from qtune.durable import write_text
 from qtune.errors import DataError, Fault, ModelError, ResumeError
 from qtune.models.files import locate
 from qtune.recipe import sources
+from qtune.recipe.kinds import OF_IMAGES
 from qtune.recipe.results import PinsSection
 from qtune.run.teaching import teacher_fingerprint
 
@@ -109,7 +110,7 @@ def _files(asked: Recipe) -> Iterator[tuple[str, str]]:
     for part in ("train", "eval"):
         for index, source in enumerate(getattr(asked.data, part)):
             found = sources.find(source)
-            if found is None:  # on the hub: its rows are pinned
+            if found is None or found.kind == OF_IMAGES:  # its rows are pinned
                 continue
             for path in found.paths:
                 inside = "" if path == found.root else f"/{os.path.relpath(path, found.root)}"

@@ -16,6 +16,7 @@ from qtune.ops.linears import class_heads
 from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
+from qtune.run.reading import load_reader
 from qtune.run.shapes import shape_for
 from qtune.run.teaching import check_tokens, load_teacher
 from qtune.run.threads import limit_threads
@@ -83,7 +84,7 @@ def decide(asked: Recipe) -> Plan:
 def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed]:
     """The tokenizer and the encoded rows; every fault of the data before any weight is read, but
     for those that a stream meets on its way."""
-    tokenizer = models.load_tokenizer(asked.model)
+    tokenizer = load_reader(asked.model)
     check_tokens(asked, tokenizer)
     prepare = data.prepare_stream if asked.data.streaming else data.prepare
     prepared: Prepared | Streamed = prepare(
@@ -139,7 +140,7 @@ def learner(
         journal.line(line)
     teacher = load_teacher(asked, base, method, device=device, journal=journal)
     taught = teacher.network if teacher else base.model
-    shares = _shares_prefixes(asked, (base.model, taught), len(tokenizer), journal)
+    shares = _shares_prefixes(asked, (base.model, taught), tokenizer, journal)
     torch.manual_seed(asked.train.seed)
     name = asked.model.name_or_path
     return Learner(base, method, tokenizer, name, shares_prefixes=shares, teacher=teacher)
@@ -156,7 +157,7 @@ def method_of(asked: Recipe, network: Any) -> MethodConfig:
 
 
 def _shares_prefixes(
-    asked: Recipe, networks: tuple[Any, ...], vocabulary: int, journal: Journal
+    asked: Recipe, networks: tuple[Any, ...], tokenizer: Any, journal: Journal
 ) -> bool:
     """Whether rows may share their first tokens, tried on the model and its teacher."""
     if not asked.data.packing or asked.data.share_prefixes is False:
@@ -164,7 +165,7 @@ def _shares_prefixes(
     reason = next(filter(None, map(models.why_apart, networks)), "")
     if not reason:
         for network in dict.fromkeys(networks):
-            models.check_sharing(network, vocabulary=vocabulary)
+            models.check_sharing(network, vocabulary=len(tokenizer))
         journal.line("packing: what rows of a pass begin with in common is computed once")
         return True
     if asked.data.share_prefixes is True:

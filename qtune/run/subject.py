@@ -12,6 +12,7 @@ import torch
 from qtune import hub, methods, models, plan, recipe
 from qtune.artefacts import read_object
 from qtune.errors import ModelError, UsageError
+from qtune.ops.linears import CLASSIFIERS
 from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.writing import flow
 from qtune.run.allocator import give_back_at_once
@@ -200,10 +201,10 @@ def _model(section: ModelSection, *, name: str) -> Subject:
 
 
 def _of_classifier(section: ModelSection, config: Mapping[str, Any]) -> ModelSection:
-    """The section with its task and labels, where a model says that it labels texts."""
+    """The section with its task and labels, where a model says that it labels texts or images."""
     named = config.get("architectures") or [""]
     labels = config.get("id2label")
-    if not str(named[0]).endswith("ForSequenceClassification") or not isinstance(labels, dict):
+    if not str(named[0]).endswith(CLASSIFIERS) or not isinstance(labels, dict):
         return section
     names = tuple(str(labels[number]) for number in sorted(labels, key=int))
     return section.model_copy(update={"task": "classification", "labels": names})

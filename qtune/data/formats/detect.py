@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtune.data.formats import FORMATS
+from qtune.data.formats import FORMATS, pictured
 from qtune.data.formats.labelled import (
     CHAT,
     CHAT_WITH_LABEL,
@@ -69,7 +69,12 @@ def detect(row: Row, source: SourceSection) -> Detected:
 
 
 def _labelled(row: Row, source: SourceSection) -> Detected:
-    """A text or a chat and its label, for the head of a classification."""
+    """An image, a text or a chat and its label, for the head of a classification."""
+    if pictured.shows_image(row.values, source.columns):
+        told = {**pictured.guessed(row.values), **source.columns}
+        own = {field: name for field, name in told.items() if field != name}
+        mapped = source.model_copy(update={"columns": own})
+        return settled(row, mapped, pictured.IMAGE_WITH_LABEL, "task: classification")
     chat = CHAT in row.values or CHAT in source.columns
     kind = CHAT_WITH_LABEL if chat else TEXT_WITH_LABEL
     columns: dict[str, str] = {}

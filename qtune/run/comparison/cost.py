@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune import evaluation, losses, methods, models, recipe
-from qtune.data.batch import collate, collate_labelled
+from qtune import evaluation, losses, methods, recipe
+from qtune.data.batch import collate, collate_classified
 from qtune.methods.base import CannotMerge
 from qtune.models.dense import dense_bytes, make_dense
 from qtune.plan import Machine, human, loss_chunk_size
@@ -27,6 +27,7 @@ from qtune.run.eval import held_out
 from qtune.run.labels import with_labels
 from qtune.run.memory import forget_peak, peak_bytes
 from qtune.run.prepare import method_of
+from qtune.run.reading import load_reader
 from qtune.run.subject import Subject, load, resolve, working_device
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class Bench:
         """One row."""
         device = next(self.model.parameters()).device
         if self.classifies:
-            pad_id = int(self.model.config.pad_token_id)  # type: ignore[union-attr, arg-type]
-            return collate_labelled([self.rows[number]], pad_id=pad_id).to(device)
+            return collate_classified(self.rows, [number], pad_id=0).to(device)
         return collate([self.rows[number]], pad_id=0).to(device)
 
     def once(self) -> int:
@@ -88,7 +88,7 @@ def measure_cost(path: Path, run: Path | None, *, display: Display) -> dict[str,
     base alone, and how good it is."""
     asked = with_labels(recipe.load(path).recipe)
     subject = _subject(asked, run)
-    tokenizer = models.load_tokenizer(asked.model)
+    tokenizer = load_reader(asked.model)
     rows = held_out(subject, asked, None, tokenizer, display)
     loaded = load(
         subject, device=working_device(), on_progress=partial(display.progress, "loading")

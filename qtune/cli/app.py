@@ -24,11 +24,13 @@ from qtune.cli.methods_command import methods
 from qtune.cli.output import drop_rest, news, print_error, print_json_error
 from qtune.cli.plan_command import plan
 from qtune.cli.prune_command import prune
+from qtune.cli.push_command import push
 from qtune.cli.quantize_command import quantize
 from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.runs_command import runs
 from qtune.cli.stopping import Signalled, Stopping
 from qtune.cli.train_command import train
+from qtune.cli.watch_command import watch
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +45,9 @@ app = typer.Typer(
 )
 for verb in (train, merge, export, quantize, prune, generate, chat, plan, validate, show, schema):
     app.command()(verb)
+app.command()(push)
 app.command()(methods)
+app.command()(watch)
 app.command()(compare)
 app.command(hidden=True)(cost)
 app.command("eval")(evaluate)

@@ -11,16 +11,20 @@ from qtune import recipe as recipes
 from qtune.artefacts import read_object
 from qtune.errors import QtuneError
 from qtune.recipe import leaves
+from qtune.run.subject import resolve
 from qtune.runs import model_card
 from qtune.runs.model_card import Facts, Measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from qtune.methods import AdapterFile
     from qtune.recipe.sections import Recipe
     from qtune.run.subject import Subject
 
 LOCK, REPORT = "recipe.lock.yaml", "report.json"
+OWN_TYPES = ("BOTTLENECK", "QUANTUM", "ROSA", "COMBINATION", "SELECTIVE")
+"""Adapter types that PEFT does not know."""
 
 
 def facts_of(subject: Subject, folder: Path | None = None) -> Facts:
@@ -77,32 +81,49 @@ def gguf_card(subject: Subject, folder: Path, report: Mapping[str, Any], *, name
     )
 
 
-def adapter_card(subject: Subject, kind: str, told: str) -> str:
-    """The card of an adapter folder in PEFT's format."""
-    task = subject.model.task == "classification"
-    pipeline = "text-classification" if task else "text-generation"
-    model_class = f"AutoModelFor{'SequenceClassification' if task else 'CausalLM'}"
-    use = [
+def of_adapter(adapter: AdapterFile, thing: str) -> str:
+    """The card of an adapter folder; `thing` is what a person named, a run or the folder."""
+    try:
+        subject = resolve(thing)
+    except QtuneError:  # a lone adapter is told of without its base, too
+        subject = None
+    kind = str(adapter.raw["peft_type"])
+    name = adapter.facts.get("method") or adapter.config.name
+    base = subject.base_name if subject is not None else adapter.base_model or "its base"
+    rank = getattr(adapter.config, "rank", None)
+    numbers = sum(tensor.numel() for tensor in adapter.tensors.values())
+    of = f" of rank {rank}" if rank else ""
+    return model_card.card(
+        facts_of(subject) if subject is not None else Facts(base),
+        name=f"{base}, adapter",
+        library="qtune" if kind in OWN_TYPES else "peft",
+        relation="adapter",
+        pipeline=_pipeline(subject),
+        opening=[f"An adapter on {base}: {name}{of}, {numbers:,} numbers, trained by qtune."],
+        use=_adapter_use(base, kind, _pipeline(subject)),
+        tags=["lora"] if kind == "LORA" else [],
+    )
+
+
+def _pipeline(subject: Subject | None) -> str:
+    """The hub's name of the task."""
+    task = subject.model.task if subject is not None else ""
+    return "text-classification" if task == "classification" else "text-generation"
+
+
+def _adapter_use(base: str, kind: str, pipeline: str) -> list[str]:
+    if kind in OWN_TYPES:
+        return ["Only qtune reads this kind of adapter: `qtune generate FOLDER --prompt TEXT`."]
+    head = "SequenceClassification" if pipeline == "text-classification" else "CausalLM"
+    return [
         "```python",
         "from peft import PeftModel",
-        f"from transformers import {model_class}, AutoTokenizer",
+        f"from transformers import AutoModelFor{head}",
         "",
-        f'base = {model_class}.from_pretrained("{subject.base_name}")',
+        f'base = AutoModelFor{head}.from_pretrained("{base}")',
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
     ]
-    if not kind:
-        use = ["Only qtune reads this kind of adapter: `qtune generate path/to/this/folder`."]
-    return model_card.card(
-        facts_of(subject),
-        name=f"{subject.base_name}, adapter",
-        library="peft",
-        relation="adapter",
-        pipeline=pipeline,
-        opening=[told],
-        use=use,
-        tags=["lora"] if "lora" in told.lower() else [],
-    )
 
 
 def licence_of(folder: Path | None) -> str | None:

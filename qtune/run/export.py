@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune import methods, recipe
+from qtune.durable import write_text
 from qtune.errors import ModelError, UsageError
 from qtune.merging.staging import check_target, staged
 from qtune.methods import exporting
 from qtune.recipe.methods import DyloraConfig, parts_of
+from qtune.run import cards
+from qtune.run.cards import OWN_TYPES
 from qtune.run.subject import ADAPTER, RECIPE, run_of
 
 if TYPE_CHECKING:
     from qtune.methods import AdapterFile
-
-OWN_TYPES = ("BOTTLENECK", "QUANTUM", "ROSA", "COMBINATION", "SELECTIVE")
-"""Adapter types that PEFT does not know."""
 
 
 def export(thing: str, target: Path, *, rank: int | None = None) -> dict[str, Any]:
@@ -32,6 +32,8 @@ def export(thing: str, target: Path, *, rank: int | None = None) -> dict[str, An
     with staged(target) as staging:
         exporting.export(adapter, staging, rank=rank)
         written = methods.read(staging)
+        if not (staging / exporting.CARD).exists():
+            write_text(staging / exporting.CARD, cards.of_adapter(written, thing))
         size = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
     return {"thing": thing, "output": str(target), **_told(written), "bytes": size}
 

@@ -88,10 +88,13 @@ def _index(facts: Facts, name: str, pipeline: str) -> dict[str, Any]:
         {"type": measure.name, "value": measure.value, "name": measure.name.replace("_", " ")}
         for measure in facts.measures
     ]
-    told = facts.data[-1][0] if facts.data else "held-out rows"
+    told = facts.data[-1][0].partition(": ")[2] if facts.data else ""
     result = {
         "task": {"type": pipeline},
-        "dataset": {"name": told, "type": "held-out"},
+        "dataset": {
+            "name": f"held-out rows of {told}" if told else "held-out rows",
+            "type": "local",
+        },
         "metrics": metrics,
     }
     return {"name": name, "results": [result]}
@@ -101,7 +104,8 @@ def _measures(facts: Facts) -> list[str]:
     if not facts.measures:
         return []
     of = f"On {facts.rows:,} held-out rows" if facts.rows else "On the held-out rows"
-    lines = [f"{of}; intervals are of 95 %, by bootstrap over rows.", ""]
+    bounded = any(one.low is not None for one in facts.measures)
+    lines = [f"{of}; intervals are of 95 %, by bootstrap over rows." if bounded else f"{of}.", ""]
     lines += ["| measure | value | interval | base |", "|---|---|---|---|"]
     for one in facts.measures:
         interval = "" if one.low is None else f"{one.low:.4g} to {one.high:.4g}"

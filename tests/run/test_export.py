@@ -34,7 +34,9 @@ def test_a_run_its_adapter_and_a_lone_folder_give_the_same(run: Path, tmp_path: 
         assert report["numbers"] == sum(
             tensor.numel() for tensor in methods.read(run / "adapter").tensors.values()
         )
-        for path in (tmp_path / name).iterdir():
+        card = (tmp_path / name / "README.md").read_text()
+        assert "dylora of rank 6" in card
+        for path in {*(tmp_path / name).iterdir()} - {tmp_path / name / "README.md"}:
             assert path.read_bytes() == (run / "adapter" / path.name).read_bytes()
     assert reports[0]["bytes"] == sum(path.stat().st_size for path in (tmp_path / "a").iterdir())
 

@@ -31,6 +31,7 @@ from qtune.cli.runs_command import runs
 from qtune.cli.stopping import Signalled, Stopping
 from qtune.cli.train_command import train
 from qtune.cli.watch_command import watch
+from qtune.cli.watch_command import watch
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ for verb in (train, merge, export, quantize, prune, generate, chat, plan, valida
     app.command()(verb)
 app.command()(push)
 app.command()(methods)
+app.command()(watch)
 app.command()(watch)
 app.command()(compare)
 app.command(hidden=True)(cost)

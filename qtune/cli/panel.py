@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from qtune.training import EvalEvent, StepEvent
+    from qtune.run.seen import EvaluationNews, StepNews
 
 CHART_HEIGHT = 6
 MOST_ALERTS = 3
@@ -42,9 +42,9 @@ class PanelDisplay:
         self._console = console
         self._title = title
         self._losses: list[float] = []
-        self._last: StepEvent | None = None
+        self._last: StepNews | None = None
         self._work: tuple[str, int, int] | None = None
-        self._evaluations: list[EvalEvent] = []
+        self._evaluations: list[EvaluationNews] = []
         self._machine: Mapping[str, float] = {}
         self._alerts: list[str] = []
         self._seconds = 0.0
@@ -59,14 +59,14 @@ class PanelDisplay:
         """Long work, as a bar."""
         self._work = (what, done, total) if done < total else None
 
-    def step(self, event: StepEvent) -> None:
+    def step(self, event: StepNews) -> None:
         """A step moves the curve."""
         self._work = None
         self._losses.append(event.loss)
         self._last = event
         self._seconds += event.seconds
 
-    def evaluation(self, event: EvalEvent) -> None:
+    def evaluation(self, event: EvaluationNews) -> None:
         """An evaluation becomes a line above the panel and stays in it."""
         self._work = None
         self._evaluations.append(event)
@@ -104,7 +104,7 @@ class PanelDisplay:
         peak = self._machine.get("peak_bytes")
         return "-" if peak is None else f"{peak / 1e9:.2f} GB"
 
-    def _curve(self, event: StepEvent) -> RenderableType:
+    def _curve(self, event: StepNews) -> RenderableType:
         width = max(20, self._console.width - 16)
         logged = len(self._losses)
         total = max(logged, round(event.total * logged / event.step))
@@ -117,7 +117,7 @@ class PanelDisplay:
             grid.add_row(Text(f"{label:>8}", style="dim"), Text(text, style="green"))
         return grid
 
-    def _numbers(self, event: StepEvent) -> RenderableType:
+    def _numbers(self, event: StepNews) -> RenderableType:
         left = (event.total - event.step) * self._seconds / max(1, event.step)
         grid = Table.grid(expand=True)
         for _ in range(4):
@@ -148,7 +148,7 @@ def _bar(what: str, done: int, total: int) -> RenderableType:
     return grid
 
 
-def _share(event: StepEvent) -> str:
+def _share(event: StepNews) -> str:
     return "" if event.limit_share is None else f" ({event.limit_share:.0%})"
 
 

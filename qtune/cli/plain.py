@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from qtune.training import EvalEvent, StepEvent
+    from qtune.run.seen import EvaluationNews, StepNews
 
 SECONDS_BETWEEN_PROGRESS = 10.0
 
@@ -35,11 +35,11 @@ class PlainDisplay:
             self._last_progress = now
             self.line(f"{what} {done:,}/{total:,}")
 
-    def step(self, event: StepEvent) -> None:
+    def step(self, event: StepNews) -> None:
         """A step."""
         self.line(step_line(event))
 
-    def evaluation(self, event: EvalEvent) -> None:
+    def evaluation(self, event: EvaluationNews) -> None:
         """An evaluation."""
         self.line(evaluation_line(event))
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from qtune.training import EvalEvent, StepEvent
+    from qtune.run.seen import EvaluationNews, StepNews
 
 
 class Display(Protocol):
@@ -24,10 +24,10 @@ class Display(Protocol):
     def progress(self, what: str, done: int, total: int) -> None:
         """Long work: `done` of `total` units; called often."""
 
-    def step(self, event: StepEvent) -> None:
+    def step(self, event: StepNews) -> None:
         """An optimizer step that is to be logged; its loss is the mean since the last one."""
 
-    def evaluation(self, event: EvalEvent) -> None:
+    def evaluation(self, event: EvaluationNews) -> None:
         """Held-out measures."""
 
     def hardware(self, found: Mapping[str, float]) -> None:
@@ -49,10 +49,10 @@ class Quiet:
     def progress(self, what: str, done: int, total: int) -> None:
         """Nothing."""
 
-    def step(self, event: StepEvent) -> None:
+    def step(self, event: StepNews) -> None:
         """Nothing."""
 
-    def evaluation(self, event: EvalEvent) -> None:
+    def evaluation(self, event: EvaluationNews) -> None:
         """Nothing."""
 
     def hardware(self, found: Mapping[str, float]) -> None:
@@ -92,12 +92,12 @@ class Journal:
         """Show only: progress is of no use afterwards."""
         self._display.progress(what, done, total)
 
-    def step(self, event: StepEvent) -> None:
+    def step(self, event: StepNews) -> None:
         """Show and keep a step."""
         self._keep(step_line(event))
         self._display.step(event)
 
-    def evaluation(self, event: EvalEvent) -> None:
+    def evaluation(self, event: EvaluationNews) -> None:
         """Show and keep an evaluation."""
         self._keep(evaluation_line(event))
         self._display.evaluation(event)
@@ -134,7 +134,7 @@ class Journal:
             stream.write(text + "\n")
 
 
-def step_line(event: StepEvent) -> str:
+def step_line(event: StepNews) -> str:
     """A step on one line."""
     width = len(str(event.total))
     return (
@@ -144,12 +144,13 @@ def step_line(event: StepEvent) -> str:
     )
 
 
-def limit_text(event: StepEvent) -> str:
+def limit_text(event: StepNews) -> str:
     """How near a step came to what the machine can do, where that is known."""
     return "" if event.limit_share is None else f" ({event.limit_share:.0%} of the limit)"
 
 
-def evaluation_line(event: EvalEvent) -> str:
+def evaluation_line(event: EvaluationNews) -> str:
     """An evaluation on one line."""
     measures = "  ".join(f"{name} {value:.4f}" for name, value in event.measures.items())
-    return f"eval at step {event.step}  {measures}  ({event.seconds:.1f} s)"
+    took = "" if event.seconds is None else f"  ({event.seconds:.1f} s)"
+    return f"eval at step {event.step}  {measures}{took}"

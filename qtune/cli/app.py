@@ -27,10 +27,10 @@ from qtune.cli.prune_command import prune
 from qtune.cli.push_command import push
 from qtune.cli.quantize_command import quantize
 from qtune.cli.recipe_commands import schema, show, validate
+from qtune.cli.report_command import report
 from qtune.cli.runs_command import runs
 from qtune.cli.stopping import Signalled, Stopping
 from qtune.cli.train_command import train
-from qtune.cli.watch_command import watch
 from qtune.cli.watch_command import watch
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
 
@@ -49,7 +49,7 @@ for verb in (train, merge, export, quantize, prune, generate, chat, plan, valida
 app.command()(push)
 app.command()(methods)
 app.command()(watch)
-app.command()(watch)
+app.command()(report)
 app.command()(compare)
 app.command(hidden=True)(cost)
 app.command("eval")(evaluate)

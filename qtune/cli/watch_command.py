@@ -64,6 +64,7 @@ class _Lines:
 def _show(run: Path, end: End) -> None:
     """What came of it: a line, then of a finished run what its own terminal told."""
     from qtune.cli.train_command import held_out
+    from qtune.run.gates import verdicts_of
 
     console = results()
     style = {"finished": "green", "stopped": "yellow"}.get(end.state, "red")
@@ -71,10 +72,9 @@ def _show(run: Path, end: End) -> None:
     report = end.report
     if report.get("evaluations") and isinstance(report.get("best"), dict):
         console.print(held_out(report))
-    for verdict in report.get("gates") or ():
-        word = "held" if verdict.get("passed") else "FAILED"
-        told = f"gates.{verdict.get('gate')}: {verdict.get('actual')}, limit {verdict.get('limit')}"
-        console.print(f"{told}: {word}", markup=False, soft_wrap=True)
+    for verdict in verdicts_of(report):
+        word = "held" if verdict.passed else "FAILED"
+        console.print(f"{verdict}: {word}", markup=False, soft_wrap=True)
     if "adapter_step" in report:
         adapter = f"adapter: {run}/adapter (step {report['adapter_step']})"
         console.print(adapter, soft_wrap=True, markup=False)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qtune.run.pages.told import Record, Told
 
 _MOST_COLUMNS = 7
-_ENDS = ("_low", "_high")
+ENDS = ("_low", "_high")
 _SIDES = ("base_16bit", "base", "base_nf4", "model", "adapter", "merged", "difference")
 
 
@@ -32,9 +32,9 @@ def held_out_table(told: Told) -> str:
     names = dict.fromkeys(name for one in shown for name in one)
     rows: list[tuple[Cell, ...]] = []
     for name in names:
-        if name == "step" or name.endswith(_ENDS):
+        if name == "step" or name.endswith(ENDS):
             continue
-        cells = (_with_ends(one, intervals.get(one["step"], one), name) for one in shown)
+        cells = (with_ends(one, intervals.get(one["step"], one), name) for one in shown)
         rows.append((name.replace("_", " "), *cells))
     return table(heads, rows, kinds=("k", *["n"] * len(shown)))
 
@@ -61,10 +61,10 @@ def measured_tables(told: Told) -> Iterator[str]:
         rows: list[tuple[Cell, ...]] = [
             (
                 key.replace("_", " "),
-                *(_with_ends(sides[side], sides[side], key) for side in ordered),
+                *(with_ends(sides[side], sides[side], key) for side in ordered),
             )
             for key in names
-            if not key.endswith(_ENDS)
+            if not key.endswith(ENDS)
         ]
         heads = [f"{name}.json", *(side.replace("_", " ") for side in ordered)]
         yield table(heads, rows, kinds=("k", *["n"] * len(ordered)))
@@ -81,7 +81,8 @@ def _flat(values: Record) -> dict[str, Any]:
     return found
 
 
-def _with_ends(values: Record, ends: Record, name: str) -> Raw:
+def with_ends(values: Record, ends: Record, name: str) -> Raw:
+    """A measure of one record with its interval's ends of another."""
     if name not in values:
         return Raw(number(None))
-    return with_interval(values[name], *(ends.get(f"{name}{end}") for end in _ENDS))
+    return with_interval(values[name], *(ends.get(f"{name}{end}") for end in ENDS))

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from qtune.durable import write_text
 from qtune.run.pages.run_page import run_page
+from qtune.run.pages.side_page import side_page
 from qtune.run.pages.told import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 NAME = "report.html"
@@ -21,6 +22,12 @@ def write_page(folder: Path, target: Path | None = None, *, held: bool | None = 
     place = target or folder / NAME
     write_text(place, run_page(tell(folder, held=held)))
     return place
+
+
+def write_side_page(folders: Sequence[Path], target: Path) -> Path:
+    """Make the page of several runs at `target`."""
+    write_text(target, side_page([tell(folder) for folder in folders]))
+    return target
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qtune.runs import model_card
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from qtune.merging.merge import MergeReport
+    from qtune.runs.model_card import Facts
 
 BASES = {
     "dequantized": "the dequantised base that the adapter was trained on",
@@ -16,37 +16,27 @@ BASES = {
 }
 
 
-def card(report: MergeReport, *, base_name: str, summary: Mapping[str, Any], on_hub: bool) -> str:
-    """README.md as text; `summary` is what is told of the recipe, and holds no local path."""
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if on_hub:
-        lines.append(f"base_model: {base_name}")
-    lines += [
-        "tags: [qtune, qlora]",
-        "---",
-        "",
-        f"# {base_name}, fine-tuned",
-        "",
+def card(report: MergeReport, *, facts: Facts) -> str:
+    """README.md as text; `facts` are of the run, and hold no local path."""
+    opening = [
         f"An adapter trained with qtune, folded into {BASES[report.base]}. "
         f"{report.edits} of {report.tensors} tensors differ from the base; "
-        f"weights in {report.dtype}.",
+        f"weights in {report.dtype}."
     ]
     if report.unties:
-        lines += ["", "The base tied its embedding and its output head; here they are two tensors."]
-    lines += [
-        "",
-        "## Check",
-        "",
-        _check(report),
-        "",
-        "## Recipe",
-        "",
-        "| key | value |",
-        "|---|---|",
-    ]
-    lines += [f"| {key} | {_cell(value)} |" for key, value in summary.items()]
-    lines += ["", "## Use", "", "```python", *_usage(str(report.model_class)), "```", ""]
-    return "\n".join(lines)
+        opening.append(
+            "The base tied its embedding and its output head; here they are two tensors."
+        )
+    labels = "SequenceClassification" in report.model_class
+    return model_card.card(
+        facts,
+        name=f"{facts.base}, fine-tuned",
+        library="transformers",
+        relation="finetune",
+        pipeline="text-classification" if labels else "text-generation",
+        opening=[*opening, f"## Check\n\n{_check(report)}"],
+        use=["```python", *_usage(str(report.model_class)), "```"],
+    )
 
 
 def _check(report: MergeReport) -> str:
@@ -58,11 +48,6 @@ def _check(report: MergeReport) -> str:
         f"over {found.positions} positions: mean KL {found.kl:.2e} nats per token, "
         f"top-1 agreement {100 * found.top1:.2f} %."
     )
-
-
-def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text.replace("|", "\\|")
 
 
 def _usage(kind: str) -> list[str]:

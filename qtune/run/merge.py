@@ -7,7 +7,6 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,14 +21,15 @@ from qtune.merging import fidelity, layerwise
 from qtune.methods.adapter_file import digest
 from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
-from qtune.recipe import leaves
 from qtune.recipe.results import MergeSection
+from qtune.run import cards
 from qtune.run.memory import held_bytes
 from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -99,12 +99,7 @@ def merge(
         target,
         max_shard_bytes=shard_bytes,
         verify=trained.check if trained else _no_check,
-        card=partial(
-            merging.card,
-            base_name=subject.base_name,
-            summary=summary(subject),
-            on_hub=not Path(subject.model.name_or_path).is_dir(),
-        ),
+        card=partial(merging.card, facts=cards.facts_of(subject, folder)),
         on_progress=partial(display.progress, "merging"),
     )
     told = _told(report, trained) | {"keep_mask": section.keep_mask}
@@ -289,26 +284,6 @@ def check_memory(parameters: int, vocabulary: int) -> None:
             f"fp32), {plan.human(free)} are free",
             hint="merge on a larger machine, or add --no-verify and check the result elsewhere",
         )
-
-
-def summary(subject: Subject) -> dict[str, Any]:
-    """What the model card tells of the recipe; data by file name only."""
-    asked = subject.recipe
-    if asked is None:
-        return {"base": subject.base_name}
-    told = {
-        "base": subject.base_name,
-        "data": ", ".join(Path(source.path).name for source in asked.data.train),
-        **{f"quantization.{key}": value for key, value in asked.quantization},
-        **{key: value for key, value in leaves(asked) if key.startswith("method.")},
-        "optim.name": asked.optim.name,
-        "optim.learning_rate": asked.optim.learning_rate,
-        "train.batch_size": asked.train.batch_size,
-        "train.num_train_epochs": asked.train.num_train_epochs,
-        "train.max_steps": asked.train.max_steps,
-        "train.seed": asked.train.seed,
-    }
-    return {key: value for key, value in told.items() if value not in (None, (), {})}
 
 
 def _plain(folder: Path, attention: str, kind: str) -> Any:

@@ -43,7 +43,7 @@ def trained(
 ) -> nn.Module:
     """The quantised base with its adapter live, which alone is in memory; `NeedsWhole` where that
     is more than parameters."""
-    network = build(folder, section, dtype=torch.float32)
+    network: nn.Module = build(folder, section, dtype=torch.float32)
     freeze(network)
     names = names_of(network)
     method = adapter.attach(network, base_fingerprint=None)
@@ -67,7 +67,7 @@ def merged(
 ) -> nn.Module:
     """A written model, strictly by the names and shapes of its class."""
     base = blueprint(folder, section, quantization)
-    network = build(folder, section, dtype=torch.float32)
+    network: nn.Module = build(folder, section, dtype=torch.float32)
     freeze(network)
     dense = quantization.bits == 16
     finder = _finder(base, OriginalBase(base) if dense else TrainedBase(base, quantization))

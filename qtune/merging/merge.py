@@ -157,7 +157,7 @@ def write(
     killed leaves its finished files, hidden, and the same merge goes on behind them.
     """
     files = writing.split(work.layout.specs, max_bytes=max_shard_bytes)
-    key = key_of(work.identity | {"layout": _layout_of(work), "max_shard_bytes": max_shard_bytes})
+    key = key_of({**work.identity, "layout": _layout_of(work), "max_shard_bytes": max_shard_bytes})
     with resumable(target, key, kept=lambda folder: (folder / PROGRESS).is_file()) as staging:
         account = _write_files(work, staging, files, Progress.read(staging, key), on_progress)
         refuse_idle(account, len(work.edits))

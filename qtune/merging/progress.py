@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qtune.artefacts import read_object
-from qtune.durable import write_json
+from qtune.durable import sweep, write_json
 from qtune.errors import QtuneError
 from qtune.merging.folding import Account
 from qtune.merging.shard_file import PART, sha256_of
@@ -41,6 +41,7 @@ class Progress:
     def read(cls, folder: Path, key: str) -> Progress:
         """What a former process finished and is still as it wrote it; half files are removed."""
         found = cls(folder, key)
+        sweep(folder)
         for path in folder.glob(f"*{PART}"):
             path.unlink()
         try:

@@ -56,7 +56,8 @@ def constants_of(state: Any) -> Tensor:
     if not state.nested:
         return state.absmax.float()  # type: ignore[no-any-return]
     found: Tensor = library().functional.dequantize_blockwise(state.absmax, state.state2)
-    return (found + state.offset).float()
+    offset: Tensor = state.offset
+    return (found + offset).float()
 
 
 def unfold(

@@ -178,9 +178,7 @@ def bench(place: Path, asked: argparse.Namespace) -> dict[str, Any]:
     shutil.rmtree(kept)
     checked = merged(place, place / "checked", asked.max_memory, verify=True)
     size = merges[0]["bytes"]
-    ours, theirs = (
-        statistics.median(one["seconds"] for one in each) for each in (merges, copies)
-    )
+    ours, theirs = (statistics.median(one["seconds"] for one in each) for each in (merges, copies))
     core = statistics.median(one["parts"]["all of it"] for one in merges)
     return {
         "shape": asked.shape,
@@ -194,7 +192,10 @@ def bench(place: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "copy_into_page_cache_seconds": [round(one["cached"], 2) for one in copies],
         "share_of_copy_speed": round(theirs / ours, 3),
         "share_of_copy_speed_while_writing": round(theirs / core, 3),
-        "megabytes_per_second": {"merge": round(size / ours / 1e6), "copy": round(size / theirs / 1e6)},
+        "megabytes_per_second": {
+            "merge": round(size / ours / 1e6),
+            "copy": round(size / theirs / 1e6),
+        },
         "parts_seconds": [
             {part: round(seconds, 2) for part, seconds in one["parts"].items()} for one in merges
         ],

@@ -1,0 +1,148 @@
+"""Kill a merge at random moments and run it again: is the result that of a merge without a break?
+
+    python scripts/bench/merge_kills.py [--rounds 20] [--shape small]
+
+Every round starts the same merge as a process, ends it with SIGKILL at a random moment up to three
+times, lets it finish, and compares the sha256 of every weight file with that of a straight merge.
+After each kill the output is absent or whole. Processes are forked from one that has imported all
+libraries, so that most of their time is the merge and not its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+RESULT = Path(__file__).with_suffix(".json")
+KILLS = 3
+MERGE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+import merge_speed
+merge_speed.make(Path({place!r}), {shape!r})
+"""
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of the files of a merged model but for the journal, whose accounts are added up."""
+    files = [path for path in sorted(folder.iterdir()) if path.name != "README.md"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def start(place: Path, target: Path) -> int:
+    """A merge in a process of its own; its number."""
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        import torch
+
+        from qtune.run.display import Quiet
+        from qtune.run.merge import merge
+
+        torch.set_num_threads(1)
+        merge(
+            str(place / "adapter"),
+            target,
+            base=str(place / "base"),
+            settings={"max_shard_size": "3MB"},
+            display=Quiet(),
+        )
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def finished(number: int, seconds: float) -> bool:
+    """Whether a process ended well within so many seconds; it is killed else."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        found, status = os.waitpid(number, os.WNOHANG)
+        if found:
+            if os.waitstatus_to_exitcode(status):
+                sys.exit("a merge failed by itself")
+            return True
+        time.sleep(0.001)
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    return False
+
+
+def one_round(
+    place: Path, target: Path, seconds: float, draw: random.Random, expected: dict[str, str]
+) -> dict[str, Any]:
+    """Break a merge a few times, then let it finish."""
+    deaths: list[dict[str, Any]] = []
+    for _ in range(KILLS):
+        moment = draw.uniform(0.0, seconds)
+        if finished(start(place, target), moment):
+            break
+        whole = target.exists()
+        kept = len([*target.parent.glob(f".{target.name}.*.merge/model-*.safetensors")])
+        deaths.append({"after": round(moment, 2), "files_kept": kept, "published": whole})
+        if whole:
+            break
+    if not target.exists() and not finished(start(place, target), 600):
+        sys.exit("a merge does not end")
+    left = [path.name for path in target.parent.iterdir() if path.name.startswith(".")]
+    return {"kills": deaths, "equal": hashes(target) == expected, "left_behind": left}
+
+
+def main() -> None:
+    """Run every round and write what came of them."""
+    parser = argparse.ArgumentParser(description="Kill a merge and run it again.")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--shape", default="small")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULT)
+    asked = parser.parse_args()
+    draw = random.Random(asked.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        here = str(Path(__file__).parent)
+        script = MERGE.format(here=here, place=temporary, shape=asked.shape)
+        subprocess.run([sys.executable, "-c", script], check=True)
+        import qtune.run.merge  # noqa: F401 - each process begins with it
+
+        (place / "straight").mkdir()
+        began = time.perf_counter()
+        finished(start(place, place / "straight" / "merged"), 600)
+        seconds = time.perf_counter() - began
+        expected = hashes(place / "straight" / "merged")
+        rounds = []
+        for number in range(asked.rounds):
+            folder = place / f"round-{number}"
+            folder.mkdir()
+            told = one_round(place, folder / "merged", seconds, draw, expected)
+            rounds.append(told)
+            sys.stderr.write(f"round {number + 1}: {told}\n")
+    deaths = [death for told in rounds for death in told["kills"]]
+    report = {
+        "shape": asked.shape,
+        "weight_files": len([name for name in expected if name.endswith(".safetensors")]),
+        "straight_seconds": round(seconds, 2),
+        "rounds": len(rounds),
+        "kills": len(deaths),
+        "kills_with_finished_files": sum(death["files_kept"] > 0 for death in deaths),
+        "equal": sum(told["equal"] and not told["left_behind"] for told in rounds),
+        "each": rounds,
+    }
+    asked.output.write_text(json.dumps(report, indent=2) + "\n")
+    sys.stdout.write(json.dumps({key: report[key] for key in report if key != "each"}) + "\n")
+    sys.exit(report["equal"] != report["rounds"])
+
+
+if __name__ == "__main__":
+    main()

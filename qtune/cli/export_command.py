@@ -135,9 +135,11 @@ def _peft(report: dict[str, Any]) -> str:
 
 def _gguf(report: dict[str, Any]) -> str:
     what = "a LoRA for " if report["format"] == "gguf-lora" else ""
+    rounded = report["dtype"] == "q8_0"
     lines = [
         f"{report['output']}: {what}{report['architecture']}, {report['tensors']} tensors in "
-        f"{report['dtype']}, {report['bytes'] / 1e6:,.1f} MB; all read back equal"
+        f"{report['dtype']}, {report['bytes'] / 1e6:,.1f} MB; all read back "
+        + ("within the rounding of q8_0" if rounded else "equal")
     ]
     words = report.get("tokenizer")
     if words is not None:

@@ -55,7 +55,7 @@ def summary(report: dict[str, Any]) -> str:
     how = "private" if report["private"] else "public"
     verb = "would go" if report["dry_run"] else "went"
     lines.append(
-        f"{len(report['files'])} files, {report['bytes'] / 1e6:,.1f} MB of a {report['kind']} "
+        f"{len(report['files'])} files, {report['bytes'] / 1e6:,.1f} MB ({report['kind']}) "
         f"{verb} to {report['repository']} ({how})"
     )
     return "\n".join([*lines, report["url"]] if report["url"] else lines)

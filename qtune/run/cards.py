@@ -11,6 +11,7 @@ from qtune import recipe as recipes
 from qtune.artefacts import read_object
 from qtune.errors import QtuneError
 from qtune.recipe import leaves
+from qtune.recipe.paths import portable
 from qtune.run.subject import resolve
 from qtune.runs import model_card
 from qtune.runs.model_card import Facts, Measure
@@ -155,7 +156,9 @@ def summary(base: str, asked: Recipe) -> dict[str, Any]:
         "train.max_steps": asked.train.max_steps,
         "train.seed": asked.train.seed,
     }
-    return {key: value for key, value in told.items() if value not in (None, (), {})}
+    known = {key: value for key, value in told.items() if value not in (None, (), {})}
+    cut: dict[str, Any] = portable(known)
+    return cut
 
 
 def _data(asked: Recipe, run: Path) -> list[tuple[str, str, str]]:
@@ -195,12 +198,11 @@ def _measures(run: Path) -> tuple[tuple[Measure, ...], int | None]:
             rows = content.get("rows")
             return measures, rows if isinstance(rows, int) else None
     report = _report(run)
-    step = report.get("adapter_step")
-    records = [one for one in report.get("evaluations", ()) if one.get("step") == step]
+    records = {record["step"]: record for record in report.get("evaluations", ())}
+    base, own = records.get(0, {}), records.get(report.get("adapter_step"), {})
     found = [
-        Measure(name, float(value))
-        for record in records[-1:]
-        for name, value in record.items()
+        Measure(name, float(value), base=base.get(name))
+        for name, value in own.items()
         if name != "step" and isinstance(value, int | float)
     ]
     return tuple(found), None
@@ -224,10 +226,11 @@ def _flat(side: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(report: Mapping[str, Any]) -> str:
     """How well the file was compared, in a sentence or two."""
     found = report["verification"]
+    equal = "lies within the rounding of q8_0" if report["dtype"] == "q8_0" else "is equal"
     if found is None:
-        return "Every tensor was read back and is equal; logits were not compared."
+        return f"Every tensor was read back and {equal}; logits were not compared."
     return (
-        f"Every tensor was read back and is equal. Against the model itself, over "
+        f"Every tensor was read back and {equal}. Against the model itself, over "
         f"{found['positions']} positions: mean KL {found['kl']:.2e} nats per token, top-1 "
         f"agreement {100 * found['top1']:.2f} %."
     )

@@ -63,8 +63,9 @@ def push(
     if dry_run:
         return report
     _refuse_offline()
+    to = api or _api()
     display.line(f"sending {len(listed)} files to {repository}")
-    return {**report, "url": _send(api or _api(), repository, packed, card, public=public)}
+    return {**report, "url": _send(to, repository, packed, card, public=public)}
 
 
 def _card(thing: str, packed: Parcel) -> str | None:

@@ -201,13 +201,7 @@ class Adalora(StandinMethod):
 
     @classmethod
     def config_from_peft(cls, config: dict[str, Any]) -> AdaloraConfig:
-        """Read an AdaLoraConfig of PEFT; `ModelError` for a file of the kept triplets alone."""
-        if config.get("rank_pattern"):
-            raise ModelError(
-                "rank_pattern: the file holds the triplets that were kept, and no others",
-                place=peft_format.CONFIG_FILE,
-                hint="use PEFT for this adapter",
-            )
+        """Read an AdaLoraConfig of PEFT."""
         same = {"rank": "init_r", "target_rank": "target_r", "alpha": "lora_alpha"}
         same |= {"dropout": "lora_dropout", "orthogonality": "orth_reg_weight"}
         same |= {"importance_smoothing": "beta1", "uncertainty_smoothing": "beta2"}
@@ -222,6 +216,19 @@ class Adalora(StandinMethod):
         values["target_modules"] = peft_format.targets(config.get("target_modules"))
         values["layers_to_transform"] = peft_format.indices(config.get("layers_to_transform"))
         return peft_format.section(AdaloraConfig, values)
+
+    @classmethod
+    def tensors_from_file(
+        cls, config: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """PEFT leaves out the triplets that were pruned, and says which; here they are zeros."""
+        found = dict(tensors)
+        for name, stayed in (config.get("rank_pattern") or {}).items():
+            module = name.partition(".lora_E")[0]
+            for part in _PARTS:
+                key = f"{peft_format.PREFIX}{module}.{part}"
+                found[key] = _filled_up(found.get(key), stayed, key, rows=part != "lora_B")
+        return found
 
     @classmethod
     def merge_edits(
@@ -250,3 +257,15 @@ class Adalora(StandinMethod):
             return Edit(True, apply, by_rows=by_rows, shape=(first.shape[0], second.shape[1]))
 
         return {f"{module_of(name)}.weight": edit(name) for name in names}
+
+
+def _filled_up(tensor: Tensor | None, stayed: list[bool], name: str, *, rows: bool) -> Tensor:
+    """What stayed of rows or columns in its places among all; `ModelError` where it is no such."""
+    places = torch.tensor(stayed, dtype=torch.bool).nonzero()[:, 0]
+    dim = 0 if rows else 1
+    if tensor is None or tensor.ndim != 2 or tensor.shape[dim] not in (len(places), len(stayed)):
+        raise ModelError(f"rank_pattern does not fit {name}", place=peft_format.CONFIG_FILE)
+    if tensor.shape[dim] == len(stayed):
+        return tensor
+    shape = [len(stayed) if each == dim else size for each, size in enumerate(tensor.shape)]
+    return tensor.new_zeros(shape).index_copy(dim, places, tensor)

@@ -146,6 +146,7 @@ def read(folder: Path) -> AdapterFile:
     tensors, metadata = read_tensors(folder)
     check_tensors(tensors, peft_type=kind, place=str(folder / WEIGHTS_FILE))
     facts = check_facts(metadata, raw, tensors, place=str(folder))
+    tensors = METHODS[BY_PEFT_TYPE[kind]].tensors_from_file(raw, tensors)
     config: MethodConfig = METHODS[BY_PEFT_TYPE[kind]].config_from_file(raw, tensors.keys())
     if "dtype" in facts and "dtype" in type(config).model_fields:
         config = config.model_copy(update={"dtype": facts["dtype"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,49 @@ def test_pefts_file_is_ours_and_ours_is_pefts(tmp_path: Path) -> None:
     fresh = tiny_llama().requires_grad_(False)
     read(tmp_path / "theirs").attach(fresh, base_fingerprint=None)
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Adapter 'default'. 2 LoRA tensor")
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")
+def test_a_file_of_what_peft_kept_is_read(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    settings = peft.AdaLoraConfig(
+        init_r=6, target_r=3, total_step=20, tinit=2, tfinal=4, lora_alpha=9,
+        target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+    theirs = peft.get_peft_model(tiny_llama(), settings)
+    drawn = torch.Generator().manual_seed(3)
+    pattern = {}
+    for number, (name, parameter) in enumerate(theirs.named_parameters()):
+        if ".lora_" in name:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=drawn)
+        if ".lora_E." in name:
+            kept = [place % 3 != number % 3 for place in range(6)]
+            parameter.data *= torch.tensor(kept)[:, None]
+            pattern[name.removeprefix("base_model.model.")] = kept
+    first = next(iter(pattern))
+    pattern[first] = [False] * 6  # a layer of which nothing was kept
+    theirs.get_parameter(f"base_model.model.{first}").data.zero_()
+    theirs.peft_config["default"].rank_pattern = pattern
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = peft.PeftModel.from_pretrained(tiny_llama(), tmp_path / "theirs", is_trainable=True)
+    file = read(tmp_path / "theirs")
+    assert all(tensor.shape[0] == 6 for n, tensor in file.tensors.items() if "lora_E" in n)
+    fresh = tiny_llama().requires_grad_(False)
+    file.attach(fresh, base_fingerprint=None)
+    with torch.no_grad():
+        found = logits(SimpleModel(again))
+    assert torch.allclose(logits(fresh), found, atol=1e-5)
+    merged = tiny_llama().requires_grad_(False)
+    assert not torch.allclose(logits(merged), found, atol=1e-3)
+    for name, edit in file.merge_edits().items():
+        merged.get_parameter(name).data = edit.apply(merged.get_parameter(name))
+    assert torch.allclose(logits(merged), found, atol=1e-5)
+    config = json.loads((tmp_path / "theirs" / "adapter_config.json").read_text())
+    config["rank_pattern"][first] = [True] * 5
+    (tmp_path / "theirs" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="rank_pattern does not fit"):
+        read(tmp_path / "theirs")
 
 
 class SimpleModel:

@@ -45,7 +45,7 @@ class PanelDisplay:
         self._last: StepNews | None = None
         self._work: tuple[str, int, int] | None = None
         self._evaluations: list[EvaluationNews] = []
-        self._machine: Mapping[str, float] = {}
+        self._machine: dict[str, float] = {}
         self._alerts: list[str] = []
         self._seconds = 0.0
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
@@ -74,7 +74,7 @@ class PanelDisplay:
 
     def hardware(self, found: Mapping[str, float]) -> None:
         """What the machine did stands below the numbers."""
-        self._machine = found
+        self._machine = self._machine | dict(found)
 
     def alert(self, text: str) -> None:
         """A warning stays in the panel, and above it."""

@@ -9,7 +9,6 @@ from qtune.data.heaviest import heaviest
 from qtune.errors import ResourceError
 from qtune.oom import OutOfMemory, during
 from qtune.plan import human
-from qtune.plan.plan import FROZEN
 from qtune.run.display import Journal
 from qtune.run.exhausted import advise, planned_anew
 from qtune.run.labels import named
@@ -21,6 +20,7 @@ from qtune.run.memory import (
     most_held_bytes,
     peak_bytes,
 )
+from qtune.run.parts import predicted_parts
 from qtune.run.prepare import run_folder
 from qtune.run.resume import BEGIN
 from qtune.run.train import loaded_learner, make_job, settle
@@ -29,20 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from qtune.plan import MemoryItem, Plan
     from qtune.run.display import Display
+    from qtune.run.parts import Part
     from qtune.run.prepare import Learner
     from qtune.run.train import Settled
-
-    Part = dict[str, str | int | None]
-
-# Of the plan's parts, those that exist only while a batch goes through, and what is no tensor.
-_PASSING = (
-    *("activations", "gradients in flight", "layer inputs", "layer inputs on their way"),
-    *("matrix products", "work of one layer", "logits", "dequantised weight"),
-)
-_PROCESS = ("interpreter and libraries", "CUDA context")
-_NAMED = ("gradients", "optimizer states", "allocator slack", *_PROCESS, *_PASSING)
 
 
 def deep_run(
@@ -111,31 +101,10 @@ def _parts(settled: Settled, shape: tuple[int, int], measured: dict[str, int]) -
     """Each part as planned and as measured; the longest batch as it would be planned, too."""
     rows, length = shape
     here = planned_anew(settled.asked, settled.plan, rows, max_length=length)
-    largest, real = _predicted(settled.plan), _predicted(here)
+    largest, real = predicted_parts(settled.plan), predicted_parts(here)
     predicted = largest | {"the longest batch": real["the longest batch"]}
     predicted["the longest there may be"] = largest["the longest batch"]
     return [
         {"part": part, "predicted_bytes": size, "measured_bytes": measured.get(part)}
         for part, size in predicted.items()
     ]
-
-
-def _predicted(decided: Plan) -> dict[str, int]:
-    """The plan's table, as far as its parts can be told apart from outside; the process and the
-    allocator's slack cannot."""
-    there = [item for item in decided.memory if item.where == "device"]
-    trained = decided.adapter_bytes - _sum(there, FROZEN)
-    base = sum(item.bytes for item in there if item.part not in _NAMED) - trained
-    return {
-        "the base": base,
-        "trained parameters": trained,
-        "gradients": _sum(there, "gradients"),
-        "optimizer states": _sum(there, "optimizer states"),
-        "the longest batch": _sum(there, *_PASSING),
-        "the process": _sum(there, *_PROCESS),
-        "allocator slack": _sum(there, "allocator slack"),
-    }
-
-
-def _sum(items: Sequence[MemoryItem], *parts: str) -> int:
-    return sum(item.bytes for item in items if item.part in parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ class Learner:
     """Packed rows that begin alike have their beginning computed once."""
     teacher: Teacher | None = None
     """Whose probabilities are learnt beside the labels."""
+    kept_bytes: dict[str, int] = field(default_factory=dict)
+    """What stayed in memory from step to step, by part; empty before it has trained."""
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a new folder in PEFT's format."""

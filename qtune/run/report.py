@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qtune.run.memory import compared, peak_bytes
+from qtune.run.parts import compared_parts
 
 if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
@@ -36,9 +37,17 @@ def train_report(
         "evaluations": progress.evaluations,
         "best": asdict(progress.best),
         "trainable_parameters": decided.trainable_parameters,
-        "memory": compared(decided.device_bytes, max(progress.peak_bytes, peak_bytes())),
+        "memory": _memory(decided, pupil, max(progress.peak_bytes, peak_bytes())),
         "shrunk": progress.shrunk,
         "streamed": pupil.base.streamed.account() if pupil.base.streamed else None,
         "data": prepared.report.to_dict(),
         "base_fingerprint": pupil.base.fingerprint,
     }
+
+
+def _memory(decided: Plan, pupil: Learner, peak: int) -> dict[str, Any]:
+    """The peak and, unless the base comes layer by layer, its parts."""
+    figures: dict[str, Any] = compared(decided.device_bytes, peak)
+    if pupil.kept_bytes and not pupil.base.streamed:
+        figures["parts"] = compared_parts(decided, pupil.kept_bytes, peak)
+    return figures

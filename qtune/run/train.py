@@ -29,6 +29,7 @@ from qtune.run.monitoring.alerts import Alerts
 from qtune.run.monitoring.monitor import Monitor
 from qtune.run.monitoring.sampler import Sampler
 from qtune.run.pages.write import leaving_page
+from qtune.run.parts import kept_bytes
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
 from qtune.run.report import train_report
@@ -207,7 +208,9 @@ def learn(
         job = replace(job, due=lambda step: profile.due(step) or follower.due(stop, step))
         events = profile.around(training.fit(job), start=job.start)
         with sampler:
-            return progress, follower.follow(events, stop)
+            code = follower.follow(events, stop)
+        pupil.kept_bytes = kept_bytes(pupil, job.optimizer)
+        return progress, code
     except OutOfMemory as error:
         raise advise(error, asked, settled.plan, progress) from error
     except DivergedError as error:

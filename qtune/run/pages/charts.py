@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from qtune.run.pages.told import Told
 
 _LOSSES = frozenset({"loss", "perplexity"})
+_TIMES = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+_LEAST_UNITS = 5
 _NO_CURVES = frozenset({"step"})
 _MACHINE: tuple[tuple[str, str, bool, tuple[tuple[str, str, float], ...]], ...] = (
     (
@@ -47,21 +49,25 @@ def learning(told: Told) -> list[Chart]:
 
 
 def machine(told: Told) -> list[Chart]:
-    """What was used of the machine, over the time of the process."""
+    """What was used of the machine, over the time of the run."""
     charts = []
+    times = [one.get("seconds") for one in told.records.get("hardware", ())]
+    longest = max((time for time in times if isinstance(time, int | float)), default=0.0)
+    long_enough = (one for one in _TIMES if longest >= _LEAST_UNITS * one[1])
+    unit_of_time, seconds = next(long_enough, _TIMES[-1])
     for title, unit, percent, names in _MACHINE:
         lines = []
         for (key, name, scale), colour in zip(names, COLOURS, strict=False):
             xs, ys = told.series("hardware", key, across="seconds")
             if xs:
-                minutes = [x / 60 for x in xs]
+                passed = [x / seconds for x in xs]
                 scaled = [y / scale for y in ys]
-                lines.append(Line(name=name, xs=minutes, ys=scaled, colour=colour))
+                lines.append(Line(name=name, xs=passed, ys=scaled, colour=colour))
         chart = Chart(
             title=title,
             unit=unit,
             lines=lines,
-            across="minutes",
+            across=unit_of_time,
             percent=percent,
             from_zero=True,
         )

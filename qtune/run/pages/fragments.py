@@ -132,5 +132,5 @@ def with_interval(value: Any, low: Any, high: Any) -> Raw:
     """A measure with the ends of its interval."""
     text = escape(number(value))
     if _is_number(low) and _is_number(high):
-        text += f' <span class="ci">[{escape(number(low))}, {escape(number(high))}]</span>'
+        text += f' <span class="ci">{escape(brief(low))} to {escape(brief(high))}</span>'
     return Raw(text)

@@ -30,7 +30,7 @@ header { margin-bottom: 16px; } header p { color: var(--quiet); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(185px, 1fr)); gap: 12px; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 12px 16px; } .tile span { display: block; color: var(--quiet); font-size: 13px; }
-.tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums;
+.tile b { display: block; font-size: 18px; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; line-height: 1.3; }
 .say { border-radius: 10px; padding: 10px 16px; margin: 12px 0; background: var(--warn-back);
   color: var(--warn); overflow-wrap: anywhere; }
@@ -54,7 +54,7 @@ tr:last-child td { border-bottom: 0; } td:last-child, th:last-child { padding-ri
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .k { white-space: nowrap; } td { overflow-wrap: anywhere; } .good { color: var(--good); }
 .bad { color: var(--bad); } td.good, td.bad { font-weight: 600; }
-.ci { color: var(--quiet); font-size: 12.5px; } .more { color: var(--quiet); }
+.ci { color: var(--quiet); font-size: 12px; display: block; } .more { color: var(--quiet); }
 .bars { width: 38%; min-width: 130px; } .bars div { height: 8px; border-radius: 3px; margin: 3px 0;
   background: var(--c1); min-width: 1px; } .bars div.second { background: var(--c2); }
 pre, .text { white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.55 ui-monospace,

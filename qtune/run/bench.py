@@ -10,7 +10,7 @@ from qtune import evaluation, losses
 from qtune.data.batch import filler_id
 from qtune.evaluation.texts import tallies
 from qtune.plan import loss_chunk_size
-from qtune.run.tasks import Means, TaskResult, measure, with_measures
+from qtune.run.tasks import BATCH_SIZE, Means, TaskResult, measure, with_measures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from qtune.run.display import Display
     from qtune.run.subject import Loaded
     from qtune.run.tasks import AskedTask
-
-BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, kw_only=True)

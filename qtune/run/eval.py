@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from qtune import data, evaluation, recipe
 from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import DataError, OutputError, UsageError
-from qtune.evaluation.caches import require_cache
-from qtune.evaluation.texts import require
 from qtune.recipe.inputs import DataSection, SourceSection
 from qtune.recipe.sections import Recipe
 from qtune.run import gates
@@ -21,7 +19,7 @@ from qtune.run.bench import Bench, Held, LabelBench, Limits
 from qtune.run.columns import beside, comparisons, kept, names
 from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
-from qtune.run.tasks import read_tasks
+from qtune.run.tasks import read_tasks, require_measures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +96,7 @@ def _refuse_unmeasurable(subject: Subject, asked: Recipe, limits: Limits) -> Non
         if limits.tasks:
             raise UsageError("a classification is asked no tasks", place="--task")
     if count:
-        require(asked.eval.measures, place="eval.measures")
-        require_cache(asked.eval.cache, place="eval.cache")
+        require_measures(asked.eval)
     if limits.gates:
         paired = subject.adapter is not None
         gates.require_judgeable(asked.gates, answers=count > 0, paired=paired)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune import data, evaluation
+from qtune import data, evaluation, losses, methods
 from qtune.data.batch import filler_id
 from qtune.data.rows import Encoded, RowStore
+from qtune.durable import write_text
 from qtune.errors import DataError, UsageError
 from qtune.evaluation import questions
 from qtune.evaluation.answers import Answer, Manner, Prompt, answer_all, prompts_of
@@ -21,7 +23,9 @@ from qtune.evaluation.choices import (
     choose,
     label_tallies,
 )
+from qtune.evaluation.ledger import Ledger
 from qtune.evaluation.texts import require, tallies
+from qtune.plan import loss_chunk_size
 from qtune.recipe.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -31,12 +35,14 @@ if TYPE_CHECKING:
 
     from qtune.data import Rows
     from qtune.evaluation.choices import Continued
-    from qtune.evaluation.ledger import Ledger
     from qtune.evaluation.tally import Tally
     from qtune.losses import CausalLoss
+    from qtune.recipe.results import EvalSection
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Display, Journal
+    from qtune.run.prepare import Learner
 
+BATCH_SIZE = 8
 _DIGITS = 6
 
 
@@ -92,6 +98,12 @@ class Means:
     batch_size: int
     ledger: Ledger
     display: Display | Journal
+
+
+def require_measures(section: EvalSection) -> None:
+    """`UsageError` unless what measures the answers to held-out rows is installed."""
+    require(section.measures, place="eval.measures")
+    require_cache(section.cache, place="eval.cache")
 
 
 def read_tasks(paths: Sequence[str], asked: Recipe, tokenizer: Any) -> list[AskedTask]:
@@ -227,3 +239,49 @@ def _plain(found: Mapping[int, Any]) -> dict[int, dict[str, Any]]:
 def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record from JSON, whose lists were tuples."""
     return {key: tuple(one) if isinstance(one, list) else one for key, one in record.items()}
+
+
+def measure_run(
+    tasks: Sequence[AskedTask], pupil: Learner, asked: Recipe, folder: Path, journal: Journal
+) -> dict[str, Any]:
+    """The tasks of a finished run, on the weights in its adapter folder and on the base; for its
+    report. Every answer stands in tasks.predictions.jsonl."""
+    if not tasks:
+        return {}
+    pupil.method.load_adapter(methods.read(folder / "adapter").tensors)
+    ledger = Ledger(folder, {"tasks": [task.settings() for task in tasks]})
+    micro = asked.memory.micro_batch_size
+    means = Means(
+        tokenizer=pupil.tokenizer,
+        loss=losses.CausalLoss(chunk_size=loss_chunk_size(asked)),
+        batch_size=asked.eval.batch_size or (micro if micro != "auto" else BATCH_SIZE),
+        ledger=ledger,
+        display=journal,
+    )
+    model = pupil.base.model
+    ours = {task.name: measure(task, model, "adapter", means) for task in tasks}
+    with pupil.method.disabled():
+        base = {task.name: measure(task, model, "base", means) for task in tasks}
+    lines = [
+        json.dumps({"side": side, "task": name, **record}, ensure_ascii=False)
+        for side, results in (("adapter", ours), ("base", base))
+        for name, result in results.items()
+        for record in result.records
+    ]
+    write_text(folder / "tasks.predictions.jsonl", "".join(f"{line}\n" for line in lines))
+    ledger.remove()
+    for name, result in ours.items():
+        journal.line(_told(name, result, base[name]))
+    return {
+        "tasks": {
+            "adapter": {name: result.figures() for name, result in ours.items()},
+            "base": {name: result.figures() for name, result in base.items()},
+            "difference": {name: result.beyond(base[name]) for name, result in ours.items()},
+        }
+    }
+
+
+def _told(name: str, ours: TaskResult, base: TaskResult) -> str:
+    """A task on one line: each measure before and after."""
+    pairs = ((key, base.tallies[key].value, tally.value) for key, tally in ours.tallies.items())
+    return f"{name}: " + ", ".join(f"{key} {was:.4g} -> {now:.4g}" for key, was, now in pairs)

@@ -16,10 +16,10 @@ from qtune.data.lessons import Taught
 from qtune.data.rounding import Rounded
 from qtune.errors import DivergedError, ExitCode
 from qtune.oom import LOADING, OutOfMemory, during
-from qtune.run import gates, pins, resume
+from qtune.run import cards, gates, pins, resume
 from qtune.run.ceiling import Ceiling
-from qtune.run.display import Journal
 from qtune.run.details import keep_details
+from qtune.run.display import Journal
 from qtune.run.doubts import doubts
 from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
@@ -35,6 +35,7 @@ from qtune.run.profile import Profile
 from qtune.run.report import train_report
 from qtune.run.saving import Saver, load_into, load_progress
 from qtune.run.shapes import shape_of_model
+from qtune.run.tasks import measure_run, read_tasks, require_measures
 from qtune.run.teaching import open_lessons
 from qtune.run.trackers import accelerator, flat
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from qtune.run.display import Display
     from qtune.run.prepare import Learner
     from qtune.run.resume import Earlier, Wanted
+    from qtune.run.tasks import AskedTask
     from qtune.runs import RunFolder
     from qtune.training import Measures, Progress, StopRequest
 
@@ -68,6 +70,7 @@ class Settled:
     tracker: Accelerator
     tokenizer: Any
     prepared: Prepared | Streamed
+    tasks: list[AskedTask]
     total_steps: int
     lessons: Lessons | None = None
     """What a teacher wrote of the rows."""
@@ -122,6 +125,9 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
     tracker = accelerator(asked, decided, folder.path)
     pins.check_inputs(asked, journal)
     tokenizer, prepared = read_rows(asked, journal)
+    if asked.eval.generate_rows:
+        require_measures(asked.eval)
+    tasks = read_tasks(asked.eval.tasks, asked, tokenizer)
     pins.check_rows(asked, prepared)
     lessons = open_lessons(asked, tokenizer, prepared.train, journal)
     seen = getattr(prepared.train, "pictures", None)
@@ -141,6 +147,7 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
         tracker=tracker,
         tokenizer=tokenizer,
         prepared=prepared,
+        tasks=tasks,
         total_steps=steps.total,
         lessons=lessons,
     )
@@ -271,8 +278,10 @@ def conclude(
         journal.line(f"warning: {line}")
     with folder.writing():
         folder.publish(report["adapter_step"])
+        report |= measure_run(settled.tasks, pupil, settled.asked, folder.path, journal)
         report, verdict = gates.conclude(folder.path, settled.asked.gates, report, journal)
         folder.write_report(report)
+        cards.leave_beside(folder.adapter)
     journal.line(f"adapter of step {report['adapter_step']} in {folder.path.name}/adapter")
     return report | place, int(verdict)
 

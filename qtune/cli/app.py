@@ -18,6 +18,7 @@ from qtune.cli.eval_command import evaluate
 from qtune.cli.export_command import export
 from qtune.cli.generate_command import chat, generate
 from qtune.cli.import_command import import_
+from qtune.cli.init_command import init
 from qtune.cli.job_page import tell_job_page
 from qtune.cli.merge_command import merge
 from qtune.cli.methods_command import methods
@@ -53,6 +54,7 @@ app.command()(report)
 app.command()(compare)
 app.command(hidden=True)(cost)
 app.command("eval")(evaluate)
+app.command()(init)
 app.command("import")(import_)
 app.command()(doctor)
 app.add_typer(data, name="data")

@@ -24,8 +24,8 @@ def check_hub() -> Finding:
         status = ask(f"{address}/api/whoami-v2", token)
     except (OSError, ValueError) as error:
         advice = "what is cached works; set HF_HUB_OFFLINE=1 to say so, or see to the connection"
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        shown = told(reason) if isinstance(reason, BaseException) else str(reason)
+        inner = error.args[0] if isinstance(error, urllib.error.URLError) else None
+        shown = told(inner if isinstance(inner, BaseException) else error)
         return Finding(NAME, "warning", f"no answer: {shown}", advice)
     if token and status in (401, 403):
         return Finding(NAME, "warning", "answers, and refuses the token", "hf auth login")

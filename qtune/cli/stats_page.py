@@ -27,9 +27,11 @@ def stats_page(measured: Statistics) -> str:
             "Sources",
             _table(("source", "format", "read", "used", "dropped"), source_rows(measured)),
         ),
-        _card("Row lengths", f"<p>{quantile_line(measured)}</p>{lengths_svg(measured)}"),
-        _card("Tokens in a row", _table(shares, lengths)),
-        _card(fill_title, _bars(measured.fill)),
+        *(
+            _card("Row lengths", f"<p>{quantile_line(measured)}</p>{lengths_svg(measured)}"),
+            _card("Tokens in a row", _table(shares, lengths)),
+            _card(fill_title, _bars(measured.fill)),
+        )[: 3 if measured.fill else 0],  # all images have the same number of tokens
         _card("To know", _table((), facts(measured))),
     ]
     return page(f"{measured.name}: data", "\n".join(body))

@@ -26,6 +26,7 @@ FILL_NAMES = {
 }
 _FULL, _EMPTY, _THIN = "█", "░", "▏"
 _WIDEST = 48
+_LABELS = 12
 
 
 def show(measured: Statistics, console: Console) -> None:
@@ -34,21 +35,27 @@ def show(measured: Statistics, console: Console) -> None:
     wide = min(_WIDEST, console.width - 28)
     title = f"share of real tokens in the tensors, {measured.micro_batch_size} rows a micro-batch"
     console.print(Text(measured.name, style="bold").append(": ").append(counts_line(measured)))
-    blocks = (
+    blocks: tuple[list[Text | Table], ...] = (
         [source_table(measured)],
-        [
-            Text(quantile_line(measured), style="bold"),
-            *histogram_lines(measured.bars, width=wide),
-        ],
+        [*_lengths(measured, wide)],
         [Text(title, style="bold"), *fill_lines(measured.fill, width=min(30, wide))]
         if measured.fill
-        else [Text("all images have the same number of tokens: nothing is padded")],
+        else [],
         [Text.assemble((f"{name}: ", "bold"), value) for name, value in facts(measured)],
     )
-    for block in blocks:
+    for block in filter(None, blocks):
         console.print()
         for part in block:
             console.print(part, soft_wrap=piped and isinstance(part, Text))
+
+
+def _lengths(measured: Statistics, wide: int) -> list[Text]:
+    """How long rows are, or that all are alike."""
+    if not measured.fill:
+        tokens = measured.counts["longest"] - 1
+        return [Text(f"every image is {tokens:,} tokens; nothing is padded", style="bold")]
+    bars = histogram_lines(measured.bars, width=wide)
+    return [Text(quantile_line(measured), style="bold"), *bars]
 
 
 def counts_line(measured: Statistics) -> str:
@@ -142,6 +149,10 @@ def facts(measured: Statistics) -> Iterator[tuple[str, str]]:
     if measured.scripts:
         shares = (f"{name} {share:.1%}" for name, share in measured.scripts.items())
         yield "scripts of the letters", ", ".join(shares)
+    if measured.labels:
+        shown = [f"{name} {number:,}" for name, number in measured.labels.items()]
+        more = f" and {len(shown) - _LABELS} more" if len(shown) > _LABELS else ""
+        yield "rows of each label", ", ".join(shown[:_LABELS]) + more
     gone = ", taken out" if report.deduplicated else ""
     twice = report.duplicates
     found = f"{twice:,} ({twice / rows:.1%}){gone}" if twice else "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtune.data.report import SourceReport
+from qtune.data.report import UNREADABLE, SourceReport
 from qtune.data.source import label, manner
 from qtune.errors import DataError
 
@@ -41,6 +41,10 @@ def refuse_unlearnable(reports: Sequence[SourceReport], max_length: int) -> None
     read_rows = sum(report.read for report in reports)
     unlearnable = sum(report.unlearnable for report in reports)
     place = ", ".join(report.path for report in reports)
+    unreadable = sum(report.dropped[UNREADABLE] for report in reports)
+    if unreadable > max(1, _UNLEARNABLE_SHARE * read_rows):
+        message = f"{unreadable} of {read_rows} images cannot be read, more than can be skipped"
+        raise DataError(f"{message} (1%)", place=place, hint="on_bad_row: error tells which")
     if not any(report.used for report in reports):
         longest = max(report.longest_read for report in reports)
         raise DataError(

@@ -66,11 +66,11 @@ def images_of(sources: Iterable[SourceSection]) -> list[Any]:
     found = []
     for source in sources:
         files, column = local_files(source) or {}, ""
-        for row in read(source, Faults()):
+        for row in read(source, Faults()) if files else ():
             column = column or guessed(row.values).get(IMAGE, IMAGE)
             listed = files[row.file]
             folder = listed if listed.is_dir() else listed.parent
-            path = folder / str(row.values[source.columns.get(IMAGE, column)])
+            path = folder / str(row.values.get(source.columns.get(IMAGE, column), ""))
             status = path.stat()
             found.append([str(path.absolute()), status.st_size, status.st_mtime_ns])
     return found

@@ -97,7 +97,7 @@ def decoded(content: bytes, channels: int, *, place: str) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        image = Image.open(BytesIO(content))
+        image: Any = Image.open(BytesIO(content))
         image.load()
         image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SHOWN = 600
 _PLACES = 5
 NOTHING_LEARNT = "without a learnt token"
+UNREADABLE = "without a readable image"
 
 
 @dataclass(slots=True)

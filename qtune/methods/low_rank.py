@@ -16,7 +16,7 @@ from qtune.methods.lora_scale import rank_of, scale_of
 from qtune.methods.saved_module import SavedModule
 from qtune.methods.selection import chosen_linears, file_targets, saved_names
 from qtune.methods.standins import StandinMethod
-from qtune.ops.linears import class_heads
+from qtune.ops.linears import OF_IMAGES, class_heads
 from qtune.plan.targets import refuse_unused_patterns
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class LowRank(StandinMethod):
         self._facts = lora_format.facts(
             self.config.plain(), file_targets(model, chosen, self.config), saved, chosen.values()
         )
-        if heads:
+        if heads and not type(model).__name__.endswith(OF_IMAGES):  # PEFT has no task of images
             self._facts["task_type"] = "SEQ_CLS"
         self.put_in(model, adapters)
 

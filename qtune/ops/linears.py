@@ -6,7 +6,8 @@ from torch import nn
 
 from qtune.ops.nf4 import is_transposed
 
-CLASSIFIERS = ("ForSequenceClassification", "ForImageClassification")
+OF_IMAGES = "ForImageClassification"
+CLASSIFIERS = ("ForSequenceClassification", OF_IMAGES)
 """How the names of transformers' classes end that give labels."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qtune.data import DataReport, Rows
     from qtune.data.statistics import Bar
     from qtune.recipe.sections import Recipe
+    from qtune.run.data import Opened
     from qtune.run.display import Display
 
 
@@ -34,6 +36,8 @@ class Statistics:
     scripts: dict[str, float]
     micro_batch_size: int
     fill: dict[str, float]
+    labels: dict[str, int]
+    """Rows of each label of a classification."""
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -51,6 +55,7 @@ class Statistics:
             },
             "fill": {"micro_batch_size": self.micro_batch_size, **self.fill},
             "scripts": self.scripts,
+            "labels": self.labels,
         }
 
 
@@ -75,7 +80,16 @@ def stats(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
             micro_batch_size=micro,
             pad_id=filler_id(opened.tokenizer),
         ),
+        labels=_labels(opened),
     )
+
+
+def _labels(opened: Opened) -> dict[str, int]:
+    """Training rows of each label, in the order of their numbers."""
+    if opened.recipe.model.task != "classification":
+        return {}
+    found = Counter(row.answer for row in opened.prepared.train)
+    return {name: found[name] for name in opened.recipe.model.labels}
 
 
 def fills(rows: Rows, asked: Recipe, *, micro_batch_size: int, pad_id: int) -> dict[str, float]:

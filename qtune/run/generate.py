@@ -42,7 +42,7 @@ class Speaker:
         refuse_overrides(subject, overrides)
         if subject.model.task == "classification":
             hint = "measure it with qtune eval"
-            raise UsageError("labels texts, and writes none", place=thing, hint=hint)
+            raise UsageError("is a classifier, and writes no text", place=thing, hint=hint)
         others = [resolve(other, base=base) for other in adapters]
         self.adapters = Adapters([subject, *others])
         self.name, self.raw = subject.name, raw

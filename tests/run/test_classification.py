@@ -160,5 +160,5 @@ def test_what_comes_before_the_weights(tmp_path: Path) -> None:
 
 def test_a_classifier_does_not_chat(tmp_path: Path) -> None:
     train(made(tmp_path, "llama"), overrides=["train.max_steps=1"], display=Quiet())
-    with pytest.raises(UsageError, match="labels texts, and writes none"):
+    with pytest.raises(UsageError, match="is a classifier, and writes no text"):
         Speaker(str(tmp_path / "run"), display=Quiet())

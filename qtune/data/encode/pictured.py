@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.data.pictures import NUMBERS
+from qtune.data.report import UNREADABLE
 from qtune.data.rows import Encoded
 from qtune.errors import DataError
 
@@ -50,7 +51,7 @@ class PicturedEncoder:
                 identity = self._pictures.identity(path, place=example.place)
             except DataError as error:
                 if self._skips:
-                    report.dropped["without a readable image"] += 1
+                    report.dropped[UNREADABLE] += 1
                 else:
                     faults.add_error(error)
                 continue

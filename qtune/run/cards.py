@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from qtune import methods
 from qtune import recipe as recipes
 from qtune.artefacts import read_object
+from qtune.durable import write_text
 from qtune.errors import QtuneError
 from qtune.recipe import leaves
 from qtune.recipe.paths import portable
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import Recipe
     from qtune.run.subject import Subject
 
-LOCK, REPORT = "recipe.lock.yaml", "report.json"
+LOCK, REPORT, CARD = "recipe.lock.yaml", "report.json", "README.md"
 OWN_TYPES = ("BOTTLENECK", "QUANTUM", "ROSA", "COMBINATION", "SELECTIVE")
 """Adapter types that PEFT does not know."""
 
@@ -104,6 +106,11 @@ def of_adapter(adapter: AdapterFile, thing: str) -> str:
         use=_adapter_use(base, kind, _pipeline(subject)),
         tags=["lora"] if kind == "LORA" else [],
     )
+
+
+def leave_beside(adapter: Path) -> None:
+    """The card of a run's finished adapter, in its folder."""
+    write_text(adapter / CARD, of_adapter(methods.read(adapter), str(adapter)))
 
 
 def _pipeline(subject: Subject | None) -> str:

@@ -145,6 +145,7 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
             "eval",
             "merge",
             "export",
+            "push",
             "generate",
             "chat",
             "plan",

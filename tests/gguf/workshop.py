@@ -76,7 +76,9 @@ def model_of(config: Any, seed: int = 0) -> Any:
     return model.requires_grad_(False)
 
 
-def byte_level(pattern: str | None = None, **settings: Any) -> PreTrainedTokenizerFast:
+def byte_level(
+    pattern: str | None = None, *, size: int = 340, **settings: Any
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE with a few dozen merges; `pattern` cuts instead of GPT-2's own."""
     tokenizer = Tokenizer(models.BPE(**settings))
     own = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
@@ -85,7 +87,7 @@ def byte_level(pattern: str | None = None, **settings: Any) -> PreTrainedTokeniz
     tokenizer.pre_tokenizer = own
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=340,
+        vocab_size=size,
         special_tokens=["<s>", "</s>", "<pad>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

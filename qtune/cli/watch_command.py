@@ -64,7 +64,7 @@ class _Lines:
 def _show(run: Path, end: End) -> None:
     """What came of it: a line, then of a finished run what its own terminal told."""
     from qtune.cli.train_command import held_out
-    from qtune.run.gates import verdicts_of
+    from qtune.runs.verdict import kept_verdicts
 
     console = results()
     style = {"finished": "green", "stopped": "yellow"}.get(end.state, "red")
@@ -72,7 +72,7 @@ def _show(run: Path, end: End) -> None:
     report = end.report
     if report.get("evaluations") and isinstance(report.get("best"), dict):
         console.print(held_out(report))
-    for verdict in verdicts_of(report):
+    for verdict in kept_verdicts(report.get("gates")):
         word = "held" if verdict.passed else "FAILED"
         console.print(f"{verdict}: {word}", markup=False, soft_wrap=True)
     if "adapter_step" in report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,3 +61,14 @@ def _shown(value: float, unit: Unit) -> str:
     if unit == "tokens/s":
         return f"{value:,.1f} tokens/s"
     return f"{value:.6g}"
+
+
+def kept_verdicts(told: Any) -> list[Verdict]:
+    """The verdicts of a report read from a file; what is none is left out."""
+    found = []
+    for one in told if isinstance(told, list) else ():
+        with suppress(KeyError, TypeError, ValueError):
+            actual = None if one["actual"] is None else float(one["actual"])
+            limit, gate = float(one["limit"]), str(one["gate"])
+            found.append(Verdict(gate=gate, limit=limit, actual=actual, unit=one["unit"]))
+    return found

@@ -25,7 +25,7 @@ from qtune.run.pages.measures import held_out_table, measured_tables
 from qtune.run.pages.samples import sample_cards
 from qtune.run.pages.style import page
 from qtune.run.pages.told import compact
-from qtune.runs.verdict import Verdict
+from qtune.runs.verdict import kept_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -123,13 +123,9 @@ def _figures(drawn: Iterable[Chart], numbers: Iterator[int]) -> str:
 
 def _gates(told: Told) -> str:
     rows: list[tuple[Cell, ...]] = []
-    for one in told.objects(told.report, "gates"):
-        try:
-            verdict = Verdict(**{key: one[key] for key in ("gate", "limit", "actual", "unit")})
-            sides = (verdict.gate, verdict.shown_limit, verdict.shown_actual)
-        except (KeyError, TypeError, ValueError):
-            continue
+    for verdict in kept_verdicts(told.report.get("gates")):
         kind, word = ("good", "held") if verdict.passed else ("bad", "failed")
+        sides = (verdict.gate, verdict.shown_limit, verdict.shown_actual)
         rows.append((*sides, Raw(f'<span class="{kind}">{word}</span>')))
     return table(("gate", "limit", "reached", ""), rows, kinds=("k", "n", "n", ""))
 

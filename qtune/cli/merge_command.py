@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,11 +12,18 @@ from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
-from qtune.recipe.results import MergeBase, MergeDtype
+from qtune.errors import UsageError
+from qtune.recipe.results import Combination, MergeBase, MergeDtype, Requantize
+
+if TYPE_CHECKING:
+    from qtune.run.combined import Asked
 
 
 def merge(  # noqa: PLR0913 - one parameter an option
-    thing: Annotated[str, typer.Argument(help="A run folder or an adapter folder.")],
+    things: Annotated[
+        list[str],
+        typer.Argument(metavar="THING...", help="Run folders or adapter folders of one base."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
     onto: Annotated[
         MergeBase | None,
@@ -31,8 +39,22 @@ def merge(  # noqa: PLR0913 - one parameter an option
     max_memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The most memory that the merge may hold.")
     ] = None,
+    quantize: Annotated[
+        Requantize | None, typer.Option(help="nf4: quantise the result again, which is lossy.")
+    ] = None,
     keep_mask: Annotated[
         bool, typer.Option("--keep-mask", help="Keep the zeros of a pruned base.")
+    ] = False,
+    combine: Annotated[Combination, typer.Option(help="How several adapters become one.")] = "cat",
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="W,W", help="A weight for each adapter; equal shares of 1 without."),
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="The share of values that ties and dare keep.")
+    ] = None,
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help="Write the combined adapter, not a model.")
     ] = False,
     verify: Annotated[
         bool, typer.Option(help="Compare the merged model with the trained one.")
@@ -50,8 +72,20 @@ def merge(  # noqa: PLR0913 - one parameter an option
       qtune merge runs/first -o merged
       qtune merge runs/first -o merged-fp32 --dtype float32
       qtune merge runs/first -o other --base original
+      qtune merge runs/first runs/second -o both --combine svd --weights 0.7,0.3
     """
-    obey_offline(thing, overrides)
+    first, *others = things
+    obey_offline(first, overrides)
+    asked = _asked(others, combine, weights, density, adapter_only=adapter_only)
+    if adapter_only and asked is not None:
+        from qtune.run.combined import write_adapter
+
+        made = write_adapter(first, output, asked, base=base_model, overrides=overrides or ())
+        if as_json:
+            print_json(made)
+        else:
+            results().print(summary_of_adapter(made), markup=False, soft_wrap=True)
+        return
     from qtune.run.merge import merge as run
 
     settings: dict[str, str | bool] = {
@@ -61,6 +95,7 @@ def merge(  # noqa: PLR0913 - one parameter an option
             ("dtype", dtype),
             ("max_shard_size", max_shard_size),
             ("max_memory", max_memory),
+            ("quantize", quantize),
         )
         if value is not None
     }
@@ -68,8 +103,9 @@ def merge(  # noqa: PLR0913 - one parameter an option
         settings["keep_mask"] = True
     with showing("qtune merge", quiet=quiet) as display:
         report = run(
-            thing,
+            first,
             output,
+            asked=asked,
             base=base_model,
             overrides=overrides or (),
             settings=settings,
@@ -80,6 +116,47 @@ def merge(  # noqa: PLR0913 - one parameter an option
         print_json(report)
     else:
         results().print(summary(report), markup=False, soft_wrap=True)
+
+
+def _asked(
+    others: list[str],
+    combine: Combination,
+    weights: str | None,
+    density: float | None,
+    *,
+    adapter_only: bool,
+) -> Asked | None:
+    """The combination that is asked for; None of one adapter, which takes none of its options."""
+    from qtune.run.combined import Asked
+
+    if not others:
+        given = {"--weights": weights, "--density": density, "--adapter-only": adapter_only or None}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    "is for several adapters, and one is named",
+                    place=option,
+                    hint="qtune export copies the adapter of a run",
+                )
+        return None
+    try:
+        numbers = tuple(float(each) for each in (weights or "").split(",") if each.strip())
+    except ValueError:
+        raise UsageError(
+            f"{weights!r} is no list of numbers such as 0.7,0.3", place="--weights"
+        ) from None
+    if not all(map(isfinite, numbers)):
+        raise UsageError(f"{weights!r} holds what is no number", place="--weights")
+    return Asked(tuple(others), combine, numbers, density)
+
+
+def summary_of_adapter(report: dict[str, Any]) -> str:
+    """A combined adapter in a line."""
+    shares = ", ".join(f"{weight:g}" for weight in report["weights"])
+    return (
+        f"{report['output']}: {len(report['adapters'])} adapters by {report['combine']} "
+        f"({shares}), rank {report['rank']}, {report['bytes'] / 1e6:,.1f} MB"
+    )
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -98,7 +175,20 @@ def summary(report: dict[str, Any]) -> str:
         )
     if report["keep_mask"]:
         lines.append("the zeros of the base are kept: this is another model than the trained one")
+    if report["auto"] and report["auto"]["losses"]:
+        told = report["auto"]
+        both = ", ".join(f"{loss:.5f} on the {base} one" for base, loss in told["losses"].items())
+        lines.append(f"the better base by {told['better_by']:.5f} of held-out loss: {both}")
+    if "combined" in report:
+        shares = ", ".join(f"{weight:g}" for weight in report["combined"]["weights"])
+        lines.append(f"adapters combined by {report['combined']['how']} ({shares})")
     found = report["verification"]
+    if report["quantized"]:
+        lossy = report["quantized"]
+        lines.append(
+            f"quantised again to NF4, which is lossy: KL {lossy['kl']:.2e} nats per token to the "
+            f"trained model, top-1 agreement {100 * lossy['top1']:.2f} %; before that,"
+        )
     if found is None:
         lines.append("not verified")
     else:

@@ -43,10 +43,19 @@ def _check(report: MergeReport) -> str:
     found = report.fidelity
     if found is None:
         return "The merged weights were not compared with the trained model."
-    return (
+    text = (
         f"Against the trained model (quantised base with the adapter live), both in fp32 compute, "
         f"over {found.positions} positions: mean KL {found.kl:.2e} nats per token, "
         f"top-1 agreement {100 * found.top1:.2f} %."
+    )
+    lossy = report.quantized
+    if lossy is None:
+        return text
+    return (
+        f"**These weights were quantised again (NF4) after the merge, which is lossy**: mean KL "
+        f"{lossy.kl:.2e} nats per token to the trained model, top-1 agreement "
+        f"{100 * lossy.top1:.2f} % over {lossy.positions} positions. What an adapter changes is "
+        f"small beside NF4's steps, and much of it may be gone.\n\nBefore that: {text}"
     )
 
 

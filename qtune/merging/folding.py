@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,14 +85,23 @@ class Folding:
         if not changed and self.account.change == before:
             self.account.without_effect.append(spec.name)
 
-    def whole(self, spec: TensorSpec) -> Tensor:
-        """The output tensor of a spec; nothing of it is taken into account."""
-        kept, self.account = self.account, Account()
-        try:
-            found = list(self.blocks(spec))
-        finally:
-            self.account = kept
-        return found[0] if len(found) == 1 else torch.cat(found)
+    def rows(self, spec: TensorSpec) -> Rows:
+        """The output tensor of a spec by its rows; nothing of it is taken into account."""
+        edit = self._edits.get(spec.name)
+        rows = self._rows(spec)
+        if edit is None:
+            return replace(rows, read=lambda *span: rows.read(*span).to(spec.dtype))
+        if edit.by_rows is None:
+            given = self._input(spec, edit, rows.whole().float())
+            whole = edit.apply(given).to(spec.dtype)
+            return Rows(spec.shape, lambda start, stop: whole[start:stop])
+        fold = edit.by_rows
+
+        def read(start: int, stop: int) -> Tensor:
+            given = self._input(spec, edit, rows.read(start, stop).float())
+            return fold(given, start, stop).to(spec.dtype)
+
+        return replace(rows, read=read)
 
     def _input(self, spec: TensorSpec, edit: Edit, base: Tensor) -> Tensor | None:
         """What an edit is given: the base, unless it needs none or there is none."""

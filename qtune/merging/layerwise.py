@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from qtune.errors import UsageError
 from qtune.merging.bases import OriginalBase, Rows, TrainedBase
 from qtune.merging.blueprint import blueprint
+from qtune.merging.folding import Folding
+from qtune.merging.merge import base_of
 from qtune.merging.streamed import names_of, stream
 from qtune.methods.adapter import Adapter
 from qtune.methods.saved_module import SavedModule
@@ -18,11 +21,12 @@ from qtune.ops.linears import class_heads
 from qtune.recipe.inputs import QuantizationSection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from qtune.merging.bases import Base
     from qtune.merging.blueprint import Blueprint
+    from qtune.merging.merge import Merge
     from qtune.methods import AdapterFile
     from qtune.recipe.inputs import ModelSection
 
@@ -75,11 +79,33 @@ def merged(
     return network
 
 
-@torch.no_grad()
+def folded(work: Merge, section: ModelSection) -> nn.Module:
+    """What a merge would write, before it does; `UsageError` where it makes new tensors."""
+    made = [spec.name for spec in work.layout.specs if spec.name not in work.layout.origins]
+    if set(made) - work.blueprint.new.keys():
+        raise UsageError(f"{made[0]} is new: the bases cannot be compared", place="merge.base")
+    network: nn.Module = build(work.folder, section, dtype=torch.float32)
+    freeze(network)
+    folding = Folding(work.blueprint, work.layout, work.edits, base=base_of(work))
+    specs = {spec.name: spec for spec in work.layout.specs}
+
+    def rows(name: str) -> Rows:
+        return folding.rows(specs.get(name) or specs[work.blueprint.tied[name]])
+
+    stream(network, names_of(network), rows)
+    return network
+
+
 def logits(network: Any, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """fp32 logits of each row, [T, V], or of a classifier [1, labels]; rows of like length are
-    computed together, padded at their ends."""
-    found: dict[int, Tensor] = {}
+    """fp32 logits of each row, [T, V], or of a classifier [1, labels]."""
+    found = dict(each_logits(network, rows))
+    return [found[number] for number in range(len(rows))]
+
+
+@torch.no_grad()
+def each_logits(network: Any, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
+    """(number, logits) of each row as it comes; rows of like length are computed together, padded
+    at their ends."""
     classifies = bool(class_heads(network))
     fill = getattr(network.config, "pad_token_id", None) or 0
     for group in _groups(rows):
@@ -93,9 +119,8 @@ def logits(network: Any, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         values = network(input_ids=ids, attention_mask=mask, **options).logits.float()
         for at, number in enumerate(group):
             own = values[at : at + 1] if classifies else values[at, : len(rows[number])]
-            found[number] = own.clone()
+            yield number, own.clone()
         del values
-    return [found[number] for number in range(len(rows))]
 
 
 def _groups(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -54,6 +54,8 @@ class MergeReport:
     model_class: str = "AutoModelForCausalLM"
     """transformers' class that loads it."""
     fidelity: Fidelity | None = None
+    quantized: Fidelity | None = None
+    """Of a result that was quantised again: how far that is from the trained model."""
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""
@@ -68,6 +70,7 @@ class MergeReport:
             "unties_embeddings": self.unties,
             "rounding": self.rounding,
             "verification": self.fidelity.to_dict() if self.fidelity else None,
+            "quantized": self.quantized.to_dict() if self.quantized else None,
         }
 
 
@@ -149,17 +152,20 @@ def write(
     max_shard_bytes: int,
     verify: Callable[[Path], Fidelity | None],
     card: Callable[[MergeReport], str],
+    quantize: Callable[[Path], Fidelity] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Write the merged model beside `target`, verify it there, and only then name it `target`.
 
+    `quantize` may make other weight files of the verified ones, and tells how good these are.
     What is raised by qtune on the way (by `verify` too) leaves nothing behind. A process that is
     killed leaves its finished files, hidden, and the same merge goes on behind them.
     """
     files = writing.split(work.layout.specs, max_bytes=max_shard_bytes)
     key = key_of({**work.identity, "layout": _layout_of(work), "max_shard_bytes": max_shard_bytes})
     with resumable(target, key, kept=lambda folder: (folder / PROGRESS).is_file()) as staging:
-        account = _write_files(work, staging, files, Progress.read(staging, key), on_progress)
+        progress = Progress.read(staging, key)
+        account = _write_files(work, staging, files, progress, on_progress)
         refuse_idle(account, len(work.edits))
         companions.write(
             staging,
@@ -170,6 +176,9 @@ def write(
         )
         report = _report(work, account, files=len(files))
         report = replace(report, fidelity=verify(staging))
+        if quantize is not None:
+            report = replace(report, quantized=quantize(staging))
+            progress.replace(staging.glob("*.safetensors"))
         write_text(staging / "README.md", card(report))
     return report
 

@@ -14,10 +14,10 @@ from qtune.artefacts import read_object
 from qtune.durable import sweep, write_json
 from qtune.errors import QtuneError
 from qtune.merging.folding import Account
-from qtune.merging.shard_file import PART, sha256_of
+from qtune.merging.shard_file import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 NAME = "qtune_merge.json"
@@ -42,8 +42,6 @@ class Progress:
         """What a former process finished and is still as it wrote it; half files are removed."""
         found = cls(folder, key)
         sweep(folder)
-        for path in folder.glob(f"*{PART}"):
-            path.unlink()
         try:
             noted = read_object(folder / NAME) if (folder / NAME).is_file() else {}
         except QtuneError:  # cut off by a failing disk
@@ -54,6 +52,9 @@ class Progress:
                 for name, entry in noted["files"].items()
                 if found._is_whole(name, entry)
             }
+        for path in folder.glob("*.safetensors*"):
+            if path.name not in found._files:  # damaged, or of a later stage
+                path.unlink()
         return found
 
     def account(self, name: str) -> Account | None:
@@ -66,10 +67,12 @@ class Progress:
         self._files[name] = {"sha256": sha256, "account": asdict(account)}
         write_json(self._folder / NAME, {"format": FORMAT, "key": self._key, "files": self._files})
 
-    @property
-    def hashes(self) -> dict[str, str]:
-        """sha256 of each finished file."""
-        return {name: entry["sha256"] for name, entry in sorted(self._files.items())}
+    def replace(self, files: Iterable[Path]) -> None:
+        """Other files stand in the place of those that were merged; what a kill leaves of them is
+        no beginning of a merge."""
+        hashes = {path.name: {"sha256": sha256_of(path)} for path in sorted(files)}
+        content = {"format": FORMAT, "key": f"{self._key}-made-of-it", "files": hashes}
+        write_json(self._folder / NAME, content)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -188,14 +188,21 @@ def write(
     try:
         with durable.new_folder(target) as draft:
             durable.mkdir(draft)
-            files = writing.split(specs, max_bytes=SHARD_BYTES)
-            writing.write(draft, files, work.tensor, on_progress=on_progress)
+            write_weights(work, draft, on_progress=on_progress)
             copy_companions(work.folder, draft)
-            durable.write_json(draft / "config.json", _config(work))
+            durable.write_json(draft / "config.json", config_of(work))
             durable.write_json(draft / NOTE, _note(work, draft, source))
     except OSError as error:
         raise durable.no_room("the copy", error, place=target.parent, needed=size) from error
     return size
+
+
+def write_weights(
+    work: Quantizing, folder: Path, *, on_progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write the weight files of the copy, and their index, into an empty folder."""
+    files = writing.split(work.specs, max_bytes=SHARD_BYTES)
+    writing.write(folder, files, work.tensor, on_progress=on_progress)
 
 
 def require_room(target: Path, size: int) -> None:
@@ -215,7 +222,7 @@ def _filled(state: Tensor, size: int) -> Tensor:
     return torch.cat([state, state.new_full((size - state.numel(),), ord(" "))])
 
 
-def _config(work: Quantizing) -> dict[str, Any]:
+def config_of(work: Quantizing) -> dict[str, Any]:
     """The source's config.json with what transformers wants to know of the quantisation."""
     quantization = work.quantization
     head = output_head(work.network)

@@ -120,7 +120,9 @@ class LoggingSection(Section):
     """Trackers of accelerate, beside metrics.jsonl."""
 
 
-MergeBase = Literal["dequantized", "original"]
+MergeBase = Literal["dequantized", "original", "auto"]
+Combination = Literal["linear", "cat", "svd", "ties", "dare"]
+Requantize = Literal["none", "nf4"]
 MergeDtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
@@ -128,11 +130,14 @@ class MergeSection(Section):
     """How the adapter is folded into full weights."""
 
     base: MergeBase = "dequantized"
-    """Add to the weights that were trained on, or to the 16-bit originals (another model)."""
+    """Add to the weights that were trained on, or to the 16-bit originals (another model); auto:
+    to those with the lower loss on the held-out rows."""
     dtype: MergeDtype = "auto"
     """dtype of the written weights; auto keeps that of the base."""
     max_shard_size: Size = "5GB"
     """The largest weight file."""
+    quantize: Requantize = "none"
+    """nf4: quantise the verified result again; lossy, by how much is measured and written on it."""
     max_memory: Size = "4GB"
     """The most that the merge may hold, libraries and verification included, whatever the model's
     size; a model that is larger is verified layer by layer."""

@@ -22,7 +22,8 @@ from qtune.methods.adapter_file import digest
 from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe.results import MergeSection
-from qtune.run import cards
+from qtune.run import base_choice, cards, requantized
+from qtune.run.combined import Asked, together
 from qtune.run.memory import held_bytes
 from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve
@@ -52,19 +53,24 @@ def merge(
     base: str | None = None,
     overrides: Sequence[str] = (),
     settings: Mapping[str, str | bool] | None = None,
+    asked: Asked | None = None,
     verify: bool = True,
     display: Display,
 ) -> dict[str, Any]:
     """Write the merged model of a run or an adapter to the new folder `target`.
 
-    `settings` are keys of the recipe's merge section, over it.
+    `settings` are keys of the recipe's merge section, over it. With `asked`, other adapters of the
+    same base are combined with the first before.
     """
-    subject = resolve(thing, base=base, overrides=overrides)
-    refuse_overrides(subject, overrides)
+    if asked is not None:
+        subject, adapter = together(thing, asked, base=base, overrides=overrides)
+    else:
+        subject = resolve(thing, base=base, overrides=overrides)
+        refuse_overrides(subject, overrides)
+        adapter = subject.read_adapter()
     section = subject.recipe.merge if subject.recipe else MergeSection()
     section = _with(section, settings or {})
     shard_bytes = plan.parse_size(section.max_shard_size, place="merge.max_shard_size")
-    adapter = subject.read_adapter()
     edits = adapter.merge_edits()
     folder = models.resolve(subject.model)
     adapter.require_base(models.fingerprint(folder))
@@ -90,19 +96,31 @@ def merge(
     work = replace(work, chat=_chat(subject), layout=layout, identity=identity)
     if section.keep_mask:
         work = merging.keep_zeros(work)
+    choice: dict[str, Any] = {}
     read = [subject.run] if subject.run else [adapter.folder]
     limit = plan.parse_size(section.max_memory, place="merge.max_memory")
     merging.preflight(work, target, protected=read, max_memory=limit - held_bytes())
+    if section.base == "auto":
+        work, choice = base_choice.choose(subject, work, display)
+        section = section.model_copy(update={"base": work.base})
+    if section.quantize != "none" and not verify:
+        raise UsageError(
+            "what a quantised result loses is measured when it is verified", place="--quantize"
+        )
     trained = trained_model(subject, adapter, work, section, display) if verify else None
+    lossy = trained is not None and section.quantize != "none"
     report = merging.write(
         work,
         target,
         max_shard_bytes=shard_bytes,
         verify=trained.check if trained else _no_check,
         card=partial(merging.card, facts=cards.facts_of(subject, folder)),
+        quantize=partial(requantized.quantize, subject, trained) if trained and lossy else None,
         on_progress=partial(display.progress, "merging"),
     )
-    told = _told(report, trained) | {"keep_mask": section.keep_mask}
+    told = _told(report, trained) | {"keep_mask": section.keep_mask, "auto": choice or None}
+    if asked is not None:
+        told["combined"] = adapter.facts["combined"]
     return {"thing": subject.name, "output": str(target), **told}
 
 

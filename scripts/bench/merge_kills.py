@@ -20,8 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RESULT = Path(__file__).with_suffix(".json")
 KILLS = 3
@@ -40,7 +44,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def start(place: Path, target: Path) -> int:
+def start(place: Path, target: Path, shard: str) -> int:
     """A merge in a process of its own; its number."""
     number = os.fork()
     if number:
@@ -57,7 +61,7 @@ def start(place: Path, target: Path) -> int:
             str(place / "adapter"),
             target,
             base=str(place / "base"),
-            settings={"max_shard_size": "3MB"},
+            settings={"max_shard_size": shard},
             display=Quiet(),
         )
         code = 0
@@ -65,10 +69,13 @@ def start(place: Path, target: Path) -> int:
         os._exit(code)
 
 
-def finished(number: int, seconds: float) -> bool:
-    """Whether a process ended well within so many seconds; it is killed else."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+def finished(number: int, seconds: float, *, behind: Path | None = None) -> bool:
+    """Whether a process ended well within so many seconds, counted from its first bytes beside
+    `behind` where that is named; it is killed else."""
+    end = time.perf_counter() + seconds if behind is None else None
+    while end is None or time.perf_counter() < end:
+        if end is None and behind is not None and staged(behind):
+            end = time.perf_counter() + seconds
         found, status = os.waitpid(number, os.WNOHANG)
         if found:
             if os.waitstatus_to_exitcode(status):
@@ -80,21 +87,32 @@ def finished(number: int, seconds: float) -> bool:
     return False
 
 
+def staged(target: Path) -> list[Path]:
+    """The files that a merge wrote and did not yet publish."""
+    return [*target.parent.glob(f".{target.name}.*.merge/model-*")]
+
+
 def one_round(
-    place: Path, target: Path, seconds: float, draw: random.Random, expected: dict[str, str]
+    run: Callable[[Path], int],
+    target: Path,
+    seconds: float,
+    writing: float,
+    draw: random.Random,
+    expected: dict[str, str],
 ) -> dict[str, Any]:
-    """Break a merge a few times, then let it finish."""
+    """Break a merge (`run` starts one) a few times, then let it finish."""
     deaths: list[dict[str, Any]] = []
-    for _ in range(KILLS):
-        moment = draw.uniform(0.0, seconds)
-        if finished(start(place, target), moment):
+    for number in range(KILLS):
+        # the first kill comes anywhere, the others while files are written and verified
+        moment = draw.uniform(0.0, seconds if number == 0 else writing)
+        if finished(run(target), moment, behind=target if number else None):
             break
         whole = target.exists()
-        kept = len([*target.parent.glob(f".{target.name}.*.merge/model-*.safetensors")])
+        kept = len([path for path in staged(target) if path.suffix == ".safetensors"])
         deaths.append({"after": round(moment, 2), "files_kept": kept, "published": whole})
         if whole:
             break
-    if not target.exists() and not finished(start(place, target), 600):
+    if not target.exists() and not finished(run(target), 600):
         sys.exit("a merge does not end")
     left = [path.name for path in target.parent.iterdir() if path.name.startswith(".")]
     return {"kills": deaths, "equal": hashes(target) == expected, "left_behind": left}
@@ -105,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill a merge and run it again.")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--shape", default="small")
+    parser.add_argument("--shard", default="3MB", help="largest weight file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULT)
     asked = parser.parse_args()
@@ -117,15 +136,22 @@ def main() -> None:
         import qtune.run.merge  # noqa: F401 - each process begins with it
 
         (place / "straight").mkdir()
+        run = partial(start, place, shard=asked.shard)
+        finished(run(place / "straight" / "warm"), 600)
         began = time.perf_counter()
-        finished(start(place, place / "straight" / "merged"), 600)
-        seconds = time.perf_counter() - began
+        straight = place / "straight" / "merged"
+        process = run(straight)
+        while not staged(straight) and not straight.exists():
+            time.sleep(0.001)
+        writing = time.perf_counter()
+        finished(process, 600)
+        seconds, writing = time.perf_counter() - began, time.perf_counter() - writing
         expected = hashes(place / "straight" / "merged")
         rounds = []
         for number in range(asked.rounds):
             folder = place / f"round-{number}"
             folder.mkdir()
-            told = one_round(place, folder / "merged", seconds, draw, expected)
+            told = one_round(run, folder / "merged", seconds, writing, draw, expected)
             rounds.append(told)
             sys.stderr.write(f"round {number + 1}: {told}\n")
     deaths = [death for told in rounds for death in told["kills"]]
@@ -133,6 +159,7 @@ def main() -> None:
         "shape": asked.shape,
         "weight_files": len([name for name in expected if name.endswith(".safetensors")]),
         "straight_seconds": round(seconds, 2),
+        "of_which_writing_and_verifying": round(writing, 2),
         "rounds": len(rounds),
         "kills": len(deaths),
         "kills_with_finished_files": sum(death["files_kept"] > 0 for death in deaths),

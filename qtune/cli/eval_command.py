@@ -45,6 +45,10 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
             "--task", metavar="FILE", help="A task file; repeatable. Without rows: alone."
         ),
     ] = None,
+    lm_eval: Annotated[
+        list[str] | None,
+        typer.Option("--lm-eval", metavar="TASK", help="A task of lm-eval, or its YAML file."),
+    ] = None,
     base16: Annotated[
         bool, typer.Option("--base16", help="The base in 16 bits, too: what 4 bits cost.")
     ] = False,
@@ -84,6 +88,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
                 max_new_tokens=max_new_tokens,
                 gates=gates,
                 tasks=tuple(task or ()),
+                harness=tuple(lm_eval or ()),
                 base16=base16,
                 merged=merged,
             ),

@@ -10,6 +10,7 @@ from qtune import evaluation, losses
 from qtune.data.batch import filler_id
 from qtune.evaluation.texts import tallies
 from qtune.plan import loss_chunk_size
+from qtune.run.harness import measure_harness
 from qtune.run.tasks import BATCH_SIZE, Means, TaskResult, measure, with_measures
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class Limits:
     """How much to measure, what is not given is the recipe's; and whether to judge its gates.
 
-    `tasks`: task files; `base16`: the base in 16 bits, too; `merged`: a merged model's folder.
+    `tasks`: task files; `harness`: tasks of lm-eval; `base16`: the base in 16 bits, too; `merged`:
+    a merged model's folder.
     """
 
     rows: int | None = None
@@ -36,6 +38,7 @@ class Limits:
     max_new_tokens: int | None = None
     gates: bool = False
     tasks: tuple[str, ...] = ()
+    harness: tuple[str, ...] = ()
     base16: bool = False
     merged: str | None = None
 
@@ -47,6 +50,7 @@ class Held:
     rows: Rows | None
     answered: Rows | None
     tasks: Sequence[AskedTask]
+    harness: Sequence[Any] = ()
 
 
 class Side:
@@ -133,6 +137,7 @@ class Bench:
         self._section = asked.eval
         self._tokenizer = tokenizer
         self._held = held
+        self._harness_rows = limits.rows
         self._ledger = ledger
         self._display = display
 
@@ -176,6 +181,13 @@ class Bench:
             display=self._display,
         )
         tasks = {task.name: measure(task, model, name, means) for task in held.tasks}
+        tasks |= measure_harness(
+            held.harness,
+            model,
+            self._tokenizer,
+            batch_size=self._batch_size,
+            rows=self._harness_rows,
+        )
         return Side(loss, answers, self._section.measures, tasks)
 
 

@@ -17,6 +17,7 @@ from qtune.recipe.sections import Recipe
 from qtune.run import gates
 from qtune.run.bench import Bench, Held, LabelBench, Limits
 from qtune.run.columns import beside, comparisons, kept, names
+from qtune.run.harness import read_harness
 from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 from qtune.run.tasks import read_tasks, require_measures
@@ -50,7 +51,9 @@ def evaluate(
     subject = resolve(thing, base=base, overrides=overrides)
     if not by_recipe:
         refuse_overrides(subject, overrides)
-    asked = _for_task(_recipe(subject, against, overrides, tasks=bool(limits.tasks)), subject)
+    asked = _for_task(
+        _recipe(subject, against, overrides, tasks=bool(limits.tasks or limits.harness)), subject
+    )
     if by_recipe:
         subject = _quantized_like(subject, asked, overrides)
     columns = [subject, *beside(subject, limits)]
@@ -93,7 +96,7 @@ def _refuse_unmeasurable(subject: Subject, asked: Recipe, limits: Limits) -> Non
     if asked.model.task == "classification":
         if count:
             raise UsageError("a classification writes no answers", place="--generate")
-        if limits.tasks:
+        if limits.tasks or limits.harness:
             raise UsageError("a classification is asked no tasks", place="--task")
     if count:
         require_measures(asked.eval)
@@ -115,11 +118,13 @@ def _held(
     display: Display,
 ) -> Held:
     """All that is asked; tasks named on the command line are all, unless rows are named too."""
-    paths = limits.tasks or (asked.eval.tasks if against is None else ())
+    own = () if against is not None or limits.harness else asked.eval.tasks
+    paths = limits.tasks or own
     tasks = read_tasks(paths, asked, tokenizer)
+    harness = read_harness(limits.harness)
     nothing = not asked.data.eval and not asked.data.val_size
-    if against is None and (limits.tasks or (tasks and nothing)):
-        return Held(rows=None, answered=None, tasks=tasks)
+    if against is None and (limits.tasks or limits.harness or (tasks and nothing)):
+        return Held(rows=None, answered=None, tasks=tasks, harness=harness)
     rows = held_out(subject, asked, against, tokenizer, display)[: limits.rows]
     count = _answers(asked, limits)
     answered = evaluation.answerable(rows, count)
@@ -127,7 +132,8 @@ def _held(
         raise DataError(
             "no row has a prompt and an answer to generate", hint="leave --generate out"
         )
-    return Held(rows=rows, answered=answered if count else None, tasks=tasks)
+    answered_rows = answered if count else None
+    return Held(rows=rows, answered=answered_rows, tasks=tasks, harness=harness)
 
 
 def held_out(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from qtune.evaluation.answers import Manner, Prompt, answer_all
 from qtune.evaluation.decode import decode, evaluating, sampler, stop_ids, token_stream
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -99,3 +103,46 @@ def test_every_named_end_stops() -> None:
     assert stop_ids(network, tokenizer) == {1, 7, 9}
     network.generation_config.eos_token_id = None
     assert stop_ids(network, tokenizer) == {1}
+
+
+def test_a_cache_of_fixed_size_changes_nothing(model: nn.Module) -> None:
+    growing = decode(model, PROMPTS, max_new_tokens=20, stop_ids=NEVER)
+    assert decode(model, PROMPTS, max_new_tokens=20, stop_ids=NEVER, cache="static") == growing
+
+
+def test_a_quantised_cache_answers(model: nn.Module) -> None:
+    pytest.importorskip("optimum.quanto", reason="needs optimum-quanto")
+    found = decode(model, PROMPTS, max_new_tokens=40, stop_ids=NEVER, cache="quantized")
+    assert [len(one.ids) for one in found] == [40] * len(PROMPTS)
+    assert found == decode(model, PROMPTS, max_new_tokens=40, stop_ids=NEVER, cache="quantized")
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_batched_logits_are_single_ones(model: nn.Module, cache: Any) -> None:
+    def logits(prompts: list[list[int]]) -> Tensor:
+        seen = []
+
+        def choose(found: Tensor) -> Tensor:
+            seen.append(found)
+            return found.argmax(dim=-1)
+
+        decode(model, prompts, max_new_tokens=6, stop_ids=NEVER, choose=choose, cache=cache)
+        return torch.stack(seen, dim=1)
+
+    together = logits(PROMPTS)
+    for row, prompt in enumerate(PROMPTS):
+        alone = logits([prompt])[0]
+        assert (together[row] - alone).abs().max() / alone.abs().max() < 1e-5
+
+
+def test_a_text_ends_an_answer(model: nn.Module) -> None:
+    tokenizer = tiny_tokenizer()
+    prompts = [Prompt("a:1", "", tuple(ids), ("x",)) for ids in PROMPTS]
+    plain = Manner(max_new_tokens=20, batch_size=3)
+    free = answer_all(model, tokenizer, prompts, plain)
+    stop = free[0].text[4:6]
+    found = answer_all(model, tokenizer, prompts, replace(plain, stop_texts=(stop,)))
+    for before, after in zip(free, found, strict=True):
+        at = before.text.find(stop)
+        assert after.text == (before.text if at < 0 else before.text[:at])
+        assert after.stopped == (at >= 0 or before.stopped)

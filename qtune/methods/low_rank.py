@@ -52,8 +52,9 @@ class LowRank(StandinMethod):
         self._facts = lora_format.facts(
             self.config.plain(), file_targets(model, chosen, self.config), saved, chosen.values()
         )
-        if heads and not type(model).__name__.endswith(OF_IMAGES):  # PEFT has no task of images
-            self._facts["task_type"] = "SEQ_CLS"
+        if heads:  # PEFT has no task of images
+            images = type(model).__name__.endswith(OF_IMAGES)
+            self._facts["task_type"] = None if images else "SEQ_CLS"
         self.put_in(model, adapters)
 
     def adapt(self, name: str, module: nn.Module) -> LoraLinear:

@@ -13,7 +13,7 @@ from qtune.errors import ModelError, UsageError
 from qtune.models.heads import classifier_class, label, widen_heads
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import library
-from qtune.plan import read_config
+from qtune.plan import read_config, sees_images
 from qtune.plan.targets import find_modules
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def causal_class(config: Any, *, place: str) -> Any:
     found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if found is None:
         raise ModelError(
-            f"{config.model_type} is no causal language model that transformers has", place=place
+            f"{config.model_type} is no causal language model that transformers has",
+            place=place,
+            hint="set task: classification" if sees_images(config.to_dict()) else "",
         )
     return found[0] if isinstance(found, tuple) else found
 

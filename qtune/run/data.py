@@ -14,7 +14,7 @@ from qtune.data.pieces import Piece, labelled_pieces, pictured_pieces, pieces
 from qtune.errors import UsageError
 from qtune.run.display import Journal
 from qtune.run.labels import named
-from qtune.run.reading import load_reader
+from qtune.run.reading import doing, load_reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def open_data(path: str | Path, *, overrides: Sequence[str], display: Display) -
     loaded = named(recipe.load(path, overrides))
     tokenizer = load_reader(loaded.recipe.model)
     prepared = data.prepare(
-        loaded.recipe, tokenizer, on_progress=partial(Journal(display).progress, "tokenising")
+        loaded.recipe, tokenizer, on_progress=partial(Journal(display).progress, doing(tokenizer))
     )
     return Opened(loaded.name, loaded.recipe, tokenizer, prepared)
 

@@ -16,7 +16,7 @@ from qtune.ops.linears import class_heads
 from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
-from qtune.run.reading import load_reader
+from qtune.run.reading import doing, load_reader
 from qtune.run.shapes import shape_for
 from qtune.run.teaching import check_tokens, load_teacher
 from qtune.run.threads import limit_threads
@@ -92,7 +92,7 @@ def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed
     prepared: Prepared | Streamed = prepare(
         asked,
         tokenizer,
-        on_progress=partial(journal.progress, "tokenising"),
+        on_progress=partial(journal.progress, doing(tokenizer)),
     )
     prepared.report.refuse_judged()
     for line in prepared.report.lines():

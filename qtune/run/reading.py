@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _SIZE = 64  # pixels of the image that is tried
 
 
+def doing(reader: Any) -> str:
+    """What making rows with a reader is called while it goes on."""
+    return "checking images" if isinstance(reader, Pictures) else "tokenising"
+
+
 def load_reader(section: ModelSection) -> Any:
     """The tokenizer of a model of text, `Pictures` of one of images; `ModelError` where it does not
     belong to the model."""

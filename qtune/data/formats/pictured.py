@@ -40,7 +40,11 @@ def guessed(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read(fields: Fields) -> tuple[Example, ...]:
-    name = fields.text(IMAGE, may_be_empty=False)
+    value = fields.value(IMAGE)
+    if not isinstance(value, str):
+        hint = "write the images to files: a folder for each label, or a table of paths"
+        raise fields.fault(IMAGE, "is no path of a file", hint=hint)
+    name = fields.checked(IMAGE, value, may_be_empty=False)
     example = fields.example(Turn("label", name_of(fields), train=True))
     return (replace(example, image=name),)
 

@@ -75,11 +75,8 @@ def ask(lines: list[str]) -> tuple[int, str]:
                 screen += os.read(main, 4096).decode()
             except OSError:  # the other end is closed
                 break
-            if (
-                left
-                and screen.rstrip(" ").endswith(":")
-                and screen.count("]: ") + screen.count("): ") > len(lines) - len(left)
-            ):
+            asked = screen.count("]: ") + screen.count("): ")
+            if left and asked > len(lines) - len(left):
                 os.write(main, left.pop(0).encode())
         code = process.wait(timeout=60)
     os.close(main)

@@ -70,6 +70,20 @@ class Draft:
         node = self.take(key)
         return default if node is None else node.plain()
 
+    def named(self, key: str) -> list[str]:
+        """Names: of a list, or of a text with commas; empty for what holds none."""
+        value = self.value(key)
+        if isinstance(value, str):
+            return [name for each in value.split(",") if (name := each.strip())]
+        return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+    def number(self, key: str, default: float) -> float:
+        """A number of theirs above zero, or the default."""
+        node = self.peek(key)
+        value = default if node is None else node.value
+        told = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        return value if told else default
+
     def part(self, key: str, default: Any = None) -> Any:
         """A plain value of theirs that becomes part of a setting with another key's name."""
         self._told.add(key)

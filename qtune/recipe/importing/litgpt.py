@@ -92,7 +92,7 @@ def _adapter(draft: Draft) -> None:
         draft.default("method.dropout", 0.05)
     names = linears_of(str(draft.got("model.name_or_path", "")))
     anchor = next((n for part in _PARTS if (n := draft.peek(f"lora_{part}"))), draft.root)
-    on = {part: draft.value(f"lora_{part}", _ON.get(part, False)) for part in _PARTS}
+    on = {part: draft.value(f"lora_{part}", _ON.get(part, False)) is True for part in _PARTS}
     chosen = [name for part in _PARTS if on[part] for name in getattr(names, part)]
     targets = list(dict.fromkeys(chosen))
     said = ", ".join(f"lora_{part}" for part in _PARTS if on[part])

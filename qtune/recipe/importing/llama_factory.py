@@ -97,7 +97,8 @@ def _adapter(draft: Draft) -> None:
     if not draft.move("lora_rank", "method.rank"):
         draft.default("method.rank", 8)
     if not draft.move("lora_alpha", "method.alpha"):
-        draft.default("method.alpha", 2 * draft.got("method.rank"), f"{NAME}'s default, 2 x rank")
+        rank = draft.number("lora_rank", 8)
+        draft.default("method.alpha", 2 * rank, f"{NAME}'s default, 2 x rank")
     if not draft.move("lora_dropout", "method.dropout"):
         draft.default("method.dropout", 0.0)
     draft.move("lora_target", "method.target_modules", _targets)
@@ -108,7 +109,8 @@ def _adapter(draft: Draft) -> None:
 
 
 def _names(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [name.strip() for name in str(value).split(",")]
+    names = value if isinstance(value, list) else str(value).split(",")
+    return [str(name).strip() for name in names]
 
 
 def _targets(value: Any) -> Any:

@@ -24,10 +24,9 @@ def fill(draft: Draft, layers_of: Callable[[str], int | None]) -> None:
     _model(draft)
     _adapter(draft, layers_of)
     _data(draft)
-    accumulation = draft.peek("grad_accumulation_steps")
+    every = draft.number("grad_accumulation_steps", 1)
     shared.batch(draft, "batch_size", "grad_accumulation_steps", defaults=(4, 1))
-    every = accumulation.value if accumulation is not None else 1
-    _steps(draft, every if type(every) is int else 1)
+    _steps(draft, max(1, int(every)))
     _optimizer(draft)
     draft.move("seed", "train.seed")
     draft.move("adapter_path", "train.output_dir")
@@ -67,11 +66,9 @@ def _adapter(draft: Draft, layers_of: Callable[[str], int | None]) -> None:
     own = "lora_parameters."
     if not draft.move(f"{own}rank", "method.rank"):
         draft.default("method.rank", 8)
-    rank = draft.got("method.rank")
-    node = draft.take(f"{own}scale")
-    scale = 20.0 if node is None else node.value
-    alpha = float(scale) * rank if isinstance(scale, int | float) else scale
-    draft.put("method.alpha", node or draft.root, alpha, f"scale {scale} x rank {rank}")
+    rank, scale = draft.number(f"{own}rank", 8), draft.number(f"{own}scale", 20.0)
+    node = draft.take(f"{own}scale") or draft.root
+    draft.put("method.alpha", node, float(scale * rank), f"scale {scale} x rank {rank}")
     draft.leave(f"{own}alpha", "not needed", "mlx-lm reads the scale")
     if not draft.move(f"{own}dropout", "method.dropout"):
         draft.default("method.dropout", 0.0)
@@ -165,7 +162,7 @@ def _ends(draft: Draft) -> None:
     """arguments: [start, steps, end] of a schedule."""
     told = draft.part("lr_schedule.arguments", [])
     draft.leave("lr_schedule.warmup_init", "not needed", "a warm-up begins at zero")
-    if not told or not isinstance(told[0], int | float):
+    if not isinstance(told, list) or not told or not isinstance(told[0], int | float):
         return
     draft.drop("optim.learning_rate")
     draft.default("optim.learning_rate", float(told[0]), "lr_schedule.arguments")

@@ -120,8 +120,8 @@ def _adapter(draft: Draft, component: str) -> None:
     draft.default("method.alpha", 16)
     if not draft.move("model.lora_dropout", "method.dropout"):
         draft.default("method.dropout", 0.0)
-    node = draft.take("model.lora_attn_modules")
-    names = [_ATTENTION.get(name, name) for name in (node.plain() if node is not None else [])]
+    node = draft.peek("model.lora_attn_modules")
+    names = [_ATTENTION.get(name, name) for name in draft.named("model.lora_attn_modules")]
     note = "written lora_attn_modules"
     if draft.value("model.apply_lora_to_mlp"):
         names, note = [*names, *_MLP], f"{note} and apply_lora_to_mlp"

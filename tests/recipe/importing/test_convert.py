@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +337,20 @@ def test_scripts_that_train_nothing_here() -> None:
     assert "2 times, in lines 1, 2" in refusal("python qlora.py --a 1\npython qlora.py", "a.sh")
     assert "no command line" in refusal("ls", "a.sh")
     assert "every weight" in refusal("python qlora.py --full_finetune", "a.sh")
+
+
+WEIRD = [True, -1, 1.5, "x", [], [1, "a"], {"a": 1}, [{"a": 1}], [None], "q_proj,v_proj"]
+TEXTS = [given.LLAMA_FACTORY, given.TORCHTUNE, given.LITGPT, given.MLX]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["llama-factory", "torchtune", "litgpt", "mlx"])
+@pytest.mark.parametrize("key", ["rank", "modules", "alpha", "batch", "data", "arguments", "query"])
+def test_a_value_of_a_wrong_kind_is_a_fault_and_no_crash(text: str, key: str) -> None:
+    lines = [number for number, line in enumerate(text.splitlines()) if key in line]
+    for number, weird in itertools.product(lines, WEIRD):
+        own = text.splitlines()
+        name, colon, _ = own[number].partition(":")
+        own[number] = f"{name}{colon} {json.dumps(weird)}"
+        Path("theirs.yaml").write_text("\n".join(own))
+        with suppress(UsageError):
+            convert("theirs.yaml").text(Path())

@@ -77,7 +77,7 @@ def _refuse_strangers(to: str, **given: Any) -> None:
     from qtune.errors import UsageError
 
     own = {"peft": {"rank"}, "merged": set(), "gguf": {"dtype", "pre_tokenizer"}}
-    known = own.get(to, {"dtype"})
+    known = own.get(to, {"dtype", "rank"})
     for name, value in given.items():
         if value is not None and name not in known:
             raise UsageError(f"--to {to} has no use for it", place=f"--{name.replace('_', '-')}")
@@ -109,7 +109,8 @@ def _written(
         return to_gguf(thing, output, base=base, asked=Asked(**gguf), display=display)
     from qtune.run.gguf_lora import to_gguf_lora
 
-    return to_gguf_lora(thing, output, base=base, asked=Asked(**gguf), display=display)
+    asked = Asked(**gguf, rank=rank)
+    return to_gguf_lora(thing, output, base=base, asked=asked, display=display)
 
 
 def summary(report: dict[str, Any]) -> str:

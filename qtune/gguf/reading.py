@@ -36,6 +36,10 @@ class File:
         """The names of all tensors, as GGUF has them."""
         return set(self._tensors)
 
+    def tensor_kind(self, name: str) -> str:
+        """The number format of one tensor, such as f16."""
+        return str(self._tensors[name].tensor_type.name.lower())
+
     def tensor(self, name: str) -> Tensor:
         """One tensor in fp32, its rows in the file's order."""
         found = self._tensors[name]

@@ -35,15 +35,21 @@ def export(adapter: AdapterFile, folder: Path, *, rank: int | None = None) -> Ad
     With `rank` a DyLoRA is cut to its first ranks; a Delta-LoRA becomes a LoRA of twice its rank,
     which PEFT can read; all others are copied byte for byte.
     """
-    if rank is not None:
-        changed = cut(adapter, rank)
-    elif isinstance(adapter.config, DeltaLoraConfig):
-        changed = _plain(adapter, *as_lora(adapter.config, adapter.tensors))
-    else:
+    changed = plain(adapter, rank=rank)
+    if changed is adapter:
         _copy(adapter, folder)
-        return replace(adapter, folder=folder)
-    write_files(folder, changed)
+    else:
+        write_files(folder, changed)
     return replace(changed, folder=folder)
+
+
+def plain(adapter: AdapterFile, *, rank: int | None = None) -> AdapterFile:
+    """The adapter as others know it: cut to a rank, or a Delta-LoRA as a LoRA; else itself."""
+    if rank is not None:
+        return cut(adapter, rank)
+    if isinstance(adapter.config, DeltaLoraConfig):
+        return _plain(adapter, *as_lora(adapter.config, adapter.tensors))
+    return adapter
 
 
 def cut(adapter: AdapterFile, rank: int) -> AdapterFile:

@@ -212,7 +212,9 @@ def _measures(run: Path) -> tuple[tuple[Measure, ...], int | None]:
         for name, value in own.items()
         if name != "step" and isinstance(value, int | float)
     ]
-    return tuple(found), None
+    tasks = report.get("tasks", {})
+    sides = [{"tasks": tasks.get(side)} for side in ("adapter", "base")]
+    return (*found, *_sided(*sides)), None
 
 
 def _sided(side: Mapping[str, Any], base: Mapping[str, Any]) -> list[Measure]:
@@ -226,8 +228,13 @@ def _sided(side: Mapping[str, Any], base: Mapping[str, Any]) -> list[Measure]:
 
 
 def _flat(side: Mapping[str, Any]) -> dict[str, Any]:
-    answers = side.get("answers")
-    return {**side, **(answers if isinstance(answers, dict) else {})}
+    """All figures of a side by one name each, those of answers and of tasks too."""
+    answers, tasks = side.get("answers"), side.get("tasks")
+    found = {**side, **(answers if isinstance(answers, dict) else {})}
+    for task, figures in (tasks if isinstance(tasks, dict) else {}).items():
+        if isinstance(figures, dict):
+            found |= {f"{task}.{name}": value for name, value in figures.items()}
+    return found
 
 
 def _checked(report: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def export(thing: str, target: Path, *, rank: int | None = None) -> dict[str, An
     folder, run = _adapter_of(Path(thing).expanduser(), thing)
     adapter = methods.read(folder)
     if rank is not None and run is not None:
-        _refuse_untrained(run, rank)
+        refuse_untrained(run, rank)
     check_target(target, protected=[run or folder])
     with staged(target) as staging:
         exporting.export(adapter, staging, rank=rank)
@@ -66,7 +66,7 @@ def _adapter_of(path: Path, thing: str) -> tuple[Path, Path | None]:
     raise UsageError(f"neither a run ({RECIPE}) nor an adapter ({ADAPTER})", place=thing)
 
 
-def _refuse_untrained(run: Path, rank: int) -> None:
+def refuse_untrained(run: Path, rank: int) -> None:
     """`UsageError` for a rank below those that the run drew."""
     for part in parts_of(recipe.load(run / RECIPE).recipe.method):
         if isinstance(part, DyloraConfig) and rank < part.min_rank:

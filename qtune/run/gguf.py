@@ -37,11 +37,13 @@ MERGED_AS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person chose: `dtype` None keeps the model's; `pre` names its way to cut text."""
+    """What a person chose: `dtype` None keeps the model's; `pre` names its way to cut text; a LoRA
+    alone may be cut to a `rank`."""
 
     dtype: Dtype | None = None
     pre: str | None = None
     verify: bool = True
+    rank: int | None = None
 
 
 def to_gguf(

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune import models
+from qtune import models, plan
 from qtune.durable import write_text
 from qtune.errors import UsageError
 from qtune.gguf import lora, placing, reading
 from qtune.gguf.library import library
 from qtune.merging import fidelity
+from qtune.methods import exporting
 from qtune.models.files import SMALL, locate
 from qtune.recipe.inputs import QuantizationSection
 from qtune.run import cards, ollama
+from qtune.run.export import refuse_untrained
 from qtune.run.gguf import Asked, judged
 from qtune.run.merge import sample_rows
 from qtune.run.subject import load, resolve
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from qtune.gguf.architecture import Shape
     from qtune.gguf.encoding import Dtype
+    from qtune.methods import AdapterFile
     from qtune.run.display import Display
     from qtune.run.subject import Subject
 
@@ -41,7 +44,9 @@ def to_gguf_lora(
     if dtype == "q8_0":
         raise UsageError("a LoRA is written in f32, f16 or bf16", place="--dtype")
     subject = resolve(thing, base=base)
-    adapter = subject.read_adapter()
+    adapter = exporting.plain(subject.read_adapter(), rank=asked.rank)
+    if asked.rank is not None and subject.run is not None:
+        refuse_untrained(subject.run, asked.rank)
     folder = locate(subject.model.name_or_path, revision=subject.model.revision, patterns=SMALL)
     shape = lora.shape_of_base(folder, place=subject.base_name)
     lows, alpha = lora.factors(adapter, shape)
@@ -52,7 +57,7 @@ def to_gguf_lora(
         tensors = lora.write_lora(lows, alpha, shape, path, dtype=dtype, about=about)
         file = reading.File(path)
         lora.compare(lows, file, dtype=dtype)
-        found = _verify_lora(subject, shape, file, dtype, display) if asked.verify else None
+        found = _verify(subject, adapter, shape, file, display) if asked.verify else None
         tokenizer = models.load_tokenizer(subject.model)
         template = ollama.write(
             staging / out.modelfile,
@@ -81,17 +86,24 @@ def to_gguf_lora(
     return {**report, "files": [str(path) for path in out.paths]}
 
 
-def _verify_lora(
-    subject: Subject, shape: Shape, file: reading.File, dtype: str, display: Display
-) -> dict[str, Any]:
-    """The effect of the file's factors on the dense base, against that of the adapter itself."""
-    dense = replace(subject, quantization=QuantizationSection(bits=16, compute_dtype="float32"))
+def _verify(
+    subject: Subject, adapter: AdapterFile, shape: Shape, file: reading.File, display: Display
+) -> dict[str, Any] | None:
+    """The effect of the file's factors on the dense base, against that of the adapter itself; None
+    where the base is stored quantised."""
+    section = subject.model
+    if plan.stored_quantization(plan.read_config(section.name_or_path, section.revision)):
+        return None
+    dense = QuantizationSection(bits=16, compute_dtype="float32")
     rows, told = sample_rows(subject, shape.vocabulary, display)
-    loaded = load(dense, device=CPU, on_progress=partial(display.progress, "loading"))
-    assert loaded.method is not None, "read_adapter"
-    fidelity.widen(loaded.base.model)
-    logits = fidelity.all_logits(loaded.base.model, rows)
-    loaded.method.detach()
-    lora.fold(loaded.base.model, file, shape)
-    found = fidelity.compare(logits, loaded.base.model, rows)
+    loading = partial(display.progress, "loading")
+    bare = replace(subject, quantization=dense, adapter=None)
+    held = load(bare, device=CPU, on_progress=loading).base
+    method = adapter.attach(held.model, base_fingerprint=held.fingerprint)
+    fidelity.widen(held.model)
+    logits = fidelity.all_logits(held.model, rows)
+    method.detach()
+    lora.fold(held.model, file, shape)
+    found = fidelity.compare(logits, held.model, rows)
+    dtype = file.tensor_kind(min(file.names))
     return {**judged(found, dtype), "rows": told}

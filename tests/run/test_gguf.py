@@ -90,6 +90,23 @@ def test_its_lora_on_its_base_is_the_same_model(run: Path, tmp_path: Path) -> No
         )
 
 
+@pytest.mark.parametrize(
+    ("method", "rank", "ranks"),
+    [
+        ({"name": "dylora", "rank": 6, "min_rank": 2, "alpha": 8.0}, 3, [3]),
+        ({"name": "delta_lora", "rank": 2, "alpha": 8.0}, None, [4]),
+    ],
+)
+def test_other_methods_that_are_a_lora(
+    method: dict[str, Any], rank: int | None, ranks: list[int], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "made", method=method)
+    asked = Asked(rank=rank)
+    report = to_gguf_lora(str(run), tmp_path / "l", base=None, asked=asked, display=Quiet())
+    assert report["ranks"] == ranks
+    assert report["verification"]["kl"] < 1e-8
+
+
 def test_nothing_is_overwritten_and_nothing_half_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,6 @@ from qtune.data.rounding import Rounded
 from qtune.errors import DivergedError, ExitCode
 from qtune.oom import LOADING, OutOfMemory, during
 from qtune.run import cards, gates, pins, resume
-from qtune.run.ceiling import Ceiling
 from qtune.run.details import keep_details
 from qtune.run.display import Journal
 from qtune.run.doubts import doubts
@@ -25,8 +24,7 @@ from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower
 from qtune.run.labels import named
 from qtune.run.memory import forget_peak, memory_line
-from qtune.run.monitoring.alerts import Alerts
-from qtune.run.monitoring.monitor import Monitor
+from qtune.run.monitoring.begin import monitor
 from qtune.run.monitoring.sampler import Sampler
 from qtune.run.pages.write import leaving_page
 from qtune.run.parts import kept_bytes
@@ -34,7 +32,6 @@ from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
 from qtune.run.report import train_report
 from qtune.run.saving import Saver, load_into, load_progress
-from qtune.run.shapes import shape_of_model
 from qtune.run.tasks import measure_run, read_tasks, require_measures
 from qtune.run.teaching import open_lessons
 from qtune.run.trackers import accelerator, flat
@@ -207,7 +204,9 @@ def learn(
         tracker=settled.tracker,
         save=saver.save,
         clock=Clock.of_recipe(asked, started=started),
-        monitor=_monitor(settled, sampler, progress),
+        monitor=monitor(
+            asked, settled.plan, sampler, folder=folder.path, before=progress.seconds
+        ),
     )
     profile = Profile(asked.logging.profile_steps, folder.path, journal)
     forget_peak()
@@ -223,19 +222,6 @@ def learn(
     except DivergedError as error:
         folder.write_diverged(str(error), rows=error.rows)
         raise
-
-
-def _monitor(settled: Settled, sampler: Sampler, progress: Progress) -> Monitor:
-    """What the run's machine and its limits are, and how long the run has been going on."""
-    asked = settled.asked
-    ceiling = Ceiling.of(
-        shape_of_model(asked.model),
-        device=settled.tracker.device,
-        dtype=getattr(torch, asked.quantization.compute_dtype),
-    )
-    alerts = Alerts.of_plan(settled.plan)
-    before = progress.seconds
-    return Monitor(sampler, alerts, ceiling, folder=settled.folder.path, before=before)
 
 
 def standing(settled: Settled) -> Progress:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from qtune import evaluation, losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
 from qtune.data.feed import Layout, make_feed
@@ -204,9 +202,7 @@ def learn(
         tracker=settled.tracker,
         save=saver.save,
         clock=Clock.of_recipe(asked, started=started),
-        monitor=monitor(
-            asked, settled.plan, sampler, folder=folder.path, before=progress.seconds
-        ),
+        monitor=monitor(asked, settled.plan, sampler, folder=folder.path, before=progress.seconds),
     )
     profile = Profile(asked.logging.profile_steps, folder.path, journal)
     forget_peak()

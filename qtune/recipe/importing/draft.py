@@ -80,9 +80,10 @@ class Draft:
     def number(self, key: str, default: float) -> float:
         """A number of theirs above zero, or the default."""
         node = self.peek(key)
-        value = default if node is None else node.value
-        told = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-        return value if told else default
+        value = None if node is None else node.value
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return value
+        return default
 
     def part(self, key: str, default: Any = None) -> Any:
         """A plain value of theirs that becomes part of a setting with another key's name."""

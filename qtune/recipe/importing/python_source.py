@@ -41,7 +41,8 @@ _NOT_SETTINGS = {
     ),
     *("data_collator", "quantization_config", "callbacks", "trainer", "formatting_func", "mapping"),
 }
-_MAGIC = re.compile(r"^\s*[!%].*$", re.MULTILINE)
+# A notebook's own commands, with the lines that go on behind a backslash.
+_MAGIC = re.compile(r"^([ \t]*)[!%](?:.*\\\n)*.*$", re.MULTILINE)
 
 
 def parse_script(text: str, source: Source) -> Node:
@@ -72,7 +73,7 @@ def cells(text: str, source: Source) -> str:
 
 
 def _tree(text: str, source: Source) -> ast.Module:
-    quiet = _MAGIC.sub("pass", text)
+    quiet = _MAGIC.sub(lambda match: match[1] + "pass" + "\n" * match[0].count("\n"), text)
     try:
         return ast.parse(quiet)
     except (SyntaxError, ValueError, RecursionError) as error:

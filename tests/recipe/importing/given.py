@@ -173,7 +173,11 @@ logging: {enable_wandb: true, hf_token: hf_secretsecret}
 SCRIPT = """\
 from unsloth import FastLanguageModel
 import torch
-!pip install unsloth
+if "COLAB" in environment:
+    !pip install \\
+        unsloth
+else:
+    %env A=1
 max_seq_length = 1024
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name="unsloth/small", max_seq_length=max_seq_length, load_in_4bit=True, dtype=None)

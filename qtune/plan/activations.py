@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from qtune.plan.adapters import DTYPE_BYTES
 from qtune.plan.fused import fused_layer, fuses
 from qtune.plan.kept import kept_by_layer, products_of, unreached
+from qtune.plan.reach import first_trained, trained_norms
 from qtune.plan.targets import layer_index
 from qtune.recipe.methods import LoraFaConfig, LowRankConfig, MethodConfig, RosaConfig, leading
 
@@ -43,6 +44,8 @@ class Activations:
 
     layer_input: int
     """Input of one layer."""
+    layers: int
+    """Layers that a gradient comes to; the others keep nothing."""
     products: int
     """What one layer keeps under `selective` beside its input."""
     kept: int
@@ -80,7 +83,8 @@ def activations_of(
         layer = fused_layer(
             recipe, shape, adapted, compute_bytes=compute_bytes, attention=attention
         )
-        return _of_fused(shape, layer, compute_bytes)
+        reached = shape.layers - first_trained(recipe.method, shape)
+        return _of_fused(shape, layer, compute_bytes, reached)
     own = _norms_and_mlp(shape, compute_bytes) + attention
     scores = compute_bytes * length if eager else 4
     attended = shape.heads * (compute_bytes * shape.head_dim + scores)
@@ -94,17 +98,23 @@ def activations_of(
     )
     for number, size in others.items():
         adapters[number] = adapters.get(number, 0) + size
-    outputs = _linear_outputs(method, shape, adapted, compute_bytes)
-    outputs += products_of(recipe.method, shape) // max(1, shape.layers)
+    reached = shape.layers - first_trained(recipe.method, shape)
+    outputs = compute_bytes * sum(each.out_features for each in shape.linears)
+    outputs //= max(1, shape.layers)
+    outputs += _first_products(method, adapted) // max(1, reached)
+    outputs += products_of(recipe.method, shape) // max(1, reached)
     idle = unreached(recipe.method, shape, own=own, attention=attention)
     final_norm = 4 if shape.root_norms else compute_bytes
+    behind = (width for layer, width in trained_norms(recipe.method, shape) if layer is None)
+    last = compute_bytes * sum(behind)
     return Activations(
         layer_input=compute_bytes * shape.hidden_size,
+        layers=reached,
         products=outputs + attended,
         kept=shape.layers * own + sum(adapters.values()) - idle,
         largest_layer=own + max(adapters.values(), default=0),
         in_flight=_in_flight(recipe, shape, compute_bytes, length if eager else 0),
-        ends=(final_norm + 2 * compute_bytes) * shape.hidden_size,
+        ends=(final_norm + 2 * compute_bytes) * shape.hidden_size + last,
     )
 
 
@@ -121,13 +131,16 @@ def _in_flight(recipe: Recipe, shape: ModelShape, compute_bytes: int, scores: in
     return max(compute_bytes * widest + dropped + norm, attention)
 
 
-def _of_fused(shape: ModelShape, layer: FusedLayer, compute_bytes: int) -> Activations:
+def _of_fused(
+    shape: ModelShape, layer: FusedLayer, compute_bytes: int, reached: int
+) -> Activations:
     one_input = compute_bytes * shape.hidden_size
     made_again = 2 * shape.layers * shape.hidden_size * shape.intermediate_size
     return Activations(
         layer_input=one_input,
+        layers=reached,
         products=layer.selective - one_input,
-        kept=shape.layers * layer.kept,
+        kept=reached * layer.kept,
         largest_layer=layer.kept,
         in_flight=layer.in_flight,
         ends=layer.final_norm + 2 * one_input,
@@ -135,15 +148,11 @@ def _of_fused(shape: ModelShape, layer: FusedLayer, compute_bytes: int) -> Activ
     )
 
 
-def _linear_outputs(
-    method: MethodConfig, shape: ModelShape, adapted: Sequence[AdaptedLinear], compute_bytes: int
-) -> int:
-    """The outputs of one layer's linears and of its adapters' first matrices."""
-    number = max(1, shape.layers)
-    size = compute_bytes * sum(linear.out_features for linear in shape.linears)
-    if isinstance(method, LowRankConfig):
-        size += DTYPE_BYTES[method.dtype] * sum(each.rank for each in adapted)
-    return size // number
+def _first_products(method: MethodConfig, adapted: Sequence[AdaptedLinear]) -> int:
+    """The outputs of the first matrices of all adapters."""
+    if not isinstance(method, LowRankConfig):
+        return 0
+    return DTYPE_BYTES[method.dtype] * sum(each.rank for each in adapted)
 
 
 def _norms_and_mlp(shape: ModelShape, compute_bytes: int) -> int:

@@ -7,9 +7,10 @@ Legend as in `activations`, d hidden, w a bottleneck's width, P prefix positions
   bottleneck  each place: its input in fp32 4 d, what the activation gives 4 w, but for relu what
               it takes 4 w
   selective   each linear whose matrix trains: its input in fp32 4 m
+  norms       that train, by selective tuning or beside LoRA: c h, what their factor is learnt of
   prefix      keys and values spread over all heads for P more positions: 2 c q P / L
 
-Nothing in front of the first bottleneck keeps anything: no gradient goes there.
+Nothing in front of the first trained tensor keeps anything: no gradient goes there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES, adapted_linears, targeted_linears
 from qtune.plan.quantum import kept_bytes
-from qtune.plan.selective import trained_weights
+from qtune.plan.reach import first_trained, trained_norms
+from qtune.plan.selective import places_of, selected, trained_weights
 from qtune.plan.sites import bottleneck_places, sites_of
 from qtune.plan.targets import layer_index
 from qtune.recipe.methods import (
@@ -43,6 +45,9 @@ def kept_by_layer(
 ) -> dict[int | None, int]:
     """What each layer keeps for the parts of a method that are no plain low-rank adapters."""
     kept: dict[int | None, int] = {}
+    for layer, width in trained_norms(method, shape):
+        if layer is not None:
+            kept[layer] = kept.get(layer, 0) + compute_bytes * width
     for part in parts_of(method):
         for layer, size in _of_part(part, shape, mask_bytes):
             kept[layer] = kept.get(layer, 0) + size
@@ -95,15 +100,36 @@ def products_of(method: MethodConfig, shape: ModelShape) -> int:
 def unreached(method: MethodConfig, shape: ModelShape, *, own: int, attention: int) -> int:
     """What layers without a trained part in or before them do not keep; `own`: of one layer, of it
     `attention` by its attention."""
-    parts = parts_of(method)
-    begins = [part for part in parts if isinstance(part, BottleneckConfig)]
-    if len(begins) < len(parts):
-        return 0
-    places = [place for part in begins for place in _places(part, shape)]
-    first = min(layer_index(place) or 0 for place in places)
-    early = any(part.placement == "houlsby" for part in begins)
+    first = first_trained(method, shape)
+    if first == shape.layers:
+        return first * own
     norm = (4 if shape.root_norms else 2) * shape.hidden_size
-    return first * own + (min(own, attention + norm) if early else own)
+    idle = [
+        min(own, _idle(part, shape, first, own=own, attention=attention, norm=norm))
+        for part in parts_of(method)
+        if first_trained(part, shape) == first
+    ]
+    return first * own + min(idle)
+
+
+def _idle(
+    part: SingleMethod | BridgeConfig,
+    shape: ModelShape,
+    first: int,
+    *,
+    own: int,
+    attention: int,
+    norm: int,
+) -> int:
+    """Of the first layer that a gradient comes to, what stands before the trained tensors."""
+    if isinstance(part, BottleneckConfig):
+        return attention + norm if part.placement == "houlsby" else own
+    if not isinstance(part, SelectiveConfig):
+        return 0
+    chosen = {p.part for p in selected(part, places_of(shape)) if layer_index(p.module) == first}
+    if "norm" in chosen or "embedding" in part.parts:
+        return 0
+    return norm if "attention" in chosen else attention + 2 * norm
 
 
 def _of_part(

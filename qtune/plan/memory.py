@@ -146,7 +146,7 @@ class Costs:
         yield _item("layers on their way", 2 * self.layers.folded, "two, each when it is its turn")
 
     def _activations(self, tokens: int, policy: ActivationPolicy) -> Iterator[MemoryItem]:
-        each, layers = self.activations, self.shape.layers
+        each, layers = self.activations, self.activations.layers
         if policy == "none":
             working = max(each.in_flight, each.ends)
             reason = f"{tokens:,} tokens x {each.kept:,} B, all layers"

@@ -198,7 +198,7 @@ class Work:
         if way.activations == "none":
             return _Pass()
         if way.activations == "selective":
-            between = 1 - self.costs.shape.layers * kept.products / max(1, kept.kept)
+            between = 1 - kept.layers * kept.products / max(1, kept.kept)
             # half of an adapter's work, its second matrix, is no kept product
             return _Pass(
                 base=kept.again * forward.base,
@@ -227,7 +227,8 @@ class Work:
         """What kernels' starts and the link take beyond the work that they run beside."""
         moved = self._layers_moved() if way.base == "stream" else 0
         if way.activations == "offload" and self.costs.machine.device == "cuda":
-            moved += self.costs.shape.layers * self.costs.activations.layer_input * tokens
+            inputs = self.costs.activations.layers * self.costs.activations.layer_input
+            moved += inputs * tokens
         visit = moved / self.device.link
         link = max(0.0, visit - forward) + max(0.0, visit - backward)
         kernels = self.costs.shape.layers * KERNELS + self.adapted * KERNELS_AN_ADAPTER

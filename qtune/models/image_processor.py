@@ -21,7 +21,8 @@ def load_image_processor(section: ModelSection) -> Any:
     and without it."""
     if find_spec("PIL") is None:
         raise UsageError("reading images takes Pillow", hint='pip install "qtune[vision]"')
-    from transformers import AutoImageProcessor
+    # transformers 5.17 hides it at the top where torchvision is absent
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     if section.offline:
         hub.go_offline()

@@ -13,7 +13,8 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from qtune.errors import ExitCode, ModelError, UsageError
 from qtune.run.data import Choice, preview

@@ -1,9 +1,4 @@
-"""Lengths of micro-batches in coarse steps, so that a long run meets few shapes.
-
-On a CPU oneDNN makes a kernel for each shape of a product that it meets and keeps about 0.5 MB for
-it, some of it for ever: with a new length in each step a run grows by 10 MB a step. Sixteen lengths
-an octave bound that, for 3% more tokens on average. On a GPU nothing is kept.
-"""
+"""Micro-batches of few lengths, for a CPU: `qtune.ops.grid` says why."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ import torch
 from torch.nn.functional import pad
 
 from qtune.data.rows import IGNORED
+from qtune.ops.grid import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +17,6 @@ if TYPE_CHECKING:
     from qtune.data.batch import Batch
     from qtune.data.feed import Layout
     from qtune.data.rows import EncodedRow
-
-_STEPS_AN_OCTAVE = 4  # as a power of two
-_LEAST = 8
 
 
 @dataclass(frozen=True)
@@ -60,12 +53,6 @@ class Rounded:
         batch = self.layout.batch(rows, sequences)
         length = rounded(batch.input_ids.shape[1], self.longest)
         return lengthened(batch, length, pad_id=self.pad_id)
-
-
-def rounded(length: int, most: int) -> int:
-    """The next length [tokens] of the grid, at most `most`."""
-    step = max(_LEAST, 1 << max(0, length.bit_length() - 1 - _STEPS_AN_OCTAVE))
-    return max(length, min(most, -(-length // step) * step))
 
 
 def lengthened(batch: Batch, length: int, *, pad_id: int) -> Batch:

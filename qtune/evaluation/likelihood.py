@@ -12,11 +12,11 @@ from qtune import oom
 from qtune.data.batch import collate
 from qtune.data.rounding import lengthened
 from qtune.errors import DataError, ModelError
-from qtune.ops.grid import rounded
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
 from qtune.evaluation.tally import Tally, ratio_tally
 from qtune.oom import during
+from qtune.ops.grid import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

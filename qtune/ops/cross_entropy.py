@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from qtune.ops.grid import rounded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -85,12 +87,29 @@ def row_cross_entropy(
 ) -> Tensor:
     """The loss of each position, fp32 [S]; without gradients."""
     parts = [
-        criterion.losses_in_blocks(head(hidden_CH), target_C)
+        _losses(hidden_CH, target_C, head, criterion, chunk_size)
         for hidden_CH, target_C in zip(
             hidden_SH.split(chunk_size), target_S.split(chunk_size), strict=True
         )
     ]
     return torch.cat(parts) if parts else hidden_SH.new_zeros((0,), dtype=torch.float32)
+
+
+def _on_grid(chunk: list[Tensor], most: int) -> list[Tensor]:
+    """On a CPU rows in one of few numbers, at most `most`: the last one several times."""
+    rows = chunk[0].shape[0]
+    wide = rounded(rows, most)
+    if wide == rows or chunk[0].device.type != "cpu":
+        return chunk
+    places = torch.arange(wide).clamp_(max=rows - 1)
+    return [tensor[places] for tensor in chunk]
+
+
+def _losses(
+    hidden_CH: Tensor, target_C: Tensor, head: nn.Module, criterion: Criterion, most: int
+) -> Tensor:
+    wide_CH, wide_C = _on_grid([hidden_CH, target_C], most)
+    return criterion.losses_in_blocks(head(wide_CH), wide_C)[: hidden_CH.shape[0]]
 
 
 @dataclass(frozen=True)
@@ -117,13 +136,16 @@ class _Fused(torch.autograd.Function):
         whole = (hidden_SH, by_hidden_SH, *targets)
         chunks = (tensor.split(work.chunk_size) for tensor in whole)
         for hidden_CH, by_hidden_CH, *chunk in zip(*chunks, strict=True):
-            leaf_CH = hidden_CH.requires_grad_()
+            own = hidden_CH.shape[0]
+            wide_CH, *wide_chunk = _on_grid([hidden_CH, *chunk], work.chunk_size)
+            leaf_CH = wide_CH.requires_grad_()
             with torch.enable_grad():
                 raw_CV = work.head(leaf_CH)
-            losses_C, by_raw_CV = work.measure(raw_CV.detach(), *chunk, factor=work.factor)
-            total += losses_C.sum()
+            losses_C, by_raw_CV = work.measure(raw_CV.detach(), *wide_chunk, factor=work.factor)
+            total += losses_C[:own].sum()
+            by_raw_CV[own:] = 0.0
             found = torch.autograd.grad(raw_CV, [leaf_CH, *trained], by_raw_CV, allow_unused=True)
-            by_hidden_CH.copy_(found[0])
+            by_hidden_CH.copy_(found[0][:own])
             for known, new in zip(by_trained, found[1:], strict=True):
                 if new is not None:
                     known += new

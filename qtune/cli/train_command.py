@@ -134,6 +134,9 @@ def show(report: dict[str, Any]) -> None:
     if "adapter_step" in report:
         adapter = f"{report['folder']}/adapter (step {report['adapter_step']})"
         console.print(f"adapter: {adapter}", soft_wrap=True, markup=False)
+    page = Path(report["folder"]) / "report.html"
+    if page.is_file():
+        console.print(f"page: {page}", soft_wrap=True, markup=False)
 
 
 def held_out(report: dict[str, Any]) -> Table:

@@ -2,7 +2,8 @@
 
 runs/<name>/
   recipe.yaml plan.json env.json     what was asked, decided, and where it ran
-  metrics.jsonl log.txt              every logged step and evaluation; the log
+  metrics.jsonl log.txt              every logged step, evaluation and reading; the log
+  samples.jsonl report.html          some held-out answers on the way; the run as a page
   checkpoints/step-000250/           adapter and training state after one step
   adapter/                           the result, in PEFT's file format
   eval.json report.json              measures; what the run did

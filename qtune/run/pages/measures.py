@@ -36,7 +36,9 @@ def held_out_table(told: Told) -> str:
             continue
         cells = (with_ends(one, intervals.get(one["step"], one), name) for one in shown)
         rows.append((name.replace("_", " "), *cells))
-    return table(heads, rows, kinds=("k", *["n"] * len(shown)))
+    note = '<p class="quiet">Below a measure: its 95% interval over the rows.</p>'
+    drawn = table(heads, rows, kinds=("k", *["n"] * len(shown)))
+    return drawn + (note if intervals else "")
 
 
 def _chosen(evaluations: list[Record], result: int | None) -> list[Record]:

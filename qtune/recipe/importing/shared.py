@@ -68,6 +68,7 @@ def schedule(draft: Draft, key: str, *, default: str) -> None:
         draft.default("optim.lr_scheduler_type", ours or "cosine")
     else:
         draft.put("optim.lr_scheduler_type", node, ours or "cosine", f"written {key}")
+    draft.move("lr_scheduler_kwargs.min_lr_rate", "optim.min_lr_ratio")
     if name == "constant":
         why = "their constant schedule has no warm-up"
         draft.leave("warmup_ratio", "not needed", why)

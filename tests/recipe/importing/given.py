@@ -56,7 +56,8 @@ max_length: 640
 per_device_train_batch_size: 2
 gradient_accumulation_steps: 6
 learning_rate: 1.0e-4
-lr_scheduler_type: linear
+lr_scheduler_type: cosine_with_min_lr
+lr_scheduler_kwargs: {min_lr_rate: 0.2}
 warmup_ratio: 0.05
 max_steps: 300
 report_to: [wandb, none]

@@ -127,7 +127,8 @@ def test_trl(converted: Convert) -> None:
     assert (recipe.data.max_length, recipe.data.overlong) == (640, "truncate_end")
     assert (recipe.train.batch_size, recipe.train.max_steps) == (12, 300)
     optim = recipe.optim
-    assert (optim.name, optim.lr_scheduler_type, optim.warmup_ratio) == ("adamw", "linear", 0.05)
+    assert (optim.name, optim.lr_scheduler_type, optim.warmup_ratio) == ("adamw", "cosine", 0.05)
+    assert optim.min_lr_ratio == 0.2
     assert optim.max_grad_norm == 1.0
     assert recipe.eval.steps == 25
     assert recipe.logging.report_to == ("wandb",)

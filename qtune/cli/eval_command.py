@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from qtune.cli.eval_options import (
+    Against,
+    Base16,
+    Generate,
+    Harness,
+    Judged,
+    Longest,
+    Merged,
+    Output,
+    Rows,
+    Tasks,
+)
 from qtune.cli.eval_table import tables
 from qtune.cli.gates import exit_by_gates
 from qtune.cli.offline import obey_offline
@@ -19,42 +28,18 @@ MOST_CONFUSED = 5
 
 def evaluate(  # noqa: PLR0913 - one parameter an option
     thing: Thing,
-    against: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RECIPE|DATA]",
-            help="Rows to measure on: of a recipe, or a data file; else the run's held-out rows.",
-        ),
-    ] = None,
+    against: Against = None,
     overrides: Overrides = None,
     base: BaseModel = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
-    generate: Annotated[
-        int | None, typer.Option(min=0, help="Answer so many rows by greedy decoding.")
-    ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The report; else eval.json of the run.")
-    ] = None,
-    gates: Annotated[
-        bool, typer.Option("--gates", help="Judge the recipe's gates on held-out measures; exit 9.")
-    ] = False,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", metavar="FILE", help="A task file; repeatable. Without rows: alone."
-        ),
-    ] = None,
-    lm_eval: Annotated[
-        list[str] | None,
-        typer.Option("--lm-eval", metavar="TASK", help="A task of lm-eval, or its YAML file."),
-    ] = None,
-    base16: Annotated[
-        bool, typer.Option("--base16", help="The base in 16 bits, too: what 4 bits cost.")
-    ] = False,
-    merged: Annotated[
-        str | None, typer.Option("--merged", metavar="FOLDER", help="A merged model, too.")
-    ] = None,
+    rows: Rows = None,
+    generate: Generate = None,
+    max_new_tokens: Longest = None,
+    output: Output = None,
+    gates: Judged = False,
+    task: Tasks = None,
+    lm_eval: Harness = None,
+    base16: Base16 = False,
+    merged: Merged = None,
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
@@ -98,11 +83,15 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     if as_json:
         print_json(report)
     else:
-        for made in tables(report):
-            results().print(made)
-        if line := confusions(report):
-            results().print(line, markup=False, highlight=False)
+        _show(report)
     exit_by_gates(report)
+
+
+def _show(report: dict[str, Any]) -> None:
+    for made in tables(report):
+        results().print(made)
+    if line := confusions(report):
+        results().print(line, markup=False, highlight=False)
 
 
 def confusions(report: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def _title(side: str, report: Mapping[str, Any]) -> str:
 
 
 def _step(step: str) -> str:
-    return {"quantization": "4 bits", "tuning": "the adapter", "merge": "merging"}[step]
+    return {"quantization": "quantizing", "tuning": "the adapter", "merge": "merging"}[step]
 
 
 def _table(title: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from qtune.errors import DataError, QtuneError, UsageError
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.tally import mean_tally
+from qtune.recipe.files import read_text
+from qtune.recipe.node import Source
+from qtune.recipe.syntax import parse
 from qtune.registry import nearest
 from qtune.run.tasks import TaskResult
 
@@ -65,18 +68,18 @@ def measure_harness(
 
 
 def _named(task: str, manager: Any) -> Any:
-    """A task's name, or the settings in a YAML file of lm-eval's own."""
+    """A task's name, or the settings in a YAML file in lm-eval's own words, without its tags."""
     if task.endswith((".yaml", ".yml")):
-        from lm_eval.utils import load_yaml_config
-
-        if not Path(task).is_file():
-            raise UsageError("no such file", place=task)
-        return load_yaml_config(task)
+        return parse(read_text(Path(task), name=task), _source(task)).plain()
     if task not in manager.all_tasks:
         hint = nearest(task, manager.all_tasks)
         hint = hint if hint.startswith("did you mean") else "lm-eval ls tasks"
         raise UsageError(f"lm-eval has no task {task!r}", place=PLACE, hint=hint)
     return task
+
+
+def _source(task: str) -> Source:
+    return Source(name=task, label=Path(task).name, folder=Path(task).parent)
 
 
 def _load(task: Any, manager: Any) -> None:

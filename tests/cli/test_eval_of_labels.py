@@ -6,7 +6,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from qtune.cli.eval_command import confusions, table
+from qtune.cli.eval_command import confusions
+from qtune.cli.eval_table import tables
 
 SIDE = {
     "loss": 0.5,
@@ -24,7 +25,7 @@ SIDE = {
 def test_measures_and_what_is_confused() -> None:
     report = {"rows": 16, "base_model": "x", "model": SIDE}
     shown = StringIO()
-    Console(file=shown, width=100).print(table(report))
+    Console(file=shown, width=100).print(*tables(report))
     for text in ("accuracy", "0.75", "0.7 .. 0.8", "macro f1", "0.625", "matthews"):
         assert text in shown.getvalue()
     assert "perplexity" not in shown.getvalue()

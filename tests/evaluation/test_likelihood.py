@@ -69,7 +69,9 @@ def test_paired_difference() -> None:
     base, ours = summarise([4.0, 10.0], [2, 5]), summarise([2.0, 5.0], [2, 5])
     moved = difference(ours, base)
     # every row is better by exactly 1 nat a token: no doubt is left
-    assert moved == pytest.approx({"loss": -1.0, "loss_low": -1.0, "loss_high": -1.0})
+    figures = {"loss": -1.0, "loss_low": -1.0, "loss_high": -1.0}
+    assert {key: moved[key] for key in figures} == pytest.approx(figures)
+    assert moved["loss_p"] == pytest.approx(0.5, abs=0.05)  # two rows of one sign: a fair coin
     assert summarise([4.0, 10.0], [2, 5]).high > base.low - 1e-9
 
 

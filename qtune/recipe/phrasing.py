@@ -26,6 +26,11 @@ _MISSING = {
 }
 _LONG = 100
 _PARTS = ("method", "parts")
+_ALONE = {
+    "peft": "its layers are PEFT's own, which do not stand over or under others",
+    "combination": "they are one list",
+}
+"""Methods that a list cannot hold, and why."""
 _RANGES = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -178,6 +183,8 @@ def what_is_wrong(errors: Sequence[ErrorDetails], annotation: Any, value: Any) -
             return "not a finite number", ""
         if kind == "value_error":
             return f"{shown} {context['error']}", ""
+        if kind == "union_tag_invalid" and isinstance(value, str) and value in _ALONE:
+            return f"{shown} is no part of several methods: {_ALONE[value]}", "name it alone"
         if kind == "union_tag_invalid":
             return f"unknown method {shown}", suggest.close(str(value), METHODS)
         if kind == "string_too_short":

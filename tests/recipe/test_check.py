@@ -62,6 +62,11 @@ def test_all_faults_come_together_in_order_with_line_key_and_hint(faults: Faults
         ("optim: [1]", "optim: a list is not a table of keys (its keys: name, learning_rate"),
         ("train: yes", "train: 'yes' is not a table of keys (its keys: num_train_epochs"),
         ("method: bitfit", "method: 'bitfit' is not a table of keys (write method: {name: bitfit}"),
+        (
+            "method: [lora, {name: peft, type: LN_TUNING}]",
+            "method.parts.1.name: 'peft' is no part of several methods: its layers are PEFT's own, "
+            "which do not stand over or under others (name it alone)",
+        ),
         ("method: {name: lor}", "method.name: unknown method 'lor' (did you mean lora?)"),
         ("method: {name: bitfit, rank: 2}", "method.rank: unknown key (a key of method lora"),
         ("method: {rank_pattern: {a: 0}}", "method.rank_pattern.a: must be at least 1, not 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 
 from qtune.errors import CheckError, ModelError
 from qtune.gguf import architecture, vocabulary
-from qtune.gguf.encoding import BLOCK, decode, encode, kind_of
+from qtune.gguf.encoding import BLOCK, PLAIN, kind_of
 from qtune.gguf.library import library
 from qtune.gguf.names import TABLES, Names
 from qtune.gguf.reading import DIVISORS
@@ -142,19 +143,24 @@ def compare_tensors(
     for number, name in enumerate(names):
         tensor = source.tensor(name)
         kind = kind_of(tensor.shape, source.dtype)
-        found = file.tensor(source.names.to_gguf(name))
-        if kind == "q8_0":
-            error = _share(tensor.float(), found)
-            worst = max(worst, error)
-            equal = error <= 1.001
-        else:
-            rounded = decode(_typed(name, tensor, kind), kind, tensor.shape)
-            equal = torch.equal(found, rounded)
-        if not equal:
-            raise CheckError(f"{name} is another one in the file", place=str(file.path))
+        for rows, found in file.pieces(source.names.to_gguf(name)):
+            wanted = tensor[rows].float()
+            share = _share(wanted, found) if kind == "q8_0" else _unequal(wanted, found, kind)
+            if share > ALLOWED:
+                raise CheckError(f"{name} is another one in the file", place=str(file.path))
+            worst = max(worst, share)
         if on_progress is not None:
             on_progress(number + 1, len(names))
     return worst
+
+
+ALLOWED = 1.001
+
+
+def _unequal(tensor: Tensor, found: Tensor, kind: Dtype) -> float:
+    """0 where a piece is its tensor, rounded once to the format; else infinity."""
+    equal = torch.equal(found, tensor.to(PLAIN[kind]).float())
+    return 0.0 if equal else math.inf
 
 
 def _share(tensor: Tensor, found: Tensor) -> float:
@@ -163,14 +169,6 @@ def _share(tensor: Tensor, found: Tensor) -> float:
     step = blocks.abs().amax(dim=1, keepdim=True) / 127
     allowed = step / 2 + 127.5 * (step * 2**-11).clamp_min(2**-25)
     return float(((found.reshape(-1, BLOCK) - blocks).abs() / allowed).max())
-
-
-def _typed(name: str, tensor: Tensor, kind: Dtype) -> Any:
-    """The encoded bytes as `GGUFReader` would give them."""
-    raw = encode(name, tensor, kind)
-    if kind == "bf16":
-        return raw.reshape(*tensor.shape[:-1], -1)
-    return raw.view("float32" if kind == "f32" else "float16").reshape(tuple(tensor.shape))
 
 
 def _numbers(tensor: Stored) -> int:

@@ -8,11 +8,12 @@ import torch
 
 from qtune.errors import CheckError
 from qtune.gguf.architecture import config_of, shape_of
-from qtune.gguf.encoding import decode
+from qtune.gguf.encoding import CHUNK, decode
 from qtune.gguf.library import library
 from qtune.gguf.names import Names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -36,15 +37,35 @@ class File:
         """The names of all tensors, as GGUF has them."""
         return set(self._tensors)
 
-    def tensor_kind(self, name: str) -> str:
+    def tensor_kind(self, name: str) -> Any:
         """The number format of one tensor, such as f16."""
-        return str(self._tensors[name].tensor_type.name.lower())
+        return self._tensors[name].tensor_type.name.lower()
 
     def tensor(self, name: str) -> Tensor:
         """One tensor in fp32, its rows in the file's order."""
+        parts = [part for _, part in self.pieces(name)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def pieces(self, name: str) -> Iterator[tuple[slice, Tensor]]:
+        """(rows, tensor in fp32) of one tensor, some rows at a time; a vector in one piece.
+
+        The file is read and not mapped: its pages would count as resident.
+        """
+        import numpy as np
+
         found = self._tensors[name]
         shape = tuple(reversed(found.shape.tolist()))
-        return decode(found.data, found.tensor_type.name.lower(), shape)
+        rows = shape[0] if len(shape) > 1 else 1
+        size, step = int(found.n_bytes) // rows, max(1, CHUNK * rows // int(found.n_elements))
+        with self.path.open("rb") as stream:
+            stream.seek(int(found.data_offset))
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
+                content = np.frombuffer(stream.read(size * (stop - start)), found.data.dtype)
+                part = (stop - start, *shape[1:]) if len(shape) > 1 else shape
+                stored = content.reshape(*part[:-1], -1)
+                whole = slice(None) if len(shape) < 2 else slice(start, stop)
+                yield whole, decode(stored, self.tensor_kind(name), part)
 
 
 def model_of(file: File) -> Any:

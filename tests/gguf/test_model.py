@@ -75,6 +75,23 @@ def test_other_formats(dtype: Any, size: float, tmp_path: Path) -> None:
         assert torch.equal(file.tensor("blk.0.ffn_up.weight"), rounded)
 
 
+def test_pieces_of_a_few_rows_are_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = workshop.model_of(workshop.CONFIGS["llama"]())
+    for dtype in ("f32", "f16", "bf16", "q8_0"):
+        path = tmp_path / f"{dtype}.gguf"
+        folder = workshop.saved(tmp_path / "model", model)
+        source = write(folder, path, dtype)
+        whole_tensor = reading.File(path).tensor("token_embd.weight")
+        monkeypatch.setattr(reading, "CHUNK", 64 * 5)
+        pieces = list(reading.File(path).pieces("token_embd.weight"))
+        assert len(pieces) == -(-352 // 5)
+        assert torch.equal(torch.cat([part for _, part in pieces]), whole_tensor)
+        assert whole.compare_tensors(source, reading.File(path)) <= 1
+        monkeypatch.undo()
+
+
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     model = workshop.model_of(workshop.CONFIGS["llama"]())
     source = write(workshop.saved(tmp_path / "model", model), tmp_path / "a.gguf", "q8_0")

@@ -3,70 +3,59 @@
 from __future__ import annotations
 
 from math import isfinite
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from qtune.cli.merge_options import (
+    AdapterOnly,
+    Again,
+    Combine,
+    Density,
+    Dtype,
+    KeepMask,
+    Memory,
+    Onto,
+    Output,
+    ShardSize,
+    Things,
+    Verify,
+    Weights,
+)
 from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, BaseModel, Overrides, Quietly
 from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
 from qtune.errors import UsageError
-from qtune.recipe.results import Combination, MergeBase, MergeDtype, Requantize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qtune.recipe.results import Combination
     from qtune.run.combined import Asked
 
 
 def merge(  # noqa: PLR0913 - one parameter an option
-    things: Annotated[
-        list[str],
-        typer.Argument(metavar="THING...", help="Run folders or adapter folders of one base."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
-    onto: Annotated[
-        MergeBase | None,
-        typer.Option("--base", help="Add to the weights trained on, or to the 16-bit originals."),
-    ] = None,
+    things: Things,
+    output: Output,
+    onto: Onto = None,
     base_model: BaseModel = None,
-    dtype: Annotated[
-        MergeDtype | None, typer.Option(help="dtype of the weights; auto keeps that of the base.")
-    ] = None,
-    max_shard_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="The largest weight file.")
-    ] = None,
-    max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="The most memory that the merge may hold.")
-    ] = None,
-    quantize: Annotated[
-        Requantize | None, typer.Option(help="nf4: quantise the result again, which is lossy.")
-    ] = None,
-    keep_mask: Annotated[
-        bool, typer.Option("--keep-mask", help="Keep the zeros of a pruned base.")
-    ] = False,
-    combine: Annotated[Combination, typer.Option(help="How several adapters become one.")] = "cat",
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="W,W", help="A weight for each adapter; equal shares of 1 without."),
-    ] = None,
-    density: Annotated[
-        float | None, typer.Option(help="The share of values that ties and dare keep.")
-    ] = None,
-    adapter_only: Annotated[
-        bool, typer.Option("--adapter-only", help="Write the combined adapter, not a model.")
-    ] = False,
-    verify: Annotated[
-        bool, typer.Option(help="Compare the merged model with the trained one.")
-    ] = True,
+    dtype: Dtype = None,
+    max_shard_size: ShardSize = None,
+    max_memory: Memory = None,
+    quantize: Again = None,
+    keep_mask: KeepMask = False,
+    combine: Combine = "cat",
+    weights: Weights = None,
+    density: Density = None,
+    adapter_only: AdapterOnly = False,
+    verify: Verify = True,
     overrides: Overrides = None,
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
-    """Fold an adapter into full weights that load in plain transformers.
+    """Fold an adapter, or several of one base, into full weights that load in plain transformers.
 
-    The model is never whole in memory while it is written. The result is compared with the trained
-    model and kept only if it is the same (merge.max_kl).
+    The model is never whole in memory. The result is compared with the trained model and kept only
+    if it is the same (merge.max_kl). A merge that is killed goes on when it is run again.
 
     Examples:
       qtune merge runs/first -o merged
@@ -81,26 +70,13 @@ def merge(  # noqa: PLR0913 - one parameter an option
         from qtune.run.combined import write_adapter
 
         made = write_adapter(first, output, asked, base=base_model, overrides=overrides or ())
-        if as_json:
-            print_json(made)
-        else:
-            results().print(summary_of_adapter(made), markup=False, soft_wrap=True)
+        _print(made, summary_of_adapter, as_json=as_json)
         return
     from qtune.run.merge import merge as run
 
-    settings: dict[str, str | bool] = {
-        key: str(value)
-        for key, value in (
-            ("base", onto),
-            ("dtype", dtype),
-            ("max_shard_size", max_shard_size),
-            ("max_memory", max_memory),
-            ("quantize", quantize),
-        )
-        if value is not None
-    }
-    if keep_mask:
-        settings["keep_mask"] = True
+    keys = {"base": onto, "dtype": dtype, "quantize": quantize}
+    keys |= {"max_shard_size": max_shard_size, "max_memory": max_memory}
+    settings = {key: str(value) for key, value in keys.items() if value is not None}
     with showing("qtune merge", quiet=quiet) as display:
         report = run(
             first,
@@ -108,14 +84,18 @@ def merge(  # noqa: PLR0913 - one parameter an option
             asked=asked,
             base=base_model,
             overrides=overrides or (),
-            settings=settings,
+            settings={**settings, **({"keep_mask": True} if keep_mask else {})},
             verify=verify,
             display=display,
         )
+    _print(report, summary, as_json=as_json)
+
+
+def _print(report: dict[str, Any], told: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        results().print(summary(report), markup=False, soft_wrap=True)
+        results().print(told(report), markup=False, soft_wrap=True)
 
 
 def _asked(

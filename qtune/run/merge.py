@@ -70,7 +70,41 @@ def merge(
         adapter = subject.read_adapter()
     section = subject.recipe.merge if subject.recipe else MergeSection()
     section = _with(section, settings or {})
+    if section.quantize != "none" and not (verify and subject.model.task == "causal"):
+        raise UsageError(
+            "what a quantised language model loses is measured when it is verified",
+            place="--quantize",
+        )
     shard_bytes = plan.parse_size(section.max_shard_size, place="merge.max_shard_size")
+    work = _prepared(subject, adapter, section, display)
+    choice: dict[str, Any] = {}
+    read = [subject.run] if subject.run else [adapter.folder]
+    limit = plan.parse_size(section.max_memory, place="merge.max_memory")
+    merging.preflight(work, target, protected=read, max_memory=limit - held_bytes())
+    if section.base == "auto":
+        work, choice = base_choice.choose(subject, work, display)
+        section = section.model_copy(update={"base": work.base})
+    trained = trained_model(subject, adapter, work, section, display) if verify else None
+    lossy = trained is not None and section.quantize != "none"
+    report = merging.write(
+        work,
+        target,
+        max_shard_bytes=shard_bytes,
+        verify=trained.check if trained else _no_check,
+        card=partial(merging.card, facts=cards.facts_of(subject, work.folder)),
+        quantize=partial(requantized.quantize, subject, trained) if trained and lossy else None,
+        on_progress=partial(display.progress, "merging"),
+    )
+    told = _told(report, trained) | {"keep_mask": section.keep_mask, "auto": choice or None}
+    if asked is not None:
+        told["combined"] = adapter.facts["combined"]
+    return {"thing": subject.name, "output": str(target), **told}
+
+
+def _prepared(
+    subject: Subject, adapter: AdapterFile, section: MergeSection, display: Display
+) -> Merge:
+    """Every edit with its place and the config of the result, before a weight is read."""
     edits = adapter.merge_edits()
     folder = models.resolve(subject.model)
     adapter.require_base(models.fingerprint(folder))
@@ -95,33 +129,8 @@ def merge(
     layout = replace(work.layout, config=changed)
     work = replace(work, chat=_chat(subject), layout=layout, identity=identity)
     if section.keep_mask:
-        work = merging.keep_zeros(work)
-    choice: dict[str, Any] = {}
-    read = [subject.run] if subject.run else [adapter.folder]
-    limit = plan.parse_size(section.max_memory, place="merge.max_memory")
-    merging.preflight(work, target, protected=read, max_memory=limit - held_bytes())
-    if section.base == "auto":
-        work, choice = base_choice.choose(subject, work, display)
-        section = section.model_copy(update={"base": work.base})
-    if section.quantize != "none" and not verify:
-        raise UsageError(
-            "what a quantised result loses is measured when it is verified", place="--quantize"
-        )
-    trained = trained_model(subject, adapter, work, section, display) if verify else None
-    lossy = trained is not None and section.quantize != "none"
-    report = merging.write(
-        work,
-        target,
-        max_shard_bytes=shard_bytes,
-        verify=trained.check if trained else _no_check,
-        card=partial(merging.card, facts=cards.facts_of(subject, folder)),
-        quantize=partial(requantized.quantize, subject, trained) if trained and lossy else None,
-        on_progress=partial(display.progress, "merging"),
-    )
-    told = _told(report, trained) | {"keep_mask": section.keep_mask, "auto": choice or None}
-    if asked is not None:
-        told["combined"] = adapter.facts["combined"]
-    return {"thing": subject.name, "output": str(target), **told}
+        return merging.keep_zeros(work)
+    return work
 
 
 def _chat(subject: Subject) -> merging.Chat | None:

@@ -52,7 +52,7 @@ def test_nf4_is_made_of_the_merged_model_and_labelled(tmp_path: Path) -> None:
     lost = float((ours.exp() * (ours - theirs)).sum(-1).mean())
     assert lost == pytest.approx(report["quantized"]["kl"], rel=0.5)  # other rows
 
-    with pytest.raises(UsageError, match="measured when it is verified"):
+    with pytest.raises(UsageError, match="loses is measured when it is verified"):
         merge(
             str(run),
             tmp_path / "blind",

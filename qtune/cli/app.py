@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -36,7 +36,7 @@ from qtune.cli.watch_command import watch
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 app = typer.Typer(
     help="QLoRA fine-tuning from a short YAML recipe: plan, train, evaluate, merge.",
@@ -45,20 +45,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, merge, export, quantize, prune, generate, chat, plan, validate, show, schema):
-    app.command()(verb)
-app.command()(push)
-app.command()(methods)
-app.command()(watch)
-app.command()(report)
-app.command()(compare)
+# The verbs as `qtune --help` groups them, in the order in which a person meets them.
+_VERBS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
+    "Begin": {
+        "init": init,
+        "import": import_,
+        "doctor": doctor,
+        "validate": validate,
+        "show": show,
+        "schema": schema,
+        "methods": methods,
+    },
+    "Before training": {"data": data, "plan": plan, "quantize": quantize, "prune": prune},
+    "Train": {"train": train, "watch": watch, "runs": runs, "report": report, "compare": compare},
+    "Measure and try": {"eval": evaluate, "generate": generate, "chat": chat},
+    "Ship": {"merge": merge, "export": export, "push": push},
+}
+for _group, _verbs in _VERBS.items():
+    for _name, _verb in _verbs.items():
+        if isinstance(_verb, typer.Typer):
+            app.add_typer(_verb, name=_name, rich_help_panel=_group)
+        else:
+            app.command(_name, rich_help_panel=_group)(_verb)
 app.command(hidden=True)(cost)
-app.command("eval")(evaluate)
-app.command()(init)
-app.command("import")(import_)
-app.command()(doctor)
-app.add_typer(data, name="data")
-app.add_typer(runs, name="runs")
 
 
 def _print_version(asked: bool) -> None:

@@ -29,8 +29,9 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine by using it: versions, device, a real 4-bit step, disk, hub. Exit 5 if
-    something is broken.
+    """Check this machine by using it: versions, device, a real 4-bit step, disk, hub.
+
+    Exit 5 if something is broken.
 
     Examples:
       qtune doctor

@@ -43,8 +43,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
-    """Measure a run, an adapter or a model: loss, perplexity, answers, each with its interval;
-    of a classification accuracy, macro-F1, Matthews correlation and what it confuses.
+    """Measure a run, an adapter or a model: loss, answers, choices or labels, with intervals.
 
     An adapter is measured beside its base in the same process, on the same rows.
 

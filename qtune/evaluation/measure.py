@@ -59,5 +59,7 @@ def evaluate(
         )
         figures |= means(answers, section.measures)
     if on_details is not None:
-        on_details(measured.to_dict() | (score(answers) if answers else {}), answers)
+        on_details(
+            measured.to_dict() | (score(answers, section.measures) if answers else {}), answers
+        )
     return figures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,10 +175,14 @@ def _loss(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskRe
 def _texts(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
     task, ledger = asked.task, means.ledger
     known = {n: Answer(**_tuples(one)) for n, one in ledger.known(side, asked.name).items()}
+    room = max(1, evaluation.context_length(model) - task.max_new_tokens)
+    prompts = [replace(prompt, ids=prompt.ids[-room:]) for prompt in asked.prompts]
+    over = sum(len(prompt.ids) > room for prompt in asked.prompts)
+    _tell_cut(asked.name, over, len(prompts), means)
     found = answer_all(
         model,
         means.tokenizer,
-        asked.prompts,
+        prompts,
         Manner(
             max_new_tokens=task.max_new_tokens,
             batch_size=means.batch_size,
@@ -196,7 +200,9 @@ def _texts(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskR
 
 
 def _choices(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
-    ledger = means.ledger
+    ledger, room = means.ledger, evaluation.context_length(model)
+    over = sum(any(len(row.ids) > room for row in one.rows) for one in asked.choices)
+    _tell_cut(asked.name, over, len(asked.choices), means)
     found = choose(
         model,
         asked.choices,
@@ -210,6 +216,13 @@ def _choices(asked: AskedTask, model: nn.Module, side: str, means: Means) -> Tas
     make = label_tallies if asked.task.kind == "classify" else choice_tallies
     records = [one.to_dict() | {"measures": one.measures()} for one in found]
     return TaskResult(asked.task.kind, len(found), make(found), records)
+
+
+def _tell_cut(name: str, over: int, total: int, means: Means) -> None:
+    """What does not fit is cut off at the left, as harnesses do: that costs, so it is said."""
+    if over:
+        what = "prompts are longer than the model's context: cut at the left"
+        means.display.line(f"{name}: {over} of {total} {what}")
 
 
 def with_measures(answers: Sequence[Answer], measured: Mapping[str, Tally]) -> list[dict[str, Any]]:

@@ -138,6 +138,30 @@ def test_a_model_without_a_recipe_is_asked_tasks(run: Path, tmp_path: Path) -> N
     assert (tmp_path / "r.predictions.jsonl").is_file()
 
 
+def test_a_prompt_that_does_not_fit_is_cut_and_told(run: Path, tmp_path: Path) -> None:
+    class Told(Quiet):
+        lines: list[str] = []
+
+        def line(self, text: str) -> None:
+            self.lines.append(text)
+
+    rows = [{"q": "x" * 300, "a": "y"}, {"q": "short", "a": "z"}]  # the context is 256 bytes
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    task = tmp_path / "long.yaml"
+    task.write_text(
+        "kind: generate\ndata: {path: rows.jsonl}\nprompt: '{q}'\nanswer: '{a}'\n"
+        "max_new_tokens: 5\n"
+    )
+    output = tmp_path / "r.json"
+    limits = Limits(tasks=(str(task),))
+    evaluate(str(run.parent / "base"), limits=limits, output=output, display=Told())
+    assert [line for line in Told.lines if "long" in line] == [
+        "long: 1 of 2 prompts are longer than the model's context: cut at the left"
+    ]
+    lines = (tmp_path / "r.predictions.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["text"]
+
+
 def test_what_is_told_before_weights_load(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qtune.run.eval.load", None)
     task = run.parent / "tasks" / "odd.yaml"

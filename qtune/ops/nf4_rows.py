@@ -5,7 +5,7 @@ The constants of all blocks (one for 64 elements) come first: double quantisatio
 
 from __future__ import annotations
 
-from math import gcd, prod
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +21,9 @@ _TINY = 1e-38  # as the kernels have it, for the last block when it is not whole
 
 
 def rows_at_once(shape: Sequence[int], block_size: int) -> int:
-    """The fewest rows that end where a block ends."""
-    return block_size // gcd(prod(shape[1:]), block_size)
+    """The fewest rows that are unfolded by themselves as in the whole: one, if blocks end with
+    rows, else all, for bitsandbytes' CPU kernel then takes other constants than its GPU ones."""
+    return shape[0] if prod(shape[1:]) % block_size else 1
 
 
 def maxima(values: Tensor, block_size: int) -> Tensor:

@@ -173,7 +173,7 @@ def _verify(work: _Work, file: reading.File, display: Display) -> dict[str, Any]
     numbers = sum(prod(entry["shape"]) for entry in source.checkpoint.table.values())
     check_memory(numbers, source.shape.vocabulary)
     rows, told = sample_rows(work.subject, source.shape.vocabulary, display)
-    display.line(f"verifying on {sum(map(len, rows)):,} positions of {told}")
+    display.line(f"verifying the file on {sum(map(len, rows)):,} positions of {told}")
     logits = fidelity.all_logits(_plain(work.folder), rows)
     gc.collect()
     found = fidelity.compare(logits, reading.model_of(file), rows)

@@ -224,3 +224,16 @@ def test_images_are_upright_and_in_the_channels_of_the_model(tmp_path: Path) -> 
     content = (tmp_path / "b.png").read_bytes()
     assert decoded(content, 1, place="b").getpixel((0, 0)) == 7
     assert decoded(content, 3, place="b").getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_noise_is_the_same_each_time(pictures: Pictures) -> None:
+    one, other = pictures.noise(2), pictures.noise(2)
+    assert one[0].shape == (3, SIDE, SIDE)
+    assert torch.equal(torch.stack(one), torch.stack(other))
+    assert not torch.equal(one[0], one[1])
+
+
+def test_what_is_no_path_is_told(tmp_path: Path, pictures: Pictures) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"image": {"bytes": "x"}, "label": "rows"}\n')
+    with pytest.raises(DataError, match="image: is no path of a file"):
+        prepare(recipe(tmp_path, "rows.jsonl"), pictures)

@@ -20,8 +20,8 @@ class ModelSection(Section):
     name_or_path: str = Field(min_length=1)
     """A Hugging Face id, or a folder (relative to the file that names it)."""
     task: Task = "causal"
-    """What is learnt: the next token, or the label of a whole text or image by a head of its own, on
-    an encoder (BERT, ViT) or a decoder (Llama); `task: classification` at the top is the same."""
+    """What is learnt: the next token, or the label of a whole text or image by a head of its own,
+    on an encoder (BERT, ViT) or a decoder (Llama); the key task at the top is the same."""
     labels: Names = ()
     """Names of a classification's labels in the order of their numbers; without it those of the
     sources' labels, or all that the training rows hold."""
@@ -60,9 +60,9 @@ class SourceSection(Section):
     """One file, some files, or a hub data set."""
 
     path: str = Field(min_length=1)
-    """A json, jsonl, csv, tsv, txt, parquet or arrow file, a folder or a glob of such files, a folder
-    of folders of images, one for each label, or a Hugging Face data set id. Columns image (a path
-    beside the file) and label name images, too."""
+    """A json, jsonl, csv, tsv, txt, parquet or arrow file, a folder or a glob of such files, a
+    folder of folders of images, one for each label, or a Hugging Face data set id. Columns image
+    (a path beside the file) and label name images, too."""
     format: Literal[
         "auto",
         "alpaca",

@@ -13,6 +13,15 @@ from qtune.cli.screen import showing
 from qtune.errors import UsageError
 
 
+Channels = Annotated[
+    float, typer.Option(metavar="SHARE", help="Of each MLP's channels, to take out.")
+]
+Heads = Annotated[
+    float, typer.Option(metavar="SHARE", help="Of each layer's heads, by key-value head.")
+]
+Layers = Annotated[int, typer.Option(metavar="N", help="Whole layers to take out.")]
+
+
 def prune(  # noqa: PLR0913 - one parameter an option
     model: Annotated[str, typer.Argument(help="A 16-bit model folder or a Hugging Face id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
@@ -29,13 +38,9 @@ def prune(  # noqa: PLR0913 - one parameter an option
         str | None,
         typer.Option(metavar="N:M", help="N of each M consecutive inputs stay, as in 2:4."),
     ] = None,
-    drop_channels: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of each MLP's channels, to take out.")
-    ] = 0.0,
-    drop_heads: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of each layer's heads, by key-value head.")
-    ] = 0.0,
-    drop_layers: Annotated[int, typer.Option(metavar="N", help="Whole layers to take out.")] = 0,
+    drop_channels: Channels = 0.0,
+    drop_heads: Heads = 0.0,
+    drop_layers: Layers = 0,
     calibration: Annotated[
         str | None,
         typer.Option(help="A recipe or a data file whose rows show what the inputs are like."),
@@ -58,28 +63,24 @@ def prune(  # noqa: PLR0913 - one parameter an option
       qtune prune models/base -o models/small --drop-channels 0.25 --drop-layers 4 \\
         --calibration rows.jsonl
     """
-    if drop_channels or drop_heads or drop_layers:
-        from qtune.models.structured import Cut
-        from qtune.run.shrink import shrink
+    with showing("qtune prune", quiet=quiet) as display:
+        if drop_channels or drop_heads or drop_layers:
+            _refuse_zeroing(method, sparsity, pattern)
+            from qtune.models.structured import Cut
+            from qtune.run.shrink import shrink
 
-        _refuse_zeroing(method, sparsity, pattern)
-        cut = Cut(drop_channels, drop_heads, drop_layers)
-        with showing("qtune prune", quiet=quiet) as display:
+            cut = Cut(drop_channels, drop_heads, drop_layers)
             report = shrink(model, output, cut, calibration, rows=rows, display=display)
-        line = f"{report['output']}: {report['parameters_before'] / 1e6:,.2f} M parameters became "
-        line += f"{report['parameters'] / 1e6:,.2f} M"
-    else:
-        from qtune.run.prune import Request
-        from qtune.run.prune import prune as run
+        else:
+            from qtune.run.prune import Request
+            from qtune.run.prune import prune as run
 
-        request = Request(method or "wanda", sparsity, pattern, calibration, rows)
-        with showing("qtune prune", quiet=quiet) as display:
+            request = Request(method or "wanda", sparsity, pattern, calibration, rows)
             report = run(model, output, request, display=display)
-        line = summary(report)
     if as_json:
         print_json(report)
     else:
-        results().print(line, markup=False, soft_wrap=True)
+        results().print(summary(report), markup=False, soft_wrap=True)
 
 
 def _refuse_zeroing(method: str | None, sparsity: float | None, pattern: str | None) -> None:
@@ -95,6 +96,9 @@ def _refuse_zeroing(method: str | None, sparsity: float | None, pattern: str | N
 
 def summary(report: dict[str, Any]) -> str:
     """A pruning in one line."""
+    if report["method"] == "structured":
+        before, after = report["parameters_before"] / 1e6, report["parameters"] / 1e6
+        return f"{report['output']}: {before:,.2f} M parameters became {after:,.2f} M"
     share = 100 * report["zeros"] / max(1, report["weights"])
     error = report["output_error"]
     told = "" if error is None else f", output error {error:.4f}"

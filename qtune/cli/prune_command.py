@@ -12,7 +12,6 @@ from qtune.cli.output import print_json, results
 from qtune.cli.screen import showing
 from qtune.errors import UsageError
 
-
 Channels = Annotated[
     float, typer.Option(metavar="SHARE", help="Of each MLP's channels, to take out.")
 ]

@@ -25,7 +25,7 @@ _YAML_1_1_WORDS = frozenset(("y", "n", "yes", "no", "on", "off"))
 _COMMENT_COLUMN = 48
 _INPUTS = re.compile(
     r"model\.(name_or_path|tokenizer|chat_template)|data\.(train|eval)\.\d+\.(path|labels)|"
-    r"loss\.teacher"
+    r"loss\.teacher|eval\.tasks"
 )
 
 
@@ -71,10 +71,17 @@ class _Writer:
                 yield self._line(f"{indent}{key}: {self._value(name, value)}", name)
 
     def _value(self, name: str, value: Any) -> str:
-        if _INPUTS.fullmatch(name) and isinstance(value, str) and is_local(value):
-            relative = os.path.relpath(value, self._folder.resolve())
-            value = relative if relative.startswith("..") else f"./{relative}"
+        if _INPUTS.fullmatch(name):
+            several = isinstance(value, tuple)
+            value = [self._relative(one) for one in value] if several else self._relative(value)
         return flow(value)
+
+    def _relative(self, value: Any) -> Any:
+        """A local path from the folder on; anything else as it is."""
+        if not isinstance(value, str) or not is_local(value):
+            return value
+        relative = os.path.relpath(value, self._folder.resolve())
+        return relative if relative.startswith("..") else f"./{relative}"
 
     def _line(self, text: str, name: str) -> str:
         origin = self._origins.get(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qtune.errors import UsageError
-from qtune.recipe import load
+from qtune.recipe import load, to_yaml
 
 HEAD = "model: {name_or_path: m}\ndata: {train: [{path: t.csv}], val_size: 0.1}\n"
 
@@ -56,3 +56,5 @@ def test_tasks_need_no_held_out_rows(tmp_path: Path) -> None:
     text = "eval: {tasks: [arc.yaml]}\ngates: {min_measure_gains: {arc.accuracy: 0}}\n"
     recipe = load(written(tmp_path, text, head)).recipe
     assert len(recipe.eval.tasks) == 1
+    kept = to_yaml(recipe, relative_to=tmp_path / "runs" / "x")
+    assert 'tasks: ["../../arc.yaml"]' in kept or "tasks: [../../arc.yaml]" in kept

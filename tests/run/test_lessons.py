@@ -61,7 +61,8 @@ def _train(folder: Path, name: str, *settings: str) -> tuple[int, Any]:
 
 def _losses(folder: Path, name: str) -> list[float]:
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    rows = [json.loads(line) for line in lines]
+    return [row["loss"] for row in rows if row["kind"] == "train"]
 
 
 def _learn_from_lessons(folder: Path) -> str:

@@ -63,7 +63,8 @@ def _train(folder: Path, name: str, *settings: str) -> tuple[int, Any]:
 
 def _losses(folder: Path, name: str) -> list[dict[str, Any]]:
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines]
+    return [row for row in rows if row["kind"] in ("train", "eval")]
 
 
 def test_a_teacher_beside_its_student_changes_what_is_learnt_not_what_is_measured(

@@ -74,7 +74,7 @@ def merge(  # noqa: PLR0913 - one parameter an option
         return
     from qtune.run.merge import merge as run
 
-    keys = {"base": onto, "dtype": dtype, "quantize": quantize}
+    keys: dict[str, str | None] = {"base": onto, "dtype": dtype, "quantize": quantize}
     keys |= {"max_shard_size": max_shard_size, "max_memory": max_memory}
     settings = {key: str(value) for key, value in keys.items() if value is not None}
     with showing("qtune merge", quiet=quiet) as display:

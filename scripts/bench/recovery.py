@@ -1,6 +1,6 @@
 """What pruning costs a small model that others pretrained, and what LoRA brings back.
 
-    scripts/bench/recovery.py -o FOLDER            prune, train 150 steps, measure: 5 minutes on two cores
+    scripts/bench/recovery.py -o FOLDER            prune, train 150 steps, measure: some minutes
     scripts/bench/recovery.py -o FOLDER --steps 4  a trial, nothing kept
 
 Held-out loss on clean TinyStories: of the model, pruned, after LoRA, and after a merge that keeps

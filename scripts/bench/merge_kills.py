@@ -118,6 +118,18 @@ def one_round(
     return {"kills": deaths, "equal": hashes(target) == expected, "left_behind": left}
 
 
+def summed(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What came of all rounds so far."""
+    deaths = [death for told in rounds for death in told["kills"]]
+    return {
+        "rounds": len(rounds),
+        "kills": len(deaths),
+        "kills_with_finished_files": sum(death["files_kept"] > 0 for death in deaths),
+        "equal": sum(told["equal"] and not told["left_behind"] for told in rounds),
+        "each": rounds,
+    }
+
+
 def main() -> None:
     """Run every round and write what came of them."""
     parser = argparse.ArgumentParser(description="Kill a merge and run it again.")
@@ -147,26 +159,22 @@ def main() -> None:
         finished(process, 600)
         seconds, writing = time.perf_counter() - began, time.perf_counter() - writing
         expected = hashes(place / "straight" / "merged")
-        rounds = []
+        facts = {
+            "shape": asked.shape,
+            "weight_files": len([name for name in expected if name.endswith(".safetensors")]),
+            "straight_seconds": round(seconds, 2),
+            "of_which_writing_and_verifying": round(writing, 2),
+        }
+        rounds: list[dict[str, Any]] = []
+        report: dict[str, Any] = {}
         for number in range(asked.rounds):
             folder = place / f"round-{number}"
             folder.mkdir()
             told = one_round(run, folder / "merged", seconds, writing, draw, expected)
             rounds.append(told)
             sys.stderr.write(f"round {number + 1}: {told}\n")
-    deaths = [death for told in rounds for death in told["kills"]]
-    report = {
-        "shape": asked.shape,
-        "weight_files": len([name for name in expected if name.endswith(".safetensors")]),
-        "straight_seconds": round(seconds, 2),
-        "of_which_writing_and_verifying": round(writing, 2),
-        "rounds": len(rounds),
-        "kills": len(deaths),
-        "kills_with_finished_files": sum(death["files_kept"] > 0 for death in deaths),
-        "equal": sum(told["equal"] and not told["left_behind"] for told in rounds),
-        "each": rounds,
-    }
-    asked.output.write_text(json.dumps(report, indent=2) + "\n")
+            report = facts | summed(rounds)
+            asked.output.write_text(json.dumps(report, indent=2) + "\n")
     sys.stdout.write(json.dumps({key: report[key] for key in report if key != "each"}) + "\n")
     sys.exit(report["equal"] != report["rounds"])
 

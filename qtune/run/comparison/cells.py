@@ -18,7 +18,7 @@ from qtune import recipe
 from qtune.artefacts import read_object
 from qtune.durable import require_writable, write_text
 from qtune.errors import ExitCode, Fault, OutputError, QtuneError, ResumeError
-from qtune.run.comparison.children import qtune
+from qtune.run.comparison.children import Work, qtune
 from qtune.run.comparison.entries import seeded
 from qtune.runs import lock, past
 
@@ -59,14 +59,27 @@ class Row:
         self.fault, self.code = fault, code
 
 
-class Cells:
-    """Runs what is missing in a comparison's folder, a process at a time."""
+@dataclass(frozen=True)
+class Task:
+    """The run of one seed of a row; `finished`: nothing is left to do."""
 
-    def __init__(self, folder: Path, display: Display, *, total: int) -> None:
+    row: Row
+    run: Path
+    work: Work
+    finished: bool
+
+
+class Cells:
+    """Runs what is missing in the folder of a comparison, or of a sweep, which `noun` says."""
+
+    def __init__(
+        self, folder: Path, display: Display, *, total: int, noun: str = "comparison"
+    ) -> None:
         self.folder = folder
         self._display = display
         self._total = total
         self._done = 0
+        self._noun = noun
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -77,7 +90,9 @@ class Cells:
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if there - {lock.NAME} and CELLS not in there:
             raise OutputError(
-                "the folder holds no comparison", place=str(folder), hint="name another with -o"
+                f"the folder holds no {self._noun}",
+                place=str(folder),
+                hint="name another with -o",
             )
         require_writable(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,19 +101,34 @@ class Cells:
 
     def train(self, row: Row, asked: Recipe, seed: int) -> None:
         """The run of one seed, unless it is finished."""
+        task = self.task(row, asked, seed)
+        if task.finished:
+            self.keep(task)
+        else:
+            work = task.work
+            self.end(task, self._run(row, [*work.words], work.what))
+
+    def task(self, row: Row, asked: Recipe, seed: int) -> Task:
+        """The run of one seed, with its recipe in its place."""
         place = self._place(row.label)
         run, file = place / f"seed-{seed}", place / f"seed-{seed}.yaml"
         self._keep_recipe(file, seeded(asked, seed))
-        what = f"{row.label}, seed {seed}"
-        if not _is_finished(run):
-            words = ["train", str(file), "-o", str(run)]
-            outcome = self._run(row, words, what)
-            if outcome.code not in _DONE:
-                row.refuse(outcome.fault, outcome.code)
-                self._tell(f"{what}: {outcome.fault}")
-                return
-        row.runs.append(run)
-        self._tell(f"{what}: {_result(read_object(run / past.REPORT))}")
+        words = ("train", str(file), "-o", str(run))
+        work = Work(words, f"{row.label}, seed {seed}", place / past.LOG)
+        return Task(row, run, work, _is_finished(run))
+
+    def end(self, task: Task, outcome: Outcome) -> None:
+        """Take a run that has ended into its row, or refuse the row."""
+        if outcome.code in _DONE:
+            self.keep(task)
+        else:
+            task.row.refuse(outcome.fault, outcome.code)
+            self._tell(f"{task.work.what}: {outcome.fault}")
+
+    def keep(self, task: Task) -> None:
+        """Take a finished run into its row."""
+        task.row.runs.append(task.run)
+        self._tell(f"{task.work.what}: {_result(read_object(task.run / past.REPORT))}")
 
     def cost(self, row: Row, asked: Recipe, run: Path | None) -> None:
         """What using the row's first run, or the base alone, costs, unless it is known."""
@@ -140,7 +170,7 @@ class Cells:
             write_text(file, text)
         elif file.read_text(encoding="utf-8") != text:
             raise ResumeError(
-                "this part of the comparison was made with another recipe",
+                f"this part of the {self._noun} was made with another recipe",
                 place=str(file),
                 hint="name another folder with -o, or remove this one",
             )

@@ -50,7 +50,7 @@ class Given:
         loaded = recipe.load(path, overrides)
         if not held_out(loaded.recipe):
             raise UsageError(
-                "methods are compared on held-out rows, and there are none",
+                "runs are compared on held-out rows, and there are none",
                 place=str(path),
                 hint="set data.eval or data.val_size",
             )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_POSITIONS = 2048
 MAX_BYTES = 2**30  # of kept logits
-_CHUNK, _CHUNK_ELEMENTS = 256, 2**21  # positions, and logits, compared at a time in fp64
+_CHUNK, _CHUNK_ELEMENTS = 256, 2**19  # positions, and logits, compared at a time in fp64
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 64
 POSITIONS = 512  # of a model that is verified layer by layer
-LOGITS_AT_ONCE = 4  # the trained model's, the merged one's, and those just made with their padding
+LOGITS_AT_ONCE = 10  # the trained model's, the merged one's, those just made, and room to compare
 CPU = torch.device("cpu")
 
 

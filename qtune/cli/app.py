@@ -31,6 +31,7 @@ from qtune.cli.recipe_commands import schema, show, validate
 from qtune.cli.report_command import report
 from qtune.cli.runs_command import runs
 from qtune.cli.stopping import Signalled, Stopping
+from qtune.cli.sweep_command import sweep
 from qtune.cli.train_command import train
 from qtune.cli.watch_command import watch
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
@@ -57,7 +58,14 @@ _VERBS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "methods": methods,
     },
     "Before training": {"data": data, "plan": plan, "quantize": quantize, "prune": prune},
-    "Train": {"train": train, "watch": watch, "runs": runs, "report": report, "compare": compare},
+    "Train": {
+        "train": train,
+        "sweep": sweep,
+        "watch": watch,
+        "runs": runs,
+        "report": report,
+        "compare": compare,
+    },
     "Measure and try": {"eval": evaluate, "generate": generate, "chat": chat},
     "Ship": {"merge": merge, "export": export, "push": push},
 }

@@ -131,14 +131,14 @@ def _runs(
 
 def write(report: dict[str, Any]) -> list[str]:
     """The three files of a comparison; returns their paths."""
-    from qtune.cli.compare_picture import comparison_svg
-    from qtune.cli.compare_table import markdown
+    from qtune.cli.compare_picture import comparison_svg, panels
+    from qtune.cli.compare_table import columns, markdown, remarks
 
     folder = Path(report["folder"])
     kept = {key: value for key, value in report.items() if key != "folder"}  # which may move
     write_json(folder / "compare.json", kept)
-    write_text(folder / "compare.md", markdown(report))
-    write_text(folder / "compare.svg", comparison_svg(report))
+    write_text(folder / "compare.md", markdown(report, columns(report), remarks(report)))
+    write_text(folder / "compare.svg", comparison_svg(report, panels(report)))
     return [str(folder / f"compare.{kind}") for kind in ("json", "md", "svg")]
 
 

@@ -30,12 +30,12 @@ class Panel:
     logarithmic: bool = False
 
 
-def comparison_svg(report: dict[str, Any]) -> str:
+def comparison_svg(report: dict[str, Any], shown: list[Panel]) -> str:
     """All charts beside one another, with one list of names."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    shown, rows = panels(report), report["rows"]
+    rows = report["rows"]
     with rc_context(SETTINGS):
         height = _HEAD_INCHES + _ROW_INCHES * len(rows)
         figure = Figure(figsize=(2.1 * len(shown) + 1.2, height), layout="constrained")
@@ -71,7 +71,7 @@ def panels(report: dict[str, Any]) -> list[Panel]:
             lambda row: row["compute"]["training_flops_per_token"],
             paler=lambda row: row["compute"]["forward_flops_per_token"],
         ),
-        *map(_measure, report["measures"]),
+        *map(measure, report["measures"]),
         Panel(
             "latency",
             "s a token, paler merged, | base",
@@ -82,7 +82,8 @@ def panels(report: dict[str, Any]) -> list[Panel]:
     ]
 
 
-def _measure(name: str) -> Panel:
+def measure(name: str) -> Panel:
+    """A held-out measure of each row."""
     return Panel(
         name.replace("_", " "),
         "held out, a dot a seed",

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.cli.markdown import markdown_table
 from qtune.plan import human
+from qtune.recipe.results import SMALLER_IS_BETTER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.table import Table
 
 _OF_TRAINING = 5  # columns
 _STYLES = {"base": "dim"}
-BETTER_LOW = ("loss",)
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ def columns(report: dict[str, Any]) -> list[Column]:
         Column("adapter", lambda row: row["storage"]["adapter_bytes"], human),
         Column("memory,\ntraining", lambda row: row["memory"]["training_peak_bytes"], human),
         Column("memory,\nin use", lambda row: row["memory"]["inference_peak_bytes"], human),
-        Column("training\ntokens/s", lambda row: row["compute"]["tokens_per_second"], _count),
+        Column("training\ntokens/s", lambda row: row["compute"]["tokens_per_second"], count),
         Column("training\nFLOPs/token", _flops, _short),
-        *(_measure(name) for name in report["measures"]),
+        *(measure(name) for name in report["measures"]),
         Column("ms a\ntoken", lambda row: row["inference"]["seconds_per_token"], _ms),
         Column("over\nbase", lambda row: row["inference"]["overhead"], _percent),
         Column("ms,\nmerged", lambda row: row["inference"]["merged_seconds_per_token"], _ms),
@@ -74,17 +74,25 @@ def table(report: dict[str, Any], shown: list[Column]) -> Table:
     return made
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any], shown: list[Column], said: Iterable[str]) -> str:
     """The same for a page, with its remarks."""
-    shown = columns(report)
     head = ["", *(column.title.replace("\n", " ") for column in shown)]
     lines = markdown_table(head, ([row["name"], *_cells(row, shown)] for row in report["rows"]))
-    told = "\n".join(f"- {line}" for line in remarks(report))
+    told = "\n".join(f"- {line}" for line in said)
     return f"## {report['name']}\n\n{lines}\n\n{told}\n"
 
 
 def remarks(report: dict[str, Any]) -> Iterator[str]:
     """What a reader must know: the budget, refusals, notes."""
+    yield from told_of_runs(report)
+    apart = [row["name"] for row in report["rows"] if row["inference"]["not_merged"]]
+    if apart:
+        yield f"not merged: {', '.join(apart)}"
+    yield from report["notes"]
+
+
+def told_of_runs(report: dict[str, Any]) -> Iterator[str]:
+    """The budget of the runs, and the rows that were refused."""
     budget = next((row["seeds"][0] for row in report["rows"] if row["seeds"]), None)
     if budget is not None:
         seeds = report["seeds"]
@@ -93,10 +101,6 @@ def remarks(report: dict[str, Any]) -> Iterator[str]:
     for row in report["rows"]:
         if row["reason"]:
             yield f"{row['name']}: {row['reason']}"
-    apart = [row["name"] for row in report["rows"] if row["inference"]["not_merged"]]
-    if apart:
-        yield f"not merged: {', '.join(apart)}"
-    yield from report["notes"]
 
 
 def _cells(row: dict[str, Any], shown: list[Column]) -> list[str]:
@@ -104,7 +108,8 @@ def _cells(row: dict[str, Any], shown: list[Column]) -> list[str]:
     return ["-" if value is None else column.told(value) for column, value in values]
 
 
-def _measure(name: str) -> Column:
+def measure(name: str) -> Column:
+    """A held-out measure, with its spread."""
     return Column(f"{name.replace('_', ' ')}\nheld out", lambda row: row["accuracy"].get(name), _pm)
 
 
@@ -115,7 +120,7 @@ def _best(report: dict[str, Any], name: str) -> str | None:
         for row in report["rows"]
         if name in row["accuracy"] and row["kind"] != "base"
     }
-    pick = min if name in BETTER_LOW else max
+    pick = min if name in SMALLER_IS_BETTER else max
     return pick(found, key=lambda label: found[label]) if len(found) > 1 else None
 
 
@@ -129,7 +134,8 @@ def _pm(figures: dict[str, Any]) -> str:
     return f"{figures['mean']:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
 
 
-def _count(value: float) -> str:
+def count(value: float) -> str:
+    """1,234."""
     return f"{value:,.0f}"
 
 

@@ -10,7 +10,7 @@ from qtune.plan.configuration import (
     stored_quantization,
 )
 from qtune.plan.devices import card
-from qtune.plan.machine import Machine
+from qtune.plan.machine import Machine, gpus
 from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
 from qtune.plan.plan import PAGED_OUT, Decision, MemoryItem, Plan, Remedy, Switch
 from qtune.plan.planner import make
@@ -44,6 +44,7 @@ __all__ = [
     "card",
     "count_rows",
     "duration",
+    "gpus",
     "human",
     "loss_chunk_size",
     "make",

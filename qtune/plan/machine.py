@@ -46,10 +46,10 @@ class Machine:
         return cls("cuda", f"{gigabytes} GB GPU", usable, 0, 0, note)
 
     @classmethod
-    def probe(cls) -> Machine:
-        """The first visible NVIDIA GPU, else this CPU."""
+    def probe(cls, gpu: str | None = None) -> Machine:
+        """The first visible NVIDIA GPU, or that of a name as `gpus` gives it, else this CPU."""
         host, note = host_memory()
-        found = _first_gpu()
+        found = _first_gpu() if gpu is None else _parse_gpus(_gpu_table(), gpu)
         if found is None:
             return cls("cpu", f"CPU, {cores()} cores", host, host, cores(), note)
         name, total, free = found
@@ -125,14 +125,30 @@ def _number(path: Path) -> int | None:
         return None
 
 
+def gpus() -> list[str]:
+    """The visible NVIDIA GPUs, each as CUDA_VISIBLE_DEVICES names it alone."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    rows = [[cell.strip() for cell in line.split(",")] for line in _gpu_table().splitlines()]
+    if not rows or visible is None:
+        return [row[1] for row in rows]
+    named = [name.strip() for name in visible.split(",")]
+    # CUDA sees none from the first on that is not there
+    return named[: named.index("-1")] if "-1" in named else [name for name in named if name]
+
+
 def _first_gpu() -> tuple[str, int, int] | None:
     """Name, total and free bytes of the GPU that CUDA would call device 0."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
         return None
     wanted = visible.split(",")[0].strip() if visible else "0"
+    return _parse_gpus(_gpu_table(), wanted)
+
+
+def _gpu_table() -> str:
+    """A line for each NVIDIA GPU: index, uuid, name, total and free MiB."""
     try:
-        answer = subprocess.run(
+        return subprocess.run(
             [
                 "nvidia-smi",
                 "--query-gpu=index,uuid,name,memory.total,memory.free",
@@ -142,10 +158,9 @@ def _first_gpu() -> tuple[str, int, int] | None:
             text=True,
             timeout=5,
             check=True,
-        )
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-    return _parse_gpus(answer.stdout, wanted)
+        return ""
 
 
 def _parse_gpus(table: str, wanted: str) -> tuple[str, int, int] | None:

@@ -16,6 +16,9 @@ Step = Annotated[int, Field(ge=1)]
 CacheKind = Literal["dynamic", "static", "quantized"]
 AnswerMeasure = Literal["exact_match", "token_f1", "bleu", "chrf", "rouge_l", "numeric", "stopped"]
 
+SMALLER_IS_BETTER = frozenset({"loss"})
+"""Of the held-out measures."""
+
 
 class EvalSection(Section):
     """When and what is measured on the held-out rows."""

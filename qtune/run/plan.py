@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from qtune.recipe import Loaded
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -47,7 +49,12 @@ def card_of(text: str) -> Machine:
 def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -> Planned:
     """Plan a recipe for a given card or this machine; no torch, no weights, no rows kept."""
     machine = Machine.probe() if gpu is None else card_of(gpu)
-    loaded = named(recipes.load(path, overrides))
+    return plan_for(recipes.load(path, overrides), machine)
+
+
+def plan_for(loaded: Loaded, machine: Machine) -> Planned:
+    """Plan a recipe that was read for a machine that is known."""
+    loaded = named(loaded)
     recipe = loaded.recipe
     shape, note = shape_and_note(recipe.model)
     shape = with_teacher(recipe, with_bridge(recipe, shape), published=True)

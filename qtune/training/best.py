@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qtune.recipe.results import SMALLER_IS_BETTER
+
 if TYPE_CHECKING:
     from qtune.training.events import EvalEvent
-
-SMALLER_IS_BETTER = {"loss"}
 
 
 @dataclass

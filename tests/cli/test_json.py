@@ -42,8 +42,8 @@ VERBS: dict[str, list[str]] = {
 }
 WITHOUT = {"schema", "chat"}
 """What prints nothing but JSON anyway, and what is a talk."""
-ELSEWHERE = {"compare", "doctor"}
-"""Whose processes would take long: tests/run/test_comparison.py and tests/run/doctor."""
+ELSEWHERE = {"compare", "doctor", "sweep"}
+"""Whose processes would take long: tests/run/test_comparison.py, doctor and sweeping there."""
 
 
 @pytest.fixture(scope="module")

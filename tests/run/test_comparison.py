@@ -391,7 +391,7 @@ def test_a_signal_is_passed_on_once_and_waited_for(tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = []
 
-    def interrupt(child: children.Child) -> None:
+    def interrupt(_: children.Child) -> None:
         raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt), children.Crew() as crew:

@@ -168,21 +168,20 @@ class Crew:
         """Start one more."""
         child = Child(command, log, environment)
         self._children.append(child)
-        self._selector.register(child, selectors.EVENT_READ)
+        self._selector.register(child, selectors.EVENT_READ, child)
         return child
 
     def next_ended(self, on_line: Callable[[Child], object]) -> tuple[Child, Outcome]:
         """Wait until one has ended; `on_line` is called with each that said something."""
         while True:
             for key, _ in self._selector.select():
-                child = key.fileobj
-                assert isinstance(child, Child)
-                if child.read():
-                    on_line(child)
+                ready: Child = key.data
+                if ready.read():
+                    on_line(ready)
                     continue
-                outcome = child.outcome()
-                self._let_go(child)
-                return child, outcome
+                outcome = ready.outcome()
+                self._let_go(ready)
+                return ready, outcome
 
     def _stop(self) -> None:
         """Tell all that run to stop, and take their last lines, for as long as saving may take."""
@@ -191,11 +190,10 @@ class Crew:
         end = time.monotonic() + _SAVING
         while self._children and time.monotonic() < end:
             for key, _ in self._selector.select(end - time.monotonic()):
-                child = key.fileobj
-                assert isinstance(child, Child)
-                if not child.read():
-                    child.process.wait(max(0.0, end - time.monotonic()))
-                    self._let_go(child)
+                ready: Child = key.data
+                if not ready.read():
+                    ready.process.wait(max(0.0, end - time.monotonic()))
+                    self._let_go(ready)
 
     def _let_go(self, child: Child) -> None:
         self._selector.unregister(child)

@@ -128,5 +128,5 @@ def _notes(trained: list[dict[str, Any]], asked: Recipe) -> list[str]:
     if len({counts[: min(map(len, budgets))] for counts in budgets}) > 1:
         notes.append("the rows learnt from different numbers of tokens")
     if asked.data.val_size and not asked.data.eval and any(len(r["seeds"]) > 1 for r in trained):
-        notes.append("data.val_size holds out other rows with each seed; base: the first seed's")
+        notes.append("data.val_size holds out other rows with each seed; a base has the first's")
     return notes

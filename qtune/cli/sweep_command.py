@@ -1,0 +1,96 @@
+"""`qtune sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qtune.cli.offline import obey_offline
+from qtune.cli.options import AsJson, Overrides, Quietly
+from qtune.cli.output import news, print_json, results
+from qtune.cli.screen import showing
+from qtune.durable import write_json, write_text
+
+_LOG_WIDTH = 120
+
+
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of a shipped one.")],
+    over: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=A,B,...", help="A key and its values; repeat it for a grid."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder; else sweep/<name>. It is gone on with."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quietly = False,
+) -> None:
+    """Train a recipe with every combination of some values, and rank what comes of them.
+
+    A process a GPU at a time (CUDA_VISIBLE_DEVICES says which), or one on a CPU. All combinations
+    are checked and planned before the first one runs. What is finished is not run again, what was
+    stopped goes on: the same command continues. The best by checkpoint.metric comes first.
+    In the folder: sweep.json, sweep.md, sweep.svg, and each run in cells/.
+
+    Examples:
+      qtune sweep recipe.yaml --over optim.learning_rate=1e-4,2e-4 --over method.rank=8,16
+      qtune sweep recipe.yaml --over method.name=lora,dylora --seeds 3 -o sweep/methods
+      qtune sweep recipe.yaml --over "method.target_modules=[q_proj,v_proj],all-linear"
+    """
+    obey_offline(recipe, overrides)
+    from qtune.run.sweeping.sweep import sweep as run
+
+    with showing("qtune sweep", quiet=quiet) as display:
+        report, code = run(
+            recipe,
+            over,
+            seeds=seeds,
+            output=output,
+            overrides=overrides or (),
+            display=display,
+        )
+    written = write(report)
+    if as_json:
+        print_json(report)
+    else:
+        show(report)
+        if not quiet:
+            news().print(f"written to {', '.join(written)}", markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def write(report: dict[str, Any]) -> list[str]:
+    """The three files of a sweep; returns their paths."""
+    from qtune.cli.compare_picture import comparison_svg
+    from qtune.cli.compare_table import markdown
+    from qtune.cli.sweep_table import columns, numbered, panels, remarks
+
+    folder = Path(report["folder"])
+    kept = {key: value for key, value in report.items() if key != "folder"}  # which may move
+    write_json(folder / "sweep.json", kept)
+    table = markdown(numbered(report), columns(report), remarks(report))
+    write_text(folder / "sweep.md", table)
+    write_text(folder / "sweep.svg", comparison_svg(report, panels(report)))
+    return [str(folder / f"sweep.{kind}") for kind in ("json", "md", "svg")]
+
+
+def show(report: dict[str, Any]) -> None:
+    """The table, as wide as the terminal or as a line of a log may be, and where the best lies."""
+    from qtune.cli.compare_table import table
+    from qtune.cli.sweep_table import columns, numbered, remarks
+
+    console = results()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
+    console.print(table(numbered(report), columns(report)))
+    for line in remarks(report):
+        console.print(line, markup=False, soft_wrap=True)
+    if report["best"] is not None:
+        place = Path(report["folder"]) / report["best"]["run"]
+        console.print(f"its run: {place}", markup=False, soft_wrap=True)

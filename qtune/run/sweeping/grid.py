@@ -1,0 +1,150 @@
+"""Every combination of the values as a recipe, read and planned before the first one runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from qtune import recipe
+from qtune.errors import Fault, QtuneError, UsageError, first_few
+from qtune.plan import Machine
+from qtune.recipe.rule import held_out
+from qtune.run.comparison.entries import without_folder
+from qtune.run.plan import plan_for
+from qtune.run.sweeping.axes import label_of, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qtune.recipe import Loaded, Recipe
+    from qtune.run.sweeping.axes import Axis
+
+_KEPT = {
+    "train.seed": "use --seeds",
+    "train.output_dir": "every run has a folder of its own",
+    "checkpoint.metric": "it is what the runs are judged by",
+    "checkpoint.resume": "a run that was stopped goes on by itself",
+}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One point of the grid; `steps` None: not known before its rows are read."""
+
+    label: str
+    settings: dict[str, Any]
+    loaded: Loaded
+    steps: int | None = None
+
+    @property
+    def asked(self) -> Recipe:
+        """Its recipe, without a folder."""
+        return without_folder(self.loaded.recipe)
+
+
+class Faults:
+    """Faults of combinations, each told once with those that have it."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._found: dict[Fault, list[str]] = {}
+        self._kind: type[QtuneError] = UsageError
+
+    def add(self, label: str, error: QtuneError) -> None:
+        """Note what is wrong with one combination; the first one's kind is that of all."""
+        if not self._found:
+            self._kind = type(error)
+        for fault in error.faults:
+            place = fault.place.replace("--set", "--over", 1)
+            self._found.setdefault(replace(fault, place=place), []).append(label)
+
+    def check(self) -> None:
+        """Raise them as one error, if there are any."""
+        if self._found:
+            raise self._kind.of([self._told(*each) for each in self._found.items()])
+
+    def _told(self, fault: Fault, labels: list[str]) -> Fault:
+        if len(labels) == self._count:  # it is the recipe's own
+            return fault
+        return replace(fault, message=f"{first_few(labels)}: {fault.message}")
+
+
+def combinations(
+    path: Path, overrides: Sequence[str], axes: Sequence[Axis], machines: Sequence[Machine]
+) -> list[Combination]:
+    """The grid in order, the last key first to change; all faulty ones in one error."""
+    points = [
+        dict(zip((axis.key for axis in axes), values, strict=True))
+        for values in product(*(axis.values for axis in axes))
+    ]
+    found = read(path, overrides, points)
+    return planned(found, machines)
+
+
+def read(
+    path: Path, overrides: Sequence[str], points: Sequence[dict[str, Any]]
+) -> list[Combination]:
+    """The recipes of the points; `UsageError` names each combination that is none."""
+    faults, found = Faults(len(points)), []
+    for settings in points:
+        label = label_of(settings)
+        try:
+            loaded = recipe.load(path, [*overrides, *(setting(*each) for each in settings.items())])
+            require_held_out(loaded.recipe, str(path))
+        except QtuneError as error:
+            faults.add(label, error)
+        else:
+            found.append(Combination(label, settings, loaded))
+    faults.check()
+    _refuse_kept(found)
+    _refuse_equal(found)
+    return found
+
+
+def planned(found: Sequence[Combination], machines: Sequence[Machine]) -> list[Combination]:
+    """Each with its number of steps; one error names all that cannot be run on the smallest
+    device, on which any may come to run."""
+    machine = min(machines, key=lambda each: each.device_memory)
+    faults, fit = Faults(len(found)), []
+    for each in found:
+        try:
+            made = plan_for(each.loaded, machine).plan
+            made.check()
+        except QtuneError as error:
+            faults.add(each.label, error)
+        else:
+            fit.append(replace(each, steps=made.steps.total if made.steps else None))
+    faults.check()
+    return fit
+
+
+def machines_of(devices: Sequence[str]) -> list[Machine]:
+    """What the runs are planned for: the GPUs, or this CPU."""
+    return [Machine.probe(device) for device in devices] or [Machine.probe()]
+
+
+def require_held_out(asked: Recipe, place: str) -> None:
+    """`UsageError` where nothing is held out to measure on."""
+    if not held_out(asked):
+        raise UsageError(
+            "runs are compared on held-out rows, and there are none",
+            place=place,
+            hint="set data.eval or data.val_size",
+        )
+
+
+def _refuse_kept(found: Sequence[Combination]) -> None:
+    for key, hint in _KEPT.items():
+        section, _, name = key.partition(".")
+        if len({getattr(getattr(each.loaded.recipe, section), name) for each in found}) > 1:
+            raise UsageError(f"{key} is not varied", place="--over", hint=hint)
+
+
+def _refuse_equal(found: Sequence[Combination]) -> None:
+    """Two names of one key, or two ways to write one value."""
+    for number, each in enumerate(found):
+        for other in found[:number]:
+            if other.loaded.recipe == each.loaded.recipe:
+                raise UsageError(f"{other.label} and {each.label} are the same run", place="--over")

@@ -23,7 +23,7 @@ def columns(report: dict[str, Any]) -> list[Column]:
         Column("training\ntokens/s", lambda row: row["compute"]["tokens_per_second"], count),
         Column("memory,\ntraining", lambda row: row["memory"]["training_peak_bytes"], human),
         Column("adapter", lambda row: row["storage"]["adapter_bytes"], human),
-        Column("time", _seconds, duration),
+        Column("training\ntime", _seconds, duration),
     ]
 
 
@@ -58,5 +58,5 @@ def _setting(key: str, name: str) -> Column:
 
 
 def _seconds(row: dict[str, Any]) -> float | None:
-    """Of all seeds together."""
-    return sum(seed["seconds"] or 0.0 for seed in row["seeds"]) or None
+    """Of all seeds together, whatever stopped them."""
+    return sum(seed["training_seconds"] or 0.0 for seed in row["seeds"]) or None

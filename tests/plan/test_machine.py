@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qtune.plan import Machine, machine, parse_size
+from qtune.plan import Machine, gpus, machine, parse_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +147,31 @@ def test_a_driver_that_does_not_answer_means_no_gpu(
     monkeypatch.setattr(subprocess, "run", fail)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert Machine.probe().device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["GPU-aa", "GPU-bb"]),
+        ("1", ["1"]),
+        ("GPU-bb,GPU-aa", ["GPU-bb", "GPU-aa"]),
+        ("1,-1,0", ["1"]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_the_gpus_have_names_that_show_each_alone(
+    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "0, GPU-aa, NVIDIA A, 24564, 24000\n1, GPU-bb, NVIDIA B, 81559, 80000\n"
+
+    def answer(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0, stdout=table, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus() == names
+    for name in names:
+        assert Machine.probe(name).name == ("NVIDIA A" if name == "GPU-aa" else "NVIDIA B")

@@ -59,7 +59,7 @@ def _row(row: Row) -> dict[str, Any]:
 def _told(name: str, report: dict[str, Any]) -> dict[str, Any]:
     """What one run was: its name, such as seed-42, steps, tokens, and the step of its result."""
     keys = ("steps", "tokens", "supervised_tokens", "adapter_step", "tokens_per_second", "seconds")
-    return {"run": name} | {key: report.get(key) for key in keys}
+    return {"run": name} | {key: report.get(key) for key in (*keys, "training_seconds")}
 
 
 def _storage(row: Row, reports: list[dict[str, Any]]) -> dict[str, Any]:

@@ -36,14 +36,16 @@ VERBS: dict[str, list[str]] = {
     "data stats": [RECIPE],
     "data check": [RECIPE],
     "data teach": [RECIPE, "-o", NEW, "--set", "loss.teacher=base"],
+    "report": [THING],
     "runs list": ["{run}"],
     "runs show": ["{run}"],
     "runs diff": ["{run}", "{run}"],
 }
 WITHOUT = {"schema", "chat"}
 """What prints nothing but JSON anyway, and what is a talk."""
-ELSEWHERE = {"compare", "doctor", "sweep"}
-"""Whose processes would take long: tests/run/test_comparison.py, doctor and sweeping there."""
+ELSEWHERE = {"compare", "doctor", "sweep", "watch"}
+"""Whose processes would take long, or which tells a line of JSON for each event: the tests are in
+tests/run (test_comparison.py, doctor, sweeping, test_watch.py)."""
 
 
 @pytest.fixture(scope="module")

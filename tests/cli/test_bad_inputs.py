@@ -99,4 +99,5 @@ def test_every_number_of_a_recipe_has_a_case() -> None:
     tried |= {f"method.{key}" for key in bad_recipes.METHOD_RANGES}
     # any number is good there, or PEFT's to judge
     free = {"model.chat_template_kwargs", "method.scale", "method.config"}
+    free |= {"gates.min_measures", "gates.min_measure_gains"}
     assert numbers - tried - free == set()

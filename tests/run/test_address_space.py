@@ -68,7 +68,7 @@ def test_a_limit_of_the_system_is_told_or_kept(
     code, said = limited(tmp_path, *command, "refused")
     assert code == 5, said
     refused = next(line for line in said.splitlines() if line.startswith("error: memory:"))
-    assert " pass of 6,408 tokens: " in refused
+    assert " pass of 6,656 tokens: " in refused
     assert "MB more asked for, " in refused
     assert "memory.micro_batch_size=4 (saves " in refused
     monkeypatch.chdir(tmp_path)

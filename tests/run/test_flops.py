@@ -13,8 +13,9 @@ from tests.methods.bases import CASES, attached, load
 from tests.tiny import save_tiny
 
 LINEARS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)  # weights of both layers
-TOKENS, LEARNT = 10, 4
-ROW = EncodedRow([5, *range(20, 29)], [-100] * (TOKENS - LEARNT) + [25, 26, 27, 28], "row")
+TOKENS, LEARNT = 20, 16  # what is learnt is on the grid of lengths
+IDS = [5, *range(20, 39)]
+ROW = EncodedRow(IDS, [-100] * (TOKENS - LEARNT) + IDS[TOKENS - LEARNT :], "row")
 
 
 @pytest.mark.parametrize("kind", ["fp32", "nf4"])

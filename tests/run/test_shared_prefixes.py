@@ -56,7 +56,7 @@ def test_shared_is_apart(recipe: Path, policy: str) -> None:
     # 17 of about 40 bytes a row begin alike, and one row in eight computes them
     assert 0.25 < shared["shared_share"] < 0.45
     assert shared["tokens"] == apart["tokens"]
-    assert shared["padding_share"] == 0
+    assert shared["padding_share"] < 1 / 16, "the grid of lengths alone"
     assert shared["loss_last"] == pytest.approx(apart["loss_last"], rel=1e-4)
     for name, tensor in wanted.items():
         assert (tensor - found[name]).norm() <= 2e-3 * tensor.norm() + 1e-6, name

@@ -19,9 +19,9 @@ from qtune.models import heads, writing
 from qtune.models.calibrating import Walk
 from qtune.models.files import resolve
 from qtune.models.loading import Checkpoint, compute_buffers
+from qtune.models.model_folder import SHARD_BYTES, copy_companions, new_model
 from qtune.models.names import check_shapes, match
 from qtune.models.placing import owner_of, place
-from qtune.models.quantizing import SHARD_BYTES, copy_companions, require_room
 from qtune.models.shards import DTYPES
 from qtune.models.skeleton import build
 from qtune.models.writing import TensorSpec
@@ -251,22 +251,19 @@ def write(
     """
     specs = work.specs
     size = sum(spec.bytes for spec in specs)
-    require_room(target, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with durable.new_folder(target) as draft:
-            durable.mkdir(draft)
-            files = writing.split(specs, max_bytes=SHARD_BYTES)
-            writing.write(draft, files, work.tensor, on_progress=on_progress)
-            copy_companions(work.folder, draft, without={REPORT})
-            durable.copy(work.folder / "config.json", draft / "config.json")
-            content, table = report()
-            durable.write_json(draft / REPORT, content)
-            durable.write_text(draft / TABLE, table)
-    except OSError as error:
-        raise durable.no_room(
-            "the pruned model", error, place=target.parent, needed=size
-        ) from error
+    with new_model(target, size, "the pruned model") as draft:
+        files = writing.split(specs, max_bytes=SHARD_BYTES)
+        writing.write(draft, files, work.tensor, on_progress=on_progress)
+        copy_companions(work.folder, draft, without={REPORT})
+        durable.copy(work.folder / "config.json", draft / "config.json")
+        write_report(draft, report)
+
+
+def write_report(folder: Path, report: Callable[[], tuple[dict[str, Any], str]]) -> None:
+    """pruning.json and pruning.md, made when all layers are done."""
+    content, table = report()
+    durable.write_json(folder / REPORT, content)
+    durable.write_text(folder / TABLE, table)
 
 
 def _in_layers(network: Any) -> tuple[str, dict[str, int]]:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune import durable
-from qtune.errors import ModelError, ResourceError, UsageError
+from qtune.errors import ModelError, UsageError
 from qtune.models import writing
 from qtune.models.copies import FORMAT, settings_of
-from qtune.models.files import INDEX, SMALL, resolve
+from qtune.models.files import resolve
 from qtune.models.fingerprint import NOTE, fingerprint, of_files
 from qtune.models.loading import Checkpoint
+from qtune.models.model_folder import SHARD_BYTES, copy_companions, new_model
 from qtune.models.names import check_shapes, match
 from qtune.models.placing import owner_of, place
 from qtune.models.prequantized import STATE
@@ -27,11 +28,10 @@ from qtune.models.skeleton import build, exchange, keeps_fp32, quantizable
 from qtune.models.writing import TensorSpec
 from qtune.ops.linears import linear_modules, output_head
 from qtune.ops.nf4 import BLOCK_SIZE, NESTED_BLOCK_SIZE
-from qtune.plan import human, read_config, stored_quantization
+from qtune.plan import read_config, stored_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from torch import Tensor
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STATE_BYTES = 256  # of a state's JSON, at least; what it says takes up to 190
 CODES, NESTED_CODES = 16, 256
-SHARD_BYTES = 5_000_000_000
-BESIDE = 2**26  # tokenizer, config and headers, in the room that is asked for
-COMPANIONS = (*SMALL, "merges.*", "LICENSE*", "NOTICE*", "USE_POLICY*")
 CPU = torch.device("cpu")
 
 
@@ -183,17 +180,11 @@ def write(
     """
     specs = work.specs
     size = sum(spec.bytes for spec in specs)
-    require_room(target, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with durable.new_folder(target) as draft:
-            durable.mkdir(draft)
-            write_weights(work, draft, on_progress=on_progress)
-            copy_companions(work.folder, draft)
-            durable.write_json(draft / "config.json", config_of(work))
-            durable.write_json(draft / NOTE, _note(work, draft, source))
-    except OSError as error:
-        raise durable.no_room("the copy", error, place=target.parent, needed=size) from error
+    with new_model(target, size, "the copy") as draft:
+        write_weights(work, draft, on_progress=on_progress)
+        copy_companions(work.folder, draft)
+        durable.write_json(draft / "config.json", config_of(work))
+        durable.write_json(draft / NOTE, _note(work, draft, source))
     return size
 
 
@@ -203,17 +194,6 @@ def write_weights(
     """Write the weight files of the copy, and their index, into an empty folder."""
     files = writing.split(work.specs, max_bytes=SHARD_BYTES)
     writing.write(folder, files, work.tensor, on_progress=on_progress)
-
-
-def require_room(target: Path, size: int) -> None:
-    """`ResourceError` unless the disk has room for so many bytes of weights."""
-    free = durable.free_bytes(target.parent)
-    if free < size + BESIDE:
-        raise ResourceError(
-            f"the copy takes {human(size + BESIDE)} of disk, {human(free)} are free",
-            place=str(target),
-            hint="free some space, or name a folder on another disk with -o",
-        )
 
 
 def _filled(state: Tensor, size: int) -> Tensor:
@@ -252,12 +232,3 @@ def _note(work: Quantizing, draft: Path, source: str) -> dict[str, Any]:
         "quantization": settings_of(work.quantization),
         "content": of_files(draft),
     }
-
-
-def copy_companions(folder: Path, draft: Path, *, without: AbstractSet[str] = frozenset()) -> None:
-    """Tokenizer, generation settings and licences, unchanged; not config.json, nor `without`."""
-    own = {"config.json", INDEX, NOTE, *without}
-    found = {path for pattern in COMPANIONS for path in folder.glob(pattern)}
-    for path in sorted(found):
-        if path.is_file() and path.name not in own:
-            durable.copy(path, draft / path.name)

@@ -17,8 +17,8 @@ import torch
 from qtune import durable
 from qtune.errors import ModelError, UsageError
 from qtune.models import pruning, writing
-from qtune.models.pruning import REPORT, TABLE, Pruning
-from qtune.models.quantizing import SHARD_BYTES, copy_companions, require_room
+from qtune.models.model_folder import SHARD_BYTES, copy_companions, new_model
+from qtune.models.pruning import REPORT, Pruning
 from qtune.models.shards import DTYPES
 from qtune.models.skeleton import model_config
 from qtune.models.writing import TensorSpec
@@ -230,26 +230,14 @@ def write(
     """Write the smaller model to the new folder `target`, whole or not at all."""
     specs = work.specs
     size = sum(spec.bytes for spec in specs)
-    require_room(target, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with durable.new_folder(target) as draft:
-            durable.mkdir(draft)
-            files = writing.split(list(specs), max_bytes=SHARD_BYTES)
-            writing.write(
-                draft, files, lambda spec: work.tensor(specs[spec]), on_progress=on_progress
-            )
-            copy_companions(work.work.folder, draft, without={REPORT})
-            with suppress(FileNotFoundError):
-                durable.unlink(draft / "config.json")
-            durable.write_json(draft / "config.json", work.config())
-            content, table = report()
-            durable.write_json(draft / REPORT, content)
-            durable.write_text(draft / TABLE, table)
-    except OSError as error:
-        raise durable.no_room(
-            "the smaller model", error, place=target.parent, needed=size
-        ) from error
+    with new_model(target, size, "the smaller model") as draft:
+        files = writing.split(list(specs), max_bytes=SHARD_BYTES)
+        writing.write(draft, files, lambda spec: work.tensor(specs[spec]), on_progress=on_progress)
+        copy_companions(work.work.folder, draft, without={REPORT})
+        with suppress(FileNotFoundError):
+            durable.unlink(draft / "config.json")
+        durable.write_json(draft / "config.json", work.config())
+        pruning.write_report(draft, report)
 
 
 def _leaf(name: str) -> str:

@@ -6,7 +6,7 @@ positions (RoBERTa's begin behind its padding id). Compared with transformers in
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
@@ -22,14 +22,56 @@ _PREFIX = {"xlm-roberta": "roberta"}
 _POSITIONS, _TYPES, _VOCABULARY = 512, 2, 30522  # transformers' own defaults
 
 
+@dataclass(frozen=True)
+class LayerSizes:
+    """What encoders of texts and of images have in common."""
+
+    hidden: int
+    layers: int
+    width: int
+    heads: int
+    activation: str
+
+    @classmethod
+    def of(cls, fields: ConfigFields) -> LayerSizes:
+        """Those of a config.json; `ModelError` for a missing or impossible one."""
+        hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+        if hidden % heads:
+            raise fields.fault(
+                "num_attention_heads", f"is {heads}, which does not divide the hidden size {hidden}"
+            )
+        layers, width = fields.size("num_hidden_layers"), fields.size("intermediate_size")
+        return cls(hidden, layers, width, heads, fields.present("hidden_act") or "gelu")
+
+    def shape(self, family: str, linears: tuple[LinearShape, ...]) -> ModelShape:
+        """Layers of attention without a mask and an MLP, with biases; no embeddings, no head."""
+        return ModelShape(
+            family=family,
+            hidden_size=self.hidden,
+            intermediate_size=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            key_value_heads=self.heads,
+            head_dim=self.hidden // self.heads,
+            vocab_size=0,
+            max_positions=None,
+            tied=False,
+            gated=False,
+            mlp_tensors=4 if self.activation in ("gelu_new", "gelu_fast") else 1,
+            root_norms=False,
+            norms_per_layer=2,
+            head_norms=False,
+            linears=linears,
+            other=(),
+            head=LinearShape("classifier", self.hidden, 0, quantizable=False),
+            encoder=True,
+        )
+
+
 def build(family: str, fields: ConfigFields) -> ModelShape:
     """The shape of an encoder without a head; `ModelError` for a missing or impossible value."""
-    hidden, layers = fields.size("hidden_size"), fields.size("num_hidden_layers")
-    width, heads = fields.size("intermediate_size"), fields.size("num_attention_heads")
-    if hidden % heads:
-        raise fields.fault(
-            "num_attention_heads", f"is {heads}, which does not divide the hidden size {hidden}"
-        )
+    sizes = LayerSizes.of(fields)
+    hidden, layers = sizes.hidden, sizes.layers
     positions = fields.size("max_position_embeddings", default=_POSITIONS)
     vocabulary = fields.size("vocab_size", default=_VOCABULARY)
     prefix = _PREFIX.get(family, family)
@@ -39,39 +81,24 @@ def build(family: str, fields: ConfigFields) -> ModelShape:
         "position_embeddings": positions,
         "token_type_embeddings": fields.size("type_vocab_size", default=_TYPES),
     }
-    activation = fields.present("hidden_act") or "gelu"
-    return ModelShape(
-        family=family,
-        hidden_size=hidden,
-        intermediate_size=width,
-        layers=layers,
-        heads=heads,
-        key_value_heads=heads,
-        head_dim=hidden // heads,
+    shape = sizes.shape(family, tuple(_linears(base, layers, hidden, sizes.width)))
+    return replace(
+        shape,
         vocab_size=vocabulary,
         max_positions=positions - (0 if family == "bert" else _padding(fields) + 1),
-        tied=False,
-        gated=False,
-        mlp_tensors=4 if activation in ("gelu_new", "gelu_fast") else 1,
-        root_norms=False,
-        norms_per_layer=2,
-        head_norms=False,
-        linears=tuple(_linears(base, layers, hidden, width)),
         other=(
             *(
                 TensorShape(f"{prefix}.embeddings.{name}.weight", (rows, hidden))
                 for name, rows in embedded.items()
             ),
-            *_pair(f"{prefix}.embeddings.LayerNorm", (hidden,)),
+            *weight_and_bias(f"{prefix}.embeddings.LayerNorm", (hidden,)),
             *(
                 tensor
                 for layer in range(layers)
                 for part in ("attention.output", "output")
-                for tensor in _pair(f"{base}.{layer}.{part}.LayerNorm", (hidden,))
+                for tensor in weight_and_bias(f"{base}.{layer}.{part}.LayerNorm", (hidden,))
             ),
         ),
-        head=LinearShape("classifier", hidden, 0, quantizable=False),
-        encoder=True,
     )
 
 
@@ -91,10 +118,10 @@ def with_classes(shape: ModelShape, classes: int) -> ModelShape:
     heads: tuple[str, ...]
     if shape.family == "bert":
         head = LinearShape("classifier", hidden, classes, bias=True, quantizable=False)
-        own, heads = _pair("bert.pooler.dense", dense), ("bert.pooler", "classifier")
+        own, heads = weight_and_bias("bert.pooler.dense", dense), ("bert.pooler", "classifier")
     else:
         head = LinearShape("classifier.out_proj", hidden, classes, bias=True, quantizable=False)
-        own, heads = _pair("classifier.dense", dense), ("classifier",)
+        own, heads = weight_and_bias("classifier.dense", dense), ("classifier",)
     other = (*shape.other, *own)
     return replace(shape, head=head, class_heads=heads, other=other, classes=classes)
 
@@ -108,7 +135,8 @@ def _linears(base: str, layers: int, hidden: int, width: int) -> Iterator[Linear
         yield LinearShape(f"{base}.{layer}.output.dense", width, hidden, bias=True)
 
 
-def _pair(module: str, size: tuple[int, ...]) -> Iterator[TensorShape]:
+def weight_and_bias(module: str, size: tuple[int, ...]) -> Iterator[TensorShape]:
+    """Both tensors of a module whose weight has this size."""
     yield TensorShape(f"{module}.weight", size)
     yield TensorShape(f"{module}.bias", size[:1])
 

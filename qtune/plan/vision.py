@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import UsageError
+from qtune.plan.encoders import LayerSizes, weight_and_bias
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
 
 if TYPE_CHECKING:
@@ -32,49 +33,30 @@ def sees_images(config: Mapping[str, Any]) -> bool:
 
 def build(family: str, fields: ConfigFields) -> ModelShape:
     """The shape of a model of images without a head; `ModelError` for an impossible value."""
-    hidden, layers = fields.size("hidden_size"), fields.size("num_hidden_layers")
-    width, heads = fields.size("intermediate_size"), fields.size("num_attention_heads")
-    if hidden % heads:
-        raise fields.fault(
-            "num_attention_heads", f"is {heads}, which does not divide the hidden size {hidden}"
-        )
+    sizes = LayerSizes.of(fields)
+    hidden, layers = sizes.hidden, sizes.layers
     tall, wide = _sides(fields, "image_size", _SIZE)
     patch = _sides(fields, "patch_size", _PATCH)
     tokens = (tall // patch[0]) * (wide // patch[1]) + len(FAMILIES[family])
     channels = fields.size("num_channels", default=_CHANNELS)
-    activation = fields.present("hidden_act") or "gelu"
     bias = fields.flag("qkv_bias", default=True)
-    return ModelShape(
-        family=family,
-        hidden_size=hidden,
-        intermediate_size=width,
-        layers=layers,
-        heads=heads,
-        key_value_heads=heads,
-        head_dim=hidden // heads,
-        vocab_size=0,
-        max_positions=None,
-        tied=False,
-        gated=False,
-        mlp_tensors=4 if activation in ("gelu_new", "gelu_fast") else 1,
-        root_norms=False,
-        norms_per_layer=2,
-        head_norms=False,
-        linears=tuple(_linears(f"{family}.layers", layers, hidden, width, bias=bias)),
+    linears = _linears(f"{family}.layers", layers, hidden, sizes.width, bias=bias)
+    return replace(
+        sizes.shape(family, tuple(linears)),
         other=(
             *(TensorShape(f"{family}.embeddings.{t}", (1, 1, hidden)) for t in FAMILIES[family]),
             TensorShape(f"{family}.embeddings.position_embeddings", (1, tokens, hidden)),
-            *_pair(f"{family}.embeddings.patch_embeddings.projection", (hidden, channels, *patch)),
+            *weight_and_bias(
+                f"{family}.embeddings.patch_embeddings.projection", (hidden, channels, *patch)
+            ),
             *(
                 tensor
                 for layer in range(layers)
                 for norm in ("layernorm_before", "layernorm_after")
-                for tensor in _pair(f"{family}.layers.{layer}.{norm}", (hidden,))
+                for tensor in weight_and_bias(f"{family}.layers.{layer}.{norm}", (hidden,))
             ),
-            *_pair(f"{family}.layernorm", (hidden,)),
+            *weight_and_bias(f"{family}.layernorm", (hidden,)),
         ),
-        head=LinearShape("classifier", hidden, 0, quantizable=False),
-        encoder=True,
         image_tokens=tokens,
     )
 
@@ -118,8 +100,3 @@ def _linears(
         yield LinearShape(f"{base}.{layer}.attention.o_proj", hidden, hidden, bias=True)
         yield LinearShape(f"{base}.{layer}.mlp.fc1", hidden, width, bias=True)
         yield LinearShape(f"{base}.{layer}.mlp.fc2", width, hidden, bias=True)
-
-
-def _pair(module: str, size: tuple[int, ...]) -> Iterator[TensorShape]:
-    yield TensorShape(f"{module}.weight", size)
-    yield TensorShape(f"{module}.bias", size[:1])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.data.rows import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from qtune.recipe.sections import Recipe
 
 DESCRIPTION = "the tokenizer's own marks around the text; the label is for the head"
+
+
+def labelled(example: Example, numbers: Mapping[str, int], faults: Faults) -> int | None:
+    """The number of an example's label; None, and a fault, for one that is no label."""
+    name = example.turns[-1].text
+    if name not in numbers:
+        message = f"the label {name!r} is none of the {len(numbers)}"
+        faults.add(message, place=example.place, hint="see model.labels")
+    return numbers.get(name)
 
 
 class LabelledEncoder:
@@ -41,10 +50,8 @@ class LabelledEncoder:
     ) -> Iterator[Encoded]:
         """The usable rows of some examples; what is wrong with others goes to `faults`."""
         for example in examples:
-            name = example.turns[-1].text
-            if name not in self._numbers:
-                message = f"the label {name!r} is none of the {len(self._numbers)}"
-                faults.add(message, place=example.place, hint="see model.labels")
+            label = labelled(example, self._numbers, faults)
+            if label is None:
                 continue
             ids, first = self._ids(example)
             report.longest_read = max(report.longest_read, len(ids))
@@ -56,10 +63,10 @@ class LabelledEncoder:
             yield Encoded(
                 file=example.file,
                 number=example.number,
-                ids=[*ids, self._numbers[name]],
+                ids=[*ids, label],
                 learnt=[*[False] * len(ids), True],
                 prompt_length=first,
-                answer=name,
+                answer=example.turns[-1].text,
                 group=example.group,
                 part=example.part,
             )

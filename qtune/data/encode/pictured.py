@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtune.data.encode.labelled import labelled
 from qtune.data.pictures import NUMBERS
 from qtune.data.report import UNREADABLE
 from qtune.data.rows import Encoded
@@ -41,10 +42,8 @@ class PicturedEncoder:
     ) -> Iterator[Encoded]:
         """The usable rows of some examples; what is wrong with others goes to `faults`."""
         for example in examples:
-            name = example.turns[-1].text
-            if name not in self._numbers:
-                message = f"the label {name!r} is none of the {len(self._numbers)}"
-                faults.add(message, place=example.place, hint="see model.labels")
+            label = labelled(example, self._numbers, faults)
+            if label is None:
                 continue
             path = self._folders[example.file] / example.image
             try:
@@ -61,10 +60,10 @@ class PicturedEncoder:
             yield Encoded(
                 file=example.file,
                 number=example.number,
-                ids=[*ids, self._numbers[name]],
+                ids=[*ids, label],
                 learnt=[*[False] * len(ids), True],
                 prompt_length=len(ids),
-                answer=name,
+                answer=example.turns[-1].text,
                 group=example.group,
                 image=str(path.absolute()),
             )

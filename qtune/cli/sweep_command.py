@@ -20,8 +20,15 @@ def sweep(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of a shipped one.")],
     over: Annotated[
         list[str],
-        typer.Option(metavar="KEY=A,B,...", help="A key and its values; repeat it for a grid."),
+        typer.Option(
+            metavar="KEY=A,B,...",
+            help="A key and its values; repeat it for a grid. With --trials also LOW..HIGH, "
+            "LOW..HIGH:log, LOW..HIGH:STEP.",
+        ),
     ],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Search: so many combinations, chosen by Optuna.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
     overrides: Overrides = None,
     output: Annotated[
@@ -34,23 +41,26 @@ def sweep(
     """Train a recipe with every combination of some values, and rank what comes of them.
 
     A process a GPU at a time (CUDA_VISIBLE_DEVICES says which), or one on a CPU. All combinations
-    are checked and planned before the first one runs. What is finished is not run again, what was
-    stopped goes on: the same command continues. The best by checkpoint.metric comes first.
-    In the folder: sweep.json, sweep.md, sweep.svg, and each run in cells/.
+    are checked and planned before the first one runs; of a search those of the ends of its ranges.
+    What is finished is not run again, what was stopped goes on: the same command continues. The
+    best by checkpoint.metric comes first. In the folder: sweep.json, sweep.md, sweep.svg, and the
+    runs in cells/.
 
     Examples:
       qtune sweep recipe.yaml --over optim.learning_rate=1e-4,2e-4 --over method.rank=8,16
       qtune sweep recipe.yaml --over method.name=lora,dylora --seeds 3 -o sweep/methods
+      qtune sweep recipe.yaml --over optim.learning_rate=1e-5..1e-3:log --trials 20
       qtune sweep recipe.yaml --over "method.target_modules=[q_proj,v_proj],all-linear"
     """
     obey_offline(recipe, overrides)
+    from qtune.run.sweeping.sweep import Extent
     from qtune.run.sweeping.sweep import sweep as run
 
     with showing("qtune sweep", quiet=quiet) as display:
         report, code = run(
             recipe,
             over,
-            seeds=seeds,
+            extent=Extent(seeds=seeds, trials=trials),
             output=output,
             overrides=overrides or (),
             display=display,

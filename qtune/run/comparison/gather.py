@@ -34,6 +34,11 @@ def gather(rows: Sequence[Row], asked: Recipe, *, name: str) -> dict[str, Any]:
     }
 
 
+def measured(row: Row) -> dict[str, Any]:
+    """The held-out measures of a row."""
+    return _accuracy(row, [read_object(run / past.REPORT) for run in row.runs])
+
+
 def _row(row: Row) -> dict[str, Any]:
     reports = [read_object(run / past.REPORT) for run in row.runs]
     seconds = row.cost.get("seconds_per_token", {})

@@ -1,4 +1,4 @@
-"""`--over KEY=A,B,...`: what is varied, and how a combination is called."""
+"""`--over KEY=A,B,...` or KEY=LOW..HIGH: what is varied, and how a combination is called."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.errors import UsageError
 from qtune.recipe.node import Source
+from qtune.recipe.scalars import scalar
 from qtune.recipe.syntax import parse
 from qtune.recipe.writing import flow
 
@@ -18,15 +19,32 @@ if TYPE_CHECKING:
 
 _FORM = "write --over section.key=A,B,..., such as --over optim.learning_rate=1e-4,2e-4"
 _FOREIGN = re.compile(r"[^\w.=,+-]+")
+_SPAN = re.compile(r"([^\s,:]+?)\.\.([^\s,:]+)(?::([^\s,:]+))?")
 _LONGEST = 120  # of a folder's name
 
 
 @dataclass(frozen=True)
+class Span:
+    """A range that is searched: both ends are in it; on a logarithmic scale, or in steps."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return all(isinstance(end, int) for end in (self.low, self.high, self.step or 0))
+
+
+@dataclass(frozen=True)
 class Axis:
-    """A key of the recipe and the values that it takes."""
+    """A key of the recipe and the values that it takes: those listed, or of a range its ends."""
 
     key: str
     values: tuple[Any, ...]
+    span: Span | None = None
 
 
 def read_axes(texts: Sequence[str]) -> list[Axis]:
@@ -76,6 +94,9 @@ def _axis(text: str) -> Axis:
     key, equals, values = text.partition("=")
     if not equals or not key.strip() or not values.strip():
         raise UsageError("not of the form key=A,B,...", place=place, hint=_FORM)
+    span = _SPAN.fullmatch(values.strip())
+    if span is not None:
+        return _ranged(key.strip(), span, place)
     source = Source(name=place, label=place, folder=Path.cwd(), kind="override")
     try:
         found = parse(f"[{values}]", source).plain()
@@ -86,3 +107,18 @@ def _axis(text: str) -> Axis:
         fault = "a value comes twice" if found else "no values"
         raise UsageError(fault, place=place, hint=_FORM)
     return Axis(key.strip(), tuple(found))
+
+
+def _ranged(key: str, found: re.Match[str], place: str) -> Axis:
+    low, high = scalar(found[1]), scalar(found[2])
+    scale = "log" if found[3] == "log" else scalar(found[3]) if found[3] else None
+    numbers = [low, high, *([] if scale in (None, "log") else [scale])]
+    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in numbers):
+        hint = "write LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP"
+        raise UsageError("not a range of numbers", place=place, hint=hint)
+    log, step = scale == "log", None if isinstance(scale, str) else scale
+    span = Span(low, high, log=log, step=step)  # type: ignore[arg-type]
+    if not span.low < span.high or (log and span.low <= 0) or (span.step or 1) <= 0:
+        hint = "its low end comes first; a logarithm and a step are above 0"
+        raise UsageError("not a range", place=place, hint=hint)
+    return Axis(key, (low, high), span)

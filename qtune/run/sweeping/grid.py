@@ -71,16 +71,21 @@ class Faults:
         return replace(fault, message=f"{first_few(labels)}: {fault.message}")
 
 
+def points_of(axes: Sequence[Axis]) -> list[dict[str, Any]]:
+    """The grid in order, the last key first to change; of ranges the ends."""
+    keys = [axis.key for axis in axes]
+    values = product(*(axis.values for axis in axes))
+    return [dict(zip(keys, each, strict=True)) for each in values]
+
+
 def combinations(
-    path: Path, overrides: Sequence[str], axes: Sequence[Axis], machines: Sequence[Machine]
+    path: Path,
+    overrides: Sequence[str],
+    points: Sequence[dict[str, Any]],
+    machines: Sequence[Machine],
 ) -> list[Combination]:
-    """The grid in order, the last key first to change; all faulty ones in one error."""
-    points = [
-        dict(zip((axis.key for axis in axes), values, strict=True))
-        for values in product(*(axis.values for axis in axes))
-    ]
-    found = read(path, overrides, points)
-    return planned(found, machines)
+    """The points read and planned; all faulty ones in one error."""
+    return planned(read(path, overrides, points), machines)
 
 
 def read(

@@ -14,9 +14,10 @@ from qtune.run.comparison.children import Crew
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qtune.run.comparison.cells import Cells, Task
+    from qtune.run.comparison.cells import Cells, Row, Task
     from qtune.run.comparison.children import Child, Outcome
     from qtune.run.display import Display
+    from qtune.run.sweeping.grid import Combination
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -34,7 +35,14 @@ class Source(Protocol):
 class Fixed:
     """Runs that are known beforehand; those of a refused row are left out."""
 
-    def __init__(self, tasks: Sequence[Task], cells: Cells) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        cells: Cells,
+        rows: Sequence[Row],
+        points: Sequence[Combination],
+    ) -> None:
+        self.rows, self.points = rows, points
         self._waiting = deque(tasks)
         self._cells = cells
 

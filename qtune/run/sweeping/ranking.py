@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from qtune.recipe.results import SMALLER_IS_BETTER
-from qtune.run.comparison.gather import gather
+from qtune.run.comparison.gather import gather, measured
 from qtune.run.sweeping.axes import setting
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ def rank(rows: Sequence[Row], points: Sequence[Combination], *, name: str) -> di
     report["notes"] += _notes([point.asked for point in points])
     ranked = {"metric": metric, "better": "lower" if lower else "higher"}
     return ranked | report | {"best": _best(report["rows"][0], metric, lower=lower)}
+
+
+def mean_of(row: Row, metric: str) -> float | None:
+    """What the runs of a row reached, in the mean; None for a refused row, or one without."""
+    figures = measured(row).get(metric)
+    return None if row.fault is not None or not row.runs or figures is None else figures["mean"]
 
 
 def value_of(row: dict[str, Any], metric: str) -> float | None:

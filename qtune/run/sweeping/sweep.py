@@ -2,60 +2,104 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtune.errors import UsageError
 from qtune.plan import gpus
 from qtune.run.comparison.cells import Cells, Row
 from qtune.run.sweeping.axes import read_axes
-from qtune.run.sweeping.grid import combinations, machines_of
+from qtune.run.sweeping.grid import combinations, machines_of, points_of
 from qtune.run.sweeping.queue import Course, Fixed, Queue
 from qtune.run.sweeping.ranking import rank
+from qtune.run.sweeping.search import Search, Space, require_optuna
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtune.run.display import Display
+    from qtune.run.sweeping.axes import Axis
     from qtune.run.sweeping.grid import Combination
 
 DEFAULT_FOLDER = "sweep"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is run: seeds of each combination; `trials` combinations by search, None: all."""
+
+    seeds: int = 1
+    trials: int | None = None
 
 
 def sweep(
     path: Path,
     over: Sequence[str],
     *,
-    seeds: int,
+    extent: Extent,
     output: Path | None,
     overrides: Sequence[str] = (),
     display: Display,
 ) -> tuple[dict[str, Any], int]:
-    """Train each combination of the values with each seed, a process a device; returns the report
-    and the exit code: that of the first refusal when no run got through."""
+    """Train each combination of the values, or those that a search chooses, with each seed, a
+    process a device; returns the report and the exit code: that of the first refusal when no run
+    got through."""
     axes = read_axes(over)
+    _check(axes, extent)
     devices = gpus()
-    points = combinations(path, overrides, axes, machines_of(devices))
-    name, total = points[0].loaded.name, len(points) * seeds
+    machines = machines_of(devices)
+    points = combinations(path, overrides, points_of(axes), machines)
+    name, asked = points[0].loaded.name, points[0].asked
+    count = len(points) if extent.trials is None else extent.trials
+    total = count * extent.seeds
     cells = Cells(output or Path(DEFAULT_FOLDER) / name, display, total=total, noun="sweep")
-    display.line(_begins(points, seeds, devices))
-    rows = [Row(point.label, "run") for point in points]
+    display.line(_begins(count, extent, devices))
+    seeds = range(asked.train.seed, asked.train.seed + extent.seeds)
+    metric = asked.checkpoint.metric
     with cells.held():
-        first = points[0].asked.train.seed
-        tasks = [
-            cells.task(row, point.asked, seed)
-            for seed in range(first, first + seeds)
-            for row, point in zip(rows, points, strict=True)
-        ]
+        source: Fixed | Search
+        if extent.trials is None:
+            source = fixed(points, cells, seeds)
+        else:
+            space = Space(path, overrides, axes, machines, metric, seeds, extent.trials)
+            source = Search(space, cells, display)
         queue = _queue(cells, points, display, runs=total, devices=devices)
         try:
-            queue.run(Fixed(tasks, cells))
+            queue.run(source)
         except BaseException:
-            done = sum(len(row.runs) for row in rows)
+            done = sum(len(row.runs) for row in source.rows)
             display.line(f"{done} of {total} runs are finished; the same command goes on")
             raise
-        report = rank(rows, points, name=name)
+        if not source.rows:
+            raise UsageError("no combination that was tried is a sound one", place="--over")
+        report = rank(source.rows, source.points, name=name)
     report["over"] = {axis.key: list(axis.values) for axis in axes}
-    return report | {"folder": str(cells.folder)}, code_of(rows)
+    return report | {"folder": str(cells.folder)}, code_of(source.rows)
+
+
+def fixed(points: Sequence[Combination], cells: Cells, seeds: range) -> Fixed:
+    """The runs of a grid, with the first seed of all combinations first."""
+    rows = [Row(point.label, "run") for point in points]
+    tasks = [
+        cells.task(row, point.asked, seed)
+        for seed in seeds
+        for row, point in zip(rows, points, strict=True)
+    ]
+    return Fixed(tasks, cells, rows, points)
+
+
+def _check(axes: Sequence[Axis], extent: Extent) -> None:
+    """`UsageError` for a range without a search, and a search without Optuna."""
+    ranged = [axis.key for axis in axes if axis.span is not None]
+    if extent.trials is not None:
+        require_optuna()
+    elif ranged:
+        raise UsageError(
+            f"{ranged[0]}: a range is searched, not listed",
+            place="--over",
+            hint="add --trials N, or list values: A,B,...",
+        )
 
 
 def code_of(rows: Sequence[Row]) -> int:
@@ -84,8 +128,9 @@ def _queue(
     return Queue(cells, course, display, devices=devices, same_rows=same)
 
 
-def _begins(points: Sequence[Combination], seeds: int, devices: Sequence[str]) -> str:
-    many = f"{len(points)} combinations" if len(points) > 1 else "1 combination"
-    each = f", {seeds} seeds each" if seeds > 1 else ""
+def _begins(count: int, extent: Extent, devices: Sequence[str]) -> str:
+    kind = "combination" if extent.trials is None else "trial"
+    many = f"{count} {kind}{'' if count == 1 else 's'}"
+    each = f", {extent.seeds} seeds each," if extent.seeds > 1 else ""
     where = f"{len(devices)} GPUs" if len(devices) > 1 else "1 GPU" if devices else "the CPU"
-    return f"{many}{each}: {len(points) * seeds} runs on {where}, one on a device at a time"
+    return f"{many}{each} on {where}, one run on a device at a time"

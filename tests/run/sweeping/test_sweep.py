@@ -63,8 +63,9 @@ class InProcess:
 
 
 def sweep(path: Path, over: list[str] = RANKS, **options: Any) -> tuple[dict[str, Any], int]:
-    options = {"seeds": 1, "output": path.parent / "out", "display": Quiet()} | options
-    return sweeping.sweep(path, over, **options)
+    extent = sweeping.Extent(options.pop("seeds", 1), options.pop("trials", None))
+    options = {"output": path.parent / "out", "display": Quiet()} | options
+    return sweeping.sweep(path, over, extent=extent, **options)
 
 
 @pytest.fixture

@@ -50,7 +50,6 @@ def sweep(
       qtune sweep recipe.yaml --over optim.learning_rate=1e-4,2e-4 --over method.rank=8,16
       qtune sweep recipe.yaml --over method.name=lora,dylora --seeds 3 -o sweep/methods
       qtune sweep recipe.yaml --over optim.learning_rate=1e-5..1e-3:log --trials 20
-      qtune sweep recipe.yaml --over "method.target_modules=[q_proj,v_proj],all-linear"
     """
     obey_offline(recipe, overrides)
     from qtune.run.sweeping.sweep import Extent

@@ -70,15 +70,18 @@ class Task:
 
 
 class Cells:
-    """Runs what is missing in the folder of a comparison, or of a sweep, which `noun` says."""
+    """Runs what is missing in the folder of a comparison, or of a sweep, which `noun` says.
+
+    `done` of `total`: pieces of work that are over.
+    """
 
     def __init__(
         self, folder: Path, display: Display, *, total: int, noun: str = "comparison"
     ) -> None:
         self.folder = folder
         self._display = display
-        self._total = total
-        self._done = 0
+        self.total = total
+        self.done = 0
         self._noun = noun
 
     @contextmanager
@@ -148,11 +151,11 @@ class Cells:
 
     def skip(self, count: int) -> None:
         """Cells that a refused row no longer needs."""
-        self._total -= count
+        self.total -= count
 
     def _run(self, row: Row, words: list[str], what: str) -> Outcome:
         log = self._place(row.label) / past.LOG
-        self._display.progress(what, self._done, self._total)
+        self._display.progress(what, self.done, self.total)
         outcome = qtune(words, what=what, log=log, display=self._display)
         if outcome.stops_all:
             raise CellError(outcome.fault, outcome.code, what=what)
@@ -176,8 +179,8 @@ class Cells:
             )
 
     def _tell(self, text: str) -> None:
-        self._done += 1
-        self._display.line(f"{text}  ({self._done} of {self._total})")
+        self.done += 1
+        self._display.line(f"{text}  ({self.done} of {self.total})")
 
 
 def rows_of(entries: list[Entry]) -> list[Row]:

@@ -62,36 +62,29 @@ class Fixed:
 class Course:
     """How far all runs are: a bar over the steps of all, and the time that is left."""
 
-    def __init__(self, display: Display, *, runs: int, steps: int | None, devices: int) -> None:
-        self._display = display
-        self._runs, self._steps, self._devices = runs, steps, devices
-        self._over = 0
+    def __init__(self, display: Display, cells: Cells, *, steps: int | None, devices: int) -> None:
+        self._display, self._cells = display, cells
+        self._steps, self._devices = steps, devices
         self._times: list[float] = []
 
     def show(self, busy: dict[Child, Task]) -> None:
         """What runs, as far as it is."""
-        first = self._over + 1
-        which = f"{first}" if len(busy) == 1 else f"{first}-{self._over + len(busy)}"
+        over, runs = self._cells.done, self._cells.total
+        which = f"{over + 1}" if len(busy) == 1 else f"{over + 1}-{over + len(busy)}"
         name = f": {next(iter(busy.values())).row.label}" if len(busy) == 1 else ""
         steps = self._steps or max((child.total for child in busy), default=0)
-        done = self._over * steps + sum(child.done for child in busy)
-        what = f"{which} of {self._runs}{name}{self._left()}"
-        self._display.progress(what, done, max(done + 1, self._runs * steps))
+        done = over * steps + sum(child.done for child in busy)
+        what = f"{which} of {runs}{name}{self._left(runs - over)}"
+        self._display.progress(what, done, max(done + 1, runs * steps))
 
-    def ended(self, seconds: float) -> None:
-        """One more is over; 0 seconds: it was finished before."""
-        self._over += 1
-        if seconds:
-            self._times.append(seconds)
+    def took(self, seconds: float) -> None:
+        """One more run is over."""
+        self._times.append(seconds)
 
-    def skipped(self, count: int) -> None:
-        """So many runs are not needed."""
-        self._runs -= count
-
-    def _left(self) -> str:
+    def _left(self, runs: int) -> str:
         if not self._times:
             return ""
-        rounds = -(-(self._runs - self._over) // self._devices)
+        rounds = -(-runs // self._devices)
         return f", about {duration(rounds * sum(self._times) / len(self._times))} left"
 
 
@@ -139,7 +132,6 @@ class Queue:
                 return
             if task.finished:
                 self._cells.keep(task)
-                self._course.ended(0.0)
                 source.ended(task)
                 continue
             device = self._free.popleft()
@@ -154,5 +146,5 @@ class Queue:
             raise CellError(outcome.fault, outcome.code, what=task.work.what)
         self._free.append(device)
         self._cells.end(task, outcome)
-        self._course.ended(time.monotonic() - began)
+        self._course.took(time.monotonic() - began)
         source.ended(task)

@@ -64,7 +64,7 @@ def sweep(
         else:
             space = Space(path, overrides, axes, machines, metric, seeds, extent.trials)
             source = Search(space, cells, display)
-        queue = _queue(cells, points, display, runs=total, devices=devices)
+        queue = _queue(cells, points, display, devices=devices)
         try:
             queue.run(source)
         except BaseException:
@@ -109,20 +109,11 @@ def code_of(rows: Sequence[Row]) -> int:
 
 
 def _queue(
-    cells: Cells,
-    points: Sequence[Combination],
-    display: Display,
-    *,
-    runs: int,
-    devices: Sequence[str],
+    cells: Cells, points: Sequence[Combination], display: Display, *, devices: Sequence[str]
 ) -> Queue:
     steps = {point.steps for point in points}
-    course = Course(
-        display,
-        runs=runs,
-        steps=steps.pop() if len(steps) == 1 else None,
-        devices=max(1, len(devices)),
-    )
+    alike = steps.pop() if len(steps) == 1 else None
+    course = Course(display, cells, steps=alike, devices=max(1, len(devices)))
     rows = points[0].asked
     same = all(each.asked.data == rows.data and each.asked.model == rows.model for each in points)
     return Queue(cells, course, display, devices=devices, same_rows=same)

@@ -51,7 +51,10 @@ for each in ("recipe.yaml", "plan.json"):
 rank = int(file.parent.name.partition("rank=")[2].partition(",")[0])
 report = {
     "steps": 1, "tokens": 10, "tokens_per_second": 5.0, "adapter_step": 1, "training_seconds": 2.0,
-    "evaluations": [{"step": 0, "loss": 9.0}, {"step": 1, "loss": abs(rank - 8) + 1.0}],
+    "evaluations": [
+        {"step": 0, "loss": 9.0, "exact_match": 0.0},
+        {"step": 1, "loss": abs(rank - 8) + 1.0, "exact_match": rank / 100},
+    ],
     "memory": {"measured_peak_bytes": 7, "predicted_bytes": 6},
 }
 (run / "report.json").write_text(json.dumps(report))

@@ -104,6 +104,10 @@ def test_real_runs_are_ranked_by_the_metric(
     told = (folder / "sweep.md").read_text()
     assert "| 1 | 0.02 |" in told
     assert "--set optim.learning_rate=0.02" in told
+    assert run_app(["sweep", str(recipe), *words[:-1], "-q"]) == 0  # nothing is left to run
+    shown = capfd.readouterr().out
+    assert shown.index("0.02 ") < shown.index("1e-06")
+    assert f"its run: {folder / report['best']['run']}" in shown
 
 
 def test_every_faulty_combination_is_told_before_anything_runs(
@@ -150,6 +154,18 @@ def test_there_must_be_held_out_rows(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="held-out") as refused:
         sweep(path)
     assert len(refused.value.faults) == 1
+
+
+def test_the_recipe_says_by_what_runs_are_judged(
+    recipe: Path, pretence: Pretence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretence.begin(monkeypatch)
+    metric = ["eval.generate_rows=2", "checkpoint.metric=exact_match"]
+    report, _ = sweep(recipe, overrides=metric)
+    assert [row["settings"]["method.rank"] for row in report["rows"]] == [16, 8, 4]
+    assert (report["metric"], report["better"]) == ("exact_match", "higher")
+    assert report["measures"] == ["exact_match", "loss"]
+    assert report["best"]["exact_match"] == 0.16
 
 
 def test_one_run_a_device_at_a_time(

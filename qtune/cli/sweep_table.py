@@ -38,6 +38,9 @@ def remarks(report: dict[str, Any]) -> Iterator[str]:
     """What a reader must know: the order, the budget, refusals, notes, the best."""
     yield f"ordered by {report['metric']}, {report['better']} is better"
     yield from told_of_runs(report)
+    for row in report["rows"]:
+        if row["gates_failed"]:
+            yield f"{row['name']}: gates failed: {row['gates_failed']}"
     yield from report["notes"]
     if report["best"] is not None:
         settings = " ".join(f"--set {each}" for each in report["best"]["settings"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from qtune import recipe
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qtune.recipe import Loaded, Recipe
     from qtune.run.sweeping.axes import Axis
 
+_MOST_ENDS = 256
 _KEPT = {
     "train.seed": "use --seeds",
     "train.output_dir": "every run has a folder of its own",
@@ -76,6 +78,16 @@ def points_of(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     keys = [axis.key for axis in axes]
     values = product(*(axis.values for axis in axes))
     return [dict(zip(keys, each, strict=True)) for each in values]
+
+
+def ends_of(axes: Sequence[Axis]) -> list[dict[str, Any]]:
+    """What is checked before a search: the grid of listed values and of the ends of ranges; where
+    that is too large, each key by itself."""
+    if prod(len(axis.values) for axis in axes) <= _MOST_ENDS:
+        return points_of(axes)
+    first = {axis.key: axis.values[0] for axis in axes}
+    others = [first | {axis.key: value} for axis in axes for value in axis.values[1:]]
+    return [first, *others]
 
 
 def combinations(
@@ -149,7 +161,9 @@ def _refuse_kept(found: Sequence[Combination]) -> None:
 
 def _refuse_equal(found: Sequence[Combination]) -> None:
     """Two names of one key, or two ways to write one value."""
-    for number, each in enumerate(found):
-        for other in found[:number]:
-            if other.loaded.recipe == each.loaded.recipe:
-                raise UsageError(f"{other.label} and {each.label} are the same run", place="--over")
+    labels: dict[str, str] = {}
+    for each in found:
+        told = each.loaded.recipe.model_dump_json()
+        if told in labels:
+            raise UsageError(f"{labels[told]} and {each.label} are the same run", place="--over")
+        labels[told] = each.label

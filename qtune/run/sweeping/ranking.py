@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.recipe.results import SMALLER_IS_BETTER
 from qtune.run.comparison.gather import gather, measured
 from qtune.run.sweeping.axes import setting
+from qtune.runs import past
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,9 @@ def rank(rows: Sequence[Row], points: Sequence[Combination], *, name: str) -> di
     asked = points[0].asked
     metric = asked.checkpoint.metric
     report = gather(rows, asked, name=name)
-    for row, point in zip(report["rows"], points, strict=True):
+    for row, of_runs, point in zip(report["rows"], rows, points, strict=True):
         row["settings"] = point.settings
+        row["gates_failed"] = sum(past.look(run).gates_failed or 0 for run in of_runs.runs)
         del row["inference"]  # what it costs in use is not measured here
     lower = metric in SMALLER_IS_BETTER
     report["rows"].sort(key=lambda row: _key(row, metric, lower=lower))

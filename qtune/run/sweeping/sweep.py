@@ -10,7 +10,7 @@ from qtune.errors import UsageError
 from qtune.plan import gpus
 from qtune.run.comparison.cells import Cells, Row
 from qtune.run.sweeping.axes import read_axes
-from qtune.run.sweeping.grid import combinations, machines_of, points_of
+from qtune.run.sweeping.grid import combinations, ends_of, machines_of, points_of
 from qtune.run.sweeping.queue import Course, Fixed, Queue
 from qtune.run.sweeping.ranking import rank
 from qtune.run.sweeping.search import Search, Space, require_optuna
@@ -49,7 +49,8 @@ def sweep(
     _check(axes, extent)
     devices = gpus()
     machines = machines_of(devices)
-    points = combinations(path, overrides, points_of(axes), machines)
+    checked = points_of(axes) if extent.trials is None else ends_of(axes)
+    points = combinations(path, overrides, checked, machines)
     name, asked = points[0].loaded.name, points[0].asked
     count = len(points) if extent.trials is None else extent.trials
     total = count * extent.seeds

@@ -21,6 +21,7 @@ from qtune.run.comparison.children import Outcome
 from qtune.run.display import Quiet
 from qtune.run.sweeping import grid, queue
 from qtune.run.sweeping import sweep as sweeping
+from qtune.run.sweeping.axes import read_axes
 from tests.run.sweeping.pretending import Pretence
 from tests.run.test_comparison import here, make_recipe
 
@@ -291,6 +292,33 @@ def test_a_signal_leaves_no_process_and_the_sweep_goes_on(
     assert ended == 0
     assert pretence.told("begins") == ["rank=8/seed-42", "rank=16/seed-42"]
     assert len(report["rows"]) == 3
+
+
+def test_the_ends_of_many_ranges_are_checked_one_by_one() -> None:
+    few, many = (read_axes([f"k{n}=1..2" for n in range(count)]) for count in (3, 12))
+    assert len(grid.ends_of(few)) == 8
+    ends = grid.ends_of(many)
+    assert len(ends) == 13
+    assert {tuple(end.values()).count(2) for end in ends} == {0, 1}
+
+
+def test_a_run_that_missed_its_gate_is_ranked_and_told(
+    recipe: Path,
+    pretence: Pretence,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pretence.begin(monkeypatch)
+    report, _ = sweep(recipe, ["method.rank=8,9"])
+    run = recipe.parent / "out" / report["best"]["run"]
+    kept = json.loads((run / "report.json").read_text())
+    verdict = {"gate": "max_loss", "limit": 0.5, "actual": 1.0, "unit": "", "passed": False}
+    (run / "report.json").write_text(json.dumps(kept | {"gates": [verdict]}))
+    words = ["--over", "method.rank=8,9", "-o", str(run.parents[2])]
+    assert run_app(["sweep", str(recipe), *words]) == 0
+    shown = capfd.readouterr().out
+    assert "rank=8: gates failed: 1" in shown
+    assert "best: --set method.rank=8" in shown
 
 
 def test_the_smallest_device_decides(recipe: Path) -> None:

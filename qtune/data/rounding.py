@@ -56,10 +56,13 @@ class Rounded:
 
 
 def lengthened(batch: Batch, length: int, *, pad_id: int) -> Batch:
-    """The same batch [B, T] as [B, length]: what is added is padding, or a row of its own."""
+    """The same batch [B, T] as [B, length]: what is added is padding, or a row of its own.
+
+    Images stay: all are as long.
+    """
     rows, before = batch.input_ids.shape
     more = length - before
-    if not more:
+    if not more or batch.pixel_values is not None:
         return batch
     mask, positions, kinds = batch.attention_mask, batch.position_ids, batch.token_type_ids
     one_label = batch.labels.dim() == 1

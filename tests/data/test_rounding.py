@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -70,3 +72,8 @@ def test_a_layout_rounds_within_its_bounds() -> None:
     assert joined.batch(rows, [[0]]).input_ids.shape == (1, 48), "two sequences in one"
     assert joined.resized(1).batch(rows, [[0]]).input_ids.shape == (1, 39)
     assert joined.numbers([3, 4]) == Joined(2, 0, 39).numbers([3, 4])
+
+
+def test_images_are_all_as_long() -> None:
+    batch = replace(collate(ROWS, pad_id=0), pixel_values=torch.zeros(3, 3, 8, 8))
+    assert lengthened(batch, 99, pad_id=0) is batch

@@ -39,6 +39,9 @@ STOP_SIGNALS = {
     signal.SIGINT: ExitCode.INTERRUPTED,
     signal.SIGTERM: ExitCode.TERMINATED,
 }
+ECHO_SECONDS = 0.25
+"""A signal this soon after another is no second one: timeout(1), or a launcher that passes on the
+Ctrl-C of a terminal, sends it twice."""
 
 
 def first_few(names: Sequence[str], *, most: int = 3) -> str:

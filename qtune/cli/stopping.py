@@ -4,9 +4,10 @@ stands, what was half made is cleared away, and the process ends with the signal
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING
 
-from qtune.errors import STOP_SIGNALS, ExitCode
+from qtune.errors import ECHO_SECONDS, STOP_SIGNALS, ExitCode
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -25,13 +26,14 @@ class Signalled(BaseException):
 class Stopping:
     """Raises `Signalled` for a signal, though not inside an import: libraries that are
     half imported drop such an exception, or make another one of it. A second signal ends the
-    process at once.
+    process at once, unless it is an echo of the first.
 
     `code`: of the signal that came, None before.
     """
 
     def __init__(self) -> None:
         self.code: ExitCode | None = None
+        self._came_at = 0.0
 
     def listen(self) -> None:
         """Take the signals from now on."""
@@ -40,8 +42,11 @@ class Stopping:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.code is not None:
+            if time.monotonic() - self._came_at < ECHO_SECONDS:
+                return
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        self._came_at = time.monotonic()
         self.code = STOP_SIGNALS[signal.Signals(number)]
         self._raise_or_wait(signal.SIGALRM, frame)
 

@@ -7,16 +7,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune.errors import STOP_SIGNALS
+from qtune.errors import ECHO_SECONDS, STOP_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
     from qtune.errors import ExitCode
-
-
-_ECHO_SECONDS = 0.25
 
 
 class Interrupted(Exception):  # noqa: N818 - no fault of anybody's
@@ -41,7 +38,7 @@ class StopRequest:
             self.save = True
             return
         if self.code is not None:
-            if time.monotonic() - self._asked_at < _ECHO_SECONDS:
+            if time.monotonic() - self._asked_at < ECHO_SECONDS:
                 return
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -109,12 +109,14 @@ def test_an_import_comes_to_its_end_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert sys.modules.pop("hasty_library").whole
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
-    code = (
-        "import os, signal, time\n"
+@pytest.mark.parametrize(("pause", "code"), [(0.3, -signal.SIGINT), (0.0, 7)])
+def test_a_second_signal_ends_the_process_at_once_an_echo_does_not(pause: float, code: int) -> None:
+    program = (
+        "import os, signal, sys, time\n"
         "from qtune.cli.stopping import Signalled, Stopping\n"
         "Stopping().listen()\n"
         "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(5)\n"
-        "except Signalled:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(5)\n"
+        f"except Signalled:\n    time.sleep({pause})\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    sys.exit(7)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGINT
+    assert subprocess.run([sys.executable, "-c", program]).returncode == code

@@ -27,7 +27,7 @@ TWICE = """
 import signal, sys, time
 from qtune.training import signals
 if sys.argv[1] == "later":
-    signals._ECHO_SECONDS = 0.0
+    signals.ECHO_SECONDS = 0.0
 with signals.stop_on_signals() as stop:
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGINT)

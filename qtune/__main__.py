@@ -10,6 +10,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from qtune.parent import end_with_parent
+
 _NAMES = {signal.SIGHUP: "hangup", signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -23,6 +25,7 @@ def main() -> NoReturn:
     _open_streams()
     for number in _NAMES:
         signal.signal(number, _leave)
+    end_with_parent()
     from qtune.cli.app import main as run
 
     run()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from qtune import parent
 from qtune.errors import ExitCode, Fault
 from qtune.runs.page import portable_text
 
@@ -92,7 +93,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=self._said,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), parent.NAME: str(os.getpid())},
             process_group=0,
         )
 

@@ -4,8 +4,8 @@
     scripts/bench/methods.py -o FOLDER --trial     two methods and few steps, nothing kept
 
 The model and the rows are in ../shared/real, which is no part of the repository. The learning rate
-of each method is the best of the one to three that were tried, with one seed, at 40 steps, on 60
-of the rows that the table is made of.
+of each method is the best of the one to three that were tried, with one seed, at 40 steps, on the
+first 60 rows of the test file; the table is made of its rows from 200 on.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from qtune.data.rows import IGNORED, EncodedRow
 from qtune.data.store import DIGEST, digest_of
+from qtune.data.wrapped import Wrapped
 from qtune.errors import DataError, Fault, ModelError
 from qtune.recipe.lessons import NOTES, read_notes
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qtune.data.batch import Batch
-    from qtune.data.feed import Layout
     from qtune.data.rows import Rows
 
 MOST_TOLD = 5
@@ -109,41 +109,17 @@ class Lessons:
 
 
 @dataclass(frozen=True)
-class Taught:
+class Taught(Wrapped):
     """A layout whose batches have what the teacher wrote of their rows."""
 
-    inner: Layout
     lessons: Lessons
-
-    @property
-    def micro_batch_size(self) -> int:
-        """The most sequences of one."""
-        return self.inner.micro_batch_size
-
-    @property
-    def pad_id(self) -> int:
-        """The token behind a sequence that is shorter than another."""
-        return self.inner.pad_id
-
-    @property
-    def longest(self) -> int:
-        """The most tokens of a sequence."""
-        return self.inner.longest
-
-    def resized(self, micro_batch_size: int) -> Self:
-        """With micro-batches of another size."""
-        return replace(self, inner=self.inner.resized(micro_batch_size))
-
-    def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
-        """Rows of each sequence of each micro-batch."""
-        return self.inner.numbers(lengths)
 
     def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
         counter = iter(range(sum(map(len, sequences))))
         renumbered = [[next(counter) for _ in sequence] for sequence in sequences]
         chosen = [rows[number] for sequence in sequences for number in sequence]
-        batch = self.inner.batch(chosen, renumbered)
+        batch = self.layout.batch(chosen, renumbered)
         order = batch.order or range(len(chosen))
         by_row = [self.lessons.of(chosen[number]) for number in order]
         ids, logs = (torch.from_numpy(np.concatenate(each)) for each in zip(*by_row, strict=True))

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad
 
 from qtune.data.rows import IGNORED
+from qtune.data.wrapped import Wrapped
 from qtune.ops.grid import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtune.data.batch import Batch
-    from qtune.data.feed import Layout
     from qtune.data.rows import EncodedRow
 
 
-@dataclass(frozen=True)
-class Rounded:
+class Rounded(Wrapped):
     """A layout whose sequences have one of few lengths."""
-
-    layout: Layout
-
-    @property
-    def micro_batch_size(self) -> int:
-        """The most sequences of a micro-batch."""
-        return self.layout.micro_batch_size
-
-    @property
-    def pad_id(self) -> int:
-        """The token behind a sequence that is shorter than another."""
-        return self.layout.pad_id
-
-    @property
-    def longest(self) -> int:
-        """The most tokens of a sequence."""
-        return self.layout.longest
-
-    def resized(self, micro_batch_size: int) -> Self:
-        """With micro-batches of another size."""
-        return replace(self, layout=self.layout.resized(micro_batch_size))
-
-    def numbers(self, lengths: Sequence[int]) -> list[list[list[int]]]:
-        """Rows of each sequence of each micro-batch, by their place in the step."""
-        return self.layout.numbers(lengths)
 
     def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""

@@ -25,8 +25,19 @@ class Rounded(Wrapped):
     def batch(self, rows: Sequence[EncodedRow], sequences: Sequence[Sequence[int]]) -> Batch:
         """The tensors of one micro-batch."""
         batch = self.layout.batch(rows, sequences)
-        length = rounded(batch.input_ids.shape[1], self.longest)
-        return lengthened(batch, length, pad_id=self.pad_id)
+        return on_grid(batch, longest=self.longest, pad_id=self.pad_id)
+
+
+def placed(batch: Batch, device: torch.device, *, longest: int, pad_id: int) -> Batch:
+    """The same batch on a device; on a CPU it has one of few lengths, at most `longest`."""
+    if device.type == "cpu":
+        batch = on_grid(batch, longest=longest, pad_id=pad_id)
+    return batch.to(device)
+
+
+def on_grid(batch: Batch, *, longest: int, pad_id: int) -> Batch:
+    """The same batch [B, T] with the next of few lengths, at most `longest`."""
+    return lengthened(batch, rounded(batch.input_ids.shape[1], longest), pad_id=pad_id)
 
 
 def lengthened(batch: Batch, length: int, *, pad_id: int) -> Batch:

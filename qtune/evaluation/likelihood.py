@@ -10,13 +10,12 @@ import numpy as np
 
 from qtune import oom
 from qtune.data.batch import collate
-from qtune.data.rounding import lengthened
+from qtune.data.rounding import placed
 from qtune.errors import DataError, ModelError
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
 from qtune.evaluation.tally import Tally, ratio_tally
 from qtune.oom import during
-from qtune.ops.grid import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,10 +91,7 @@ def measure_loss(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = collate([rows[index] for index in chosen], pad_id=pad_id)
-            if device.type == "cpu":
-                length = rounded(batch.input_ids.shape[1], longest)
-                batch = lengthened(batch, length, pad_id=pad_id)
-            batch = batch.to(device)
+            batch = placed(batch, device, longest=longest, pad_id=pad_id)
             with during(oom.EVALUATION, tokens=batch.computed):
                 row_sums, row_counts = loss.per_row(model, batch)
             for index, total, count in zip(

@@ -12,6 +12,7 @@ import numpy as np
 
 from qtune import oom
 from qtune.data.batch import collate
+from qtune.data.rounding import placed
 from qtune.data.rows import IGNORED, EncodedRow
 from qtune.errors import ModelError
 from qtune.evaluation.decode import context_length, evaluating
@@ -106,7 +107,7 @@ def choose(
     chosen = dict(known or {})
     for numbers in _batches(questions, batch_size, without=chosen):
         rows = [row.row(room) for number in numbers for row in questions[number].rows]
-        batch = collate(rows, pad_id=pad_id).to(device)
+        batch = placed(collate(rows, pad_id=pad_id), device, longest=room, pad_id=pad_id)
         with evaluating(model), during(oom.EVALUATION, tokens=batch.computed):
             sums, _ = loss.per_row(model, batch)
         scores = iter((-sums).tolist())

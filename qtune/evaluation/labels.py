@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from qtune import oom
 from qtune.data.batch import collate_classified
+from qtune.data.rounding import placed
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import mean_interval
 from qtune.evaluation.likelihood import LossMeasure, summarise
@@ -115,11 +116,13 @@ def measure_labels(
     names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
     order = (-rows.lengths).argsort(kind="stable").tolist()
     losses, found = [0.0] * len(rows), {}
+    longest = int(rows.lengths.max()) - 1  # the last of a row is the number of its label
     padding = getattr(model.config, "pad_token_id", None) or 0
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = collate_classified(rows, chosen, pad_id=padding).to(device)
+            batch = collate_classified(rows, chosen, pad_id=padding)
+            batch = placed(batch, device, longest=longest, pad_id=padding)
             with during(oom.EVALUATION, tokens=batch.computed):
                 logits_BC = scores(model, batch)
             losses_B = functional.cross_entropy(logits_BC, batch.labels, reduction="none")

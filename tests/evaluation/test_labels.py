@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaForSequenceClassification
 
 from qtune.data import Rows
+from qtune.data.batch import Batch
 from qtune.data.rows import Encoded, RowStore
 from qtune.evaluation import label_difference, measure_labels
 from qtune.evaluation.labels import accuracy, confusion, macro_f1, matthews
@@ -54,9 +57,9 @@ def test_one_label_for_all_correlates_with_nothing() -> None:
     assert matthews(confusion([0, 1, 1], [1, 1, 1], 3)) == 0.0
 
 
-def rows_with_labels() -> Rows:
+def rows_with_labels(sizes: tuple[int, ...] = (5, 2, 9, 4, 3)) -> Rows:
     store = RowStore()
-    for number, size in enumerate((5, 2, 9, 4, 3)):
+    for number, size in enumerate(sizes):
         ids = [10 + (number * 31 + step * 7) % 250 for step in range(size)]
         learnt = [*[False] * size, True]
         label = {"ids": [*ids, number % 3], "learnt": learnt, "prompt_length": size}
@@ -83,3 +86,18 @@ def test_a_model_is_measured_row_by_row(batch_size: int) -> None:
     assert figures["accuracy"] == sum(found.right) / 5
     assert sum(pair["rows"] for pair in figures["confused"]) == 5 - sum(found.right)
     assert label_difference(found, found)["accuracy"] == 0.0
+
+
+def test_on_a_cpu_batches_have_few_lengths_and_none_is_longer_than_the_longest_row() -> None:
+    seen = []
+
+    def told(_: Any, batch: Batch) -> torch.Tensor:
+        seen.append(batch.input_ids.shape[1])
+        return torch.zeros(len(batch.labels), 3)
+
+    config = tiny_llama(num_labels=3).config
+    config.id2label = {0: "a", 1: "b", 2: "c"}
+    model = LlamaForSequenceClassification(config)
+    rows = rows_with_labels((40, 5, 37, 33, 3))
+    measure_labels(model, rows, scores=told, batch_size=1, device=torch.device("cpu"))
+    assert seen == [40, 40, 40, 16, 16]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from qtune.losses.causal import LossOutput, supervised
 from qtune.losses.head import criterion_of, output_layer
+from qtune.losses.soft import Soft
 from qtune.ops.distillation import Distillation, distilled
 
 if TYPE_CHECKING:
@@ -58,27 +60,11 @@ def _in_eval_mode(network: Any) -> Iterator[None]:
         network.train()
 
 
-class DistillationLoss:
+@dataclass(frozen=True)
+class DistillationLoss(Soft):
     """Sum over supervised tokens of (1 - soft_share) times the plain loss and soft_share T^2 KL."""
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        *,
-        chunk_size: int,
-        temperature: float = 2.0,
-        soft_share: float = 0.5,
-        divergence: Literal["forward", "reverse"] = "forward",
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-    ) -> None:
-        self.teacher = teacher
-        self.chunk_size = chunk_size
-        self.temperature = temperature
-        self.soft_share = soft_share
-        self.divergence: Literal["forward", "reverse"] = divergence
-        self.label_smoothing = label_smoothing
-        self.z_loss = z_loss
+    teacher: Teacher
 
     def __call__(self, model: Any, batch: TokenBatch, *, divisor: float = 1.0) -> LossOutput:
         """The teacher's pass, then the student's; `divisor` is what the sum is divided by."""
@@ -86,7 +72,7 @@ class DistillationLoss:
         hidden_SG = self.teacher.hidden(batch)
         hidden_SH, target_S = supervised(model, batch)
         criterion = Distillation(
-            hard=criterion_of(model, label_smoothing=self.label_smoothing, z_loss=self.z_loss),
+            hard=self.hard(model),
             teacher=criterion_of(self.teacher.network),
             temperature=self.temperature,
             share=self.soft_share,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qtune.losses.causal import LossOutput, TokenBatch, supervised
-from qtune.losses.head import criterion_of, output_layer
+from qtune.losses.head import output_layer
+from qtune.losses.soft import Soft
 from qtune.ops.cross_entropy import through_head
 from qtune.ops.top_distillation import TopDistillation
 
@@ -22,38 +24,20 @@ class TaughtBatch(TokenBatch, Protocol):
         ...
 
 
-class LessonsLoss:
+@dataclass(frozen=True, kw_only=True)
+class LessonsLoss(Soft):
     """Sum over supervised tokens of (1 - soft_share) times the plain loss and soft_share T^2 KL,
-    over the tokens that were written down and, as one, all others (`TopDistillation`).
+    over the tokens that were written down and, as one, all others (`TopDistillation`)."""
 
-    `width`: how many ids the teacher spoke of.
-    """
-
-    def __init__(
-        self,
-        *,
-        width: int,
-        chunk_size: int,
-        temperature: float = 2.0,
-        soft_share: float = 0.5,
-        divergence: Literal["forward", "reverse"] = "forward",
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-    ) -> None:
-        self.width = width
-        self.chunk_size = chunk_size
-        self.temperature = temperature
-        self.soft_share = soft_share
-        self.divergence: Literal["forward", "reverse"] = divergence
-        self.label_smoothing = label_smoothing
-        self.z_loss = z_loss
+    width: int
+    """How many ids the teacher spoke of."""
 
     def __call__(self, model: Any, batch: TaughtBatch, *, divisor: float = 1.0) -> LossOutput:
         """The student's pass; `divisor` is what the sum is divided by."""
         assert batch.taught is not None
         hidden_SH, target_S = supervised(model, batch)
         criterion = TopDistillation(
-            hard=criterion_of(model, label_smoothing=self.label_smoothing, z_loss=self.z_loss),
+            hard=self.hard(model),
             width=self.width,
             temperature=self.temperature,
             share=self.soft_share,

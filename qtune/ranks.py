@@ -1,0 +1,245 @@
+"""The processes that train one model together, over torch.distributed; one alone needs none of it.
+
+Every process runs the same lines, so whatever is said here is said by all of them in the same
+order. Numbers and objects go through the CPU (gloo), tensors stay on the device they are on; a
+process that ends takes the others out of what they wait for, and the first one tells why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qtune.errors import ExitCode, Fault, QtuneError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import torch
+    from torch import Tensor
+
+T = TypeVar("T")
+_PATIENCE = timedelta(
+    days=7
+)  # one may read rows for hours; one that has died is told by its socket
+_TELLING = timedelta(seconds=2)  # that another's fault may take to be known
+_BUCKET = 2**23  # elements of the gradients that travel together
+_FAULT = "fault"
+
+
+class PeerLost(ResourceError):  # noqa: N818 - the name is the statement
+    """Another process of the run has ended, so this one cannot go on."""
+
+
+class PeerFault(QtuneError):
+    """What another process of the run ended with."""
+
+    def __init__(self, rank: int, code: int, faults: Sequence[dict[str, str]]) -> None:
+        found = tuple(Fault(**fault) for fault in faults)
+        super().__init__(found[0].message)
+        self.faults = (
+            Fault(
+                message=f"rank {rank}: {found[0].message}",
+                place=found[0].place,
+                hint=found[0].hint,
+            ),
+            *found[1:],
+        )
+        self.args = ("\n".join(str(fault) for fault in self.faults),)
+        self.code = ExitCode(code)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a process sits among those of its run, and among those of its machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def seat() -> Seat:
+    """As torchrun and accelerate tell it in the environment; alone without them."""
+    names = {"rank": "RANK", "size": "WORLD_SIZE"}
+    local = {"local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
+    if not all(name in os.environ for name in names.values()):
+        return Seat()
+    return Seat(**{key: int(os.environ.get(name, "0")) for key, name in (names | local).items()})
+
+
+class Ranks:
+    """The processes of a run as one of them sees them; without a store it is alone."""
+
+    def __init__(self, seat: Seat = Seat(), store: Any = None) -> None:  # noqa: B008 - frozen
+        self.seat = seat
+        self._store = store
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.seat.size
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.seat.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other."""
+        return self.size == 1
+
+    def add(self, tensor: Tensor) -> None:
+        """Sum a tensor over all, in place."""
+        if not self.alone:
+            with _together() as distributed:
+                distributed.all_reduce(tensor)
+
+    def totals(self, numbers: Sequence[int]) -> list[int]:
+        """The sum over all of each of some numbers."""
+        return [sum(column) for column in zip(*self.table(numbers), strict=True)]
+
+    def table(self, numbers: Sequence[T]) -> list[list[T]]:
+        """The numbers of every one, by rank: [size][len(numbers)], ints or floats."""
+        if self.alone:
+            return [list(numbers)]
+        import torch
+
+        own = torch.tensor([*numbers], dtype=torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        with _together() as distributed:
+            distributed.all_gather(found, own)
+        kinds = [type(number) for number in numbers]
+        rows = [row.tolist() for row in found]
+        return [[kind(one) for kind, one in zip(kinds, row, strict=True)] for row in rows]  # type: ignore[call-arg]
+
+    def everyones(self, value: T) -> list[T]:
+        """The value of every one, by rank."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with _together() as distributed:
+            distributed.all_gather_object(found, value)
+        return found
+
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What the first makes, at every one; the others make nothing."""
+        if self.alone:
+            return make()
+        box = [make() if self.first else None]
+        with _together() as distributed:
+            distributed.broadcast_object_list(box, src=0)
+        return box[0]  # type: ignore[return-value]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.table([0])
+
+    @contextmanager
+    def one_before_the_rest(self) -> Iterator[None]:
+        """One process of each machine goes through the block first, then the others."""
+        if self.seat.local_rank:
+            self.wait()
+        yield
+        if not self.seat.local_rank:
+            self.wait()
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Sum the gradients over all, some at a time; who has none counts as zero."""
+        if self.alone:
+            return
+        import torch
+
+        waiting = [each for each in parameters if each.requires_grad]
+        for parameter in waiting:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for bucket in _buckets(waiting):
+            gradients = [each.grad for each in bucket if each.grad is not None]
+            flat = torch.cat([each.reshape(-1) for each in gradients])
+            self.add(flat)
+            pieces = flat.split([each.numel() for each in gradients])
+            for gradient, piece in zip(gradients, pieces, strict=True):
+                gradient.copy_(piece.view_as(gradient))
+
+    def tell(self, error: QtuneError) -> None:
+        """Leave a fault of this process for the first one, which will say it."""
+        if self._store is not None and not isinstance(error, PeerLost):
+            faults = [asdict(fault) for fault in error.faults]
+            told = {"rank": self.seat.rank, "code": int(error.code), "faults": faults}
+            self._store.set(_FAULT, json.dumps(told))
+
+    def cause(self, error: PeerLost) -> QtuneError:
+        """What another one has told of its end; the error itself where it had no time to."""
+        try:
+            self._store.wait([_FAULT], _TELLING)
+            return PeerFault(**json.loads(self._store.get(_FAULT)))
+        except (RuntimeError, ValueError):  # torch's own errors are RuntimeErrors
+            return error
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device: torch.device, place: Seat) -> Iterator[Ranks]:
+    """The processes of this run, met by the environment's address; a process that is alone, at
+    once. `PeerLost` where they do not come, or one of them goes."""
+    if place.size == 1:
+        yield ALONE
+        return
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    if device.type == "cpu":
+        backend = "gloo"
+    else:
+        backend = "cpu:gloo,cuda:nccl"
+    with _together():
+        store, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
+        notes = distributed.PrefixStore("qtune", store)
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE
+        )
+    ranks = Ranks(place, notes)
+    try:
+        yield ranks
+    except PeerLost as error:
+        raise ranks.cause(error) from error
+    except QtuneError as error:
+        ranks.tell(error)
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _together() -> Iterator[Any]:
+    """torch.distributed; what it says of one that has gone becomes `PeerLost`."""
+    from torch import distributed
+
+    try:
+        yield distributed
+    except RuntimeError as error:
+        raise PeerLost(
+            "another process of this run has ended",
+            hint="its own lines say why; the run can go on with --resume",
+        ) from error
+
+
+def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Tensors of one kind, so many elements at a time."""
+    bucket: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        full = sum(each.numel() for each in bucket) + parameter.numel() > _BUCKET
+        if bucket and (full or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket

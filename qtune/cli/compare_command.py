@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,17 +10,16 @@ import typer
 
 from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides, Quietly
-from qtune.cli.output import news, print_json, results
+from qtune.cli.output import print_json
 from qtune.cli.screen import showing
-from qtune.durable import write_json, write_text
+from qtune.cli.table_files import show_wide, tell, write_three
+from qtune.durable import write_json
 from qtune.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtune.run.display import Display
-
-_LOG_WIDTH = 120
 
 
 def compare(
@@ -59,13 +59,7 @@ def compare(
             report, code = _runs(things, seeds, overrides, output, display)
         else:
             report, code = _methods(things, methods, seeds, overrides, output, display)
-    written = write(report)
-    if as_json:
-        print_json(report)
-    else:
-        show(report)
-        if not quiet:
-            news().print(f"written to {', '.join(written)}", markup=False, soft_wrap=True)
+    tell(report, write(report), show, as_json=as_json, quiet=quiet)
     raise typer.Exit(code)
 
 
@@ -134,22 +128,13 @@ def write(report: dict[str, Any]) -> list[str]:
     from qtune.cli.compare_picture import comparison_svg, panels
     from qtune.cli.compare_table import columns, markdown, remarks
 
-    folder = Path(report["folder"])
-    kept = {key: value for key, value in report.items() if key != "folder"}  # which may move
-    write_json(folder / "compare.json", kept)
-    write_text(folder / "compare.md", markdown(report, columns(report), remarks(report)))
-    write_text(folder / "compare.svg", comparison_svg(report, panels(report)))
-    return [str(folder / f"compare.{kind}") for kind in ("json", "md", "svg")]
+    table = markdown(report, columns(report), remarks(report))
+    picture = comparison_svg(report, panels(report))
+    return write_three(report, "compare", table=table, picture=picture)
 
 
 def show(report: dict[str, Any]) -> None:
-    """The table, as wide as the terminal or as a line of a log may be, and what to know of it."""
+    """The table, and what to know of it."""
     from qtune.cli.compare_table import remarks, tables
 
-    console = results()
-    if not console.is_terminal:
-        console.width = max(console.width, _LOG_WIDTH)
-    for each in tables(report, console.width):
-        console.print(each)
-    for line in remarks(report):
-        console.print(line, markup=False, soft_wrap=True)
+    show_wide(partial(tables, report), remarks(report))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qtune.cli.options import AsJson
-from qtune.cli.output import news, print_json, results
+from qtune.cli.output import news, print_json, wide_results
 from qtune.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from qtune.run.doctor import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
-_LOG_WIDTH = 120
 
 
 def doctor(
@@ -45,9 +44,7 @@ def doctor(
         findings = [each.to_dict() for each in found]
         print_json({"healthy": not faults, "findings": findings})
     else:
-        console = results()
-        if not console.is_terminal:
-            console.width = max(console.width, _LOG_WIDTH)
+        console = wide_results()
         console.print(table(found))
         console.print(summary(found), soft_wrap=True)
     if faults:

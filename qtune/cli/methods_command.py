@@ -8,7 +8,7 @@ import typer
 
 from qtune.cli.markdown import markdown_table
 from qtune.cli.options import AsJson
-from qtune.cli.output import print_json, print_text, results
+from qtune.cli.output import print_json, print_text, wide_results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,9 +44,7 @@ def methods(
 
 def show(listed: dict[str, Any]) -> None:
     """The table, as wide as the terminal or as a line of a log may be, and its notes."""
-    console = results()
-    if not console.is_terminal:
-        console.width = max(console.width, _LOG_WIDTH)
+    console = wide_results(_LOG_WIDTH)
     console.print(table(listed))
     for one in listed["methods"]:
         if one["note"]:

@@ -33,6 +33,14 @@ def results() -> Console:
     return _Console(soft_wrap=False, highlight=False)
 
 
+def wide_results(least: int = 120) -> Console:
+    """Where a table goes: as wide as the terminal, or as a line of a log may be."""
+    console = results()
+    if not console.is_terminal:
+        console.width = max(console.width, least)
+    return console
+
+
 def news() -> Console:
     """Where progress, logs and errors go."""
     return _Console(stderr=True, highlight=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qtune.cli.options import AsJson
-from qtune.cli.output import print_json, results
+from qtune.cli.output import print_json, results, wide_results
 from qtune.cli.recipe_commands import shown_path
 from qtune.recipe.writing import flow
 
@@ -25,7 +25,6 @@ Examples:
 """
 runs = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False)
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-_LOG_WIDTH = 120
 STYLES = {"finished": "green", "damaged": "red", "failed": "red"}
 
 
@@ -48,7 +47,7 @@ def list_(
     if as_json:
         print_json({"folder": str(folder), "runs": found})
     elif found:
-        _print_overview(found)
+        wide_results().print(overview(found))
     else:
         results().print(f"no runs in {folder}", markup=False)
 
@@ -67,7 +66,7 @@ def show(run: RunFolder, as_json: AsJson = False) -> None:
         print_json(shown)
         return
     console = results()
-    _print_overview([shown])
+    wide_results().print(overview([shown]))
     for text in ([shown["reason"]] if shown["reason"] else []) + shown["faults"]:
         console.print(text, markup=False, soft_wrap=True)
     for part in (_pairs("recipe", shown["recipe"]), _pairs("plan", shown["plan"])):
@@ -110,14 +109,6 @@ def diff(
     for folder, faults in found["faults"].items():
         for fault in faults:
             console.print(f"{folder}: {fault}", markup=False, soft_wrap=True)
-
-
-def _print_overview(found: Sequence[dict[str, Any]]) -> None:
-    """As wide as the terminal, or as a line of a log may be."""
-    console = results()
-    if not console.is_terminal:
-        console.width = max(console.width, _LOG_WIDTH)
-    console.print(overview(found))
 
 
 def overview(found: Sequence[dict[str, Any]]) -> Table:

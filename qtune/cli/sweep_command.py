@@ -9,11 +9,8 @@ import typer
 
 from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides, Quietly
-from qtune.cli.output import news, print_json, results
 from qtune.cli.screen import showing
-from qtune.durable import write_json, write_text
-
-_LOG_WIDTH = 120
+from qtune.cli.table_files import show_wide, tell, write_three
 
 
 def sweep(
@@ -64,13 +61,7 @@ def sweep(
             overrides=overrides or (),
             display=display,
         )
-    written = write(report)
-    if as_json:
-        print_json(report)
-    else:
-        show(report)
-        if not quiet:
-            news().print(f"written to {', '.join(written)}", markup=False, soft_wrap=True)
+    tell(report, write(report), show, as_json=as_json, quiet=quiet)
     raise typer.Exit(code)
 
 
@@ -80,26 +71,17 @@ def write(report: dict[str, Any]) -> list[str]:
     from qtune.cli.compare_table import markdown
     from qtune.cli.sweep_table import columns, numbered, panels, remarks
 
-    folder = Path(report["folder"])
-    kept = {key: value for key, value in report.items() if key != "folder"}  # which may move
-    write_json(folder / "sweep.json", kept)
     table = markdown(numbered(report), columns(report), remarks(report))
-    write_text(folder / "sweep.md", table)
-    write_text(folder / "sweep.svg", comparison_svg(report, panels(report)))
-    return [str(folder / f"sweep.{kind}") for kind in ("json", "md", "svg")]
+    picture = comparison_svg(report, panels(report))
+    return write_three(report, "sweep", table=table, picture=picture)
 
 
 def show(report: dict[str, Any]) -> None:
-    """The table, as wide as the terminal or as a line of a log may be, and where the best lies."""
+    """The table, what to know of it, and where the best lies."""
     from qtune.cli.compare_table import table
     from qtune.cli.sweep_table import columns, numbered, remarks
 
-    console = results()
-    if not console.is_terminal:
-        console.width = max(console.width, _LOG_WIDTH)
-    console.print(table(numbered(report), columns(report)))
-    for line in remarks(report):
-        console.print(line, markup=False, soft_wrap=True)
+    said = [*remarks(report)]
     if report["best"] is not None:
-        place = Path(report["folder"]) / report["best"]["run"]
-        console.print(f"its run: {place}", markup=False, soft_wrap=True)
+        said.append(f"its run: {Path(report['folder']) / report['best']['run']}")
+    show_wide(lambda _: [table(numbered(report), columns(report))], said)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.recipe.importing import rows, shared
 from qtune.recipe.importing.draft import Draft, Left, short
 from qtune.recipe.importing.refusing import WHOLE, refuse, refuse_any, refuse_objective
+from qtune.recipe.importing.trainer import run
 
 if TYPE_CHECKING:
     from qtune.recipe.node import Node
@@ -63,11 +64,7 @@ def fill(draft: Draft) -> None:
     draft.move("cosine_min_lr_ratio", "optim.min_lr_ratio")
     shared.rates(draft, learning_rate=2e-4)
     shared.length(draft, epochs=1.0, key="num_epochs")
-    draft.move("seed", "train.seed")
-    draft.move("output_dir", "train.output_dir")
-    draft.move("group_by_length", "train.group_by_length", {False: None})
-    shared.saving(draft)
-    shared.evaluating(draft)
+    run(draft)
     draft.move("loss_watchdog_threshold", "watchdog.loss_limit")
     if draft.has("watchdog.loss_limit"):
         draft.move("loss_watchdog_patience", "watchdog.patience")
@@ -231,10 +228,7 @@ def _trackers(draft: Draft) -> None:
 
 
 def _remark(draft: Draft) -> None:
-    if draft.got("data.packing"):
-        held = draft.got("train.batch_size")
-        size = draft.got("data.max_length")
-        draft.remark(shared.PACKED.format(rows=held, length=size))
+    shared.packed(draft)
     if draft.got("model.chat_template") == "alpaca":
         draft.remark(
             "the built-in alpaca template puts a row's input behind its instruction; axolotl "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.recipe.files import exists
 from qtune.recipe.importing import rows, shared
 from qtune.recipe.importing.refusing import WHOLE, refuse, refuse_any, refuse_objective
+from qtune.recipe.importing.trainer import trainer
 
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
@@ -46,18 +47,10 @@ def fill(draft: Draft) -> None:
     if not draft.move("cutoff_len", "data.max_length"):
         draft.default("data.max_length", 2048)
     draft.default("data.overlong", "truncate_end", f"{NAME} cuts longer rows")
-    keys = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    shared.batch(draft, *keys, defaults=(8, 1))
-    _packing(draft)
-    shared.optimizer(draft, "optim", default="adamw")
-    shared.schedule(draft, "lr_scheduler_type", default="linear")
-    shared.rates(draft, learning_rate=5e-5)
-    shared.length(draft, epochs=3.0)
-    draft.move("seed", "train.seed")
-    draft.move("output_dir", "train.output_dir")
-    draft.move("group_by_length", "train.group_by_length", {False: None})
-    shared.saving(draft)
-    shared.evaluating(draft)
+    for key in ("neat_packing", "packing"):
+        draft.move(key, "data.packing", {False: None})
+    trainer(draft, learning_rate=5e-5)
+    shared.packed(draft)
 
 
 def _refuse(draft: Draft) -> None:
@@ -188,10 +181,3 @@ def _loss(draft: Draft, *, plain: bool) -> None:
         draft.part("train_on_prompt")
     draft.move("train_on_prompt", "loss.train_on", {True: "all", False: "assistant"})
     draft.default("loss.train_on", "assistant")
-
-
-def _packing(draft: Draft) -> None:
-    packed = [draft.move(key, "data.packing", {False: None}) for key in ("neat_packing", "packing")]
-    if any(packed) and draft.got("data.packing"):
-        held, size = draft.got("train.batch_size"), draft.got("data.max_length")
-        draft.remark(shared.PACKED.format(rows=held, length=size))

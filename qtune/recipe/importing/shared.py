@@ -11,10 +11,6 @@ from qtune.recipe.importing.facts import DTYPES, HALF, OPTIMIZERS, SCHEDULERS, T
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
 
-PACKED = (
-    "a step there held {rows} sequences, each packed with many rows up to {length} tokens; "
-    "train.batch_size counts rows: raise it to learn from as many a step"
-)
 ENDS_WHOLE = 1.0e9
 """A gradient norm that no step reaches: of tools that do not clip."""
 
@@ -40,6 +36,17 @@ def batch(draft: Draft, micro: str, accumulation: str, *, defaults: tuple[int, i
         draft.default("train.batch_size", value, f"{draft.tool}'s default, {by}")
     else:
         draft.put("train.batch_size", anchor, value, by)
+
+
+def packed(draft: Draft) -> None:
+    """Say what a step held where rows are packed; after the batch is known."""
+    if not draft.got("data.packing"):
+        return
+    held, size = draft.got("train.batch_size", "some"), draft.got("data.max_length", 2048)
+    draft.remark(
+        f"a step there held {held} sequences, each packed with many rows up to {size} tokens; "
+        "train.batch_size counts rows: raise it to learn from as many a step"
+    )
 
 
 def optimizer(draft: Draft, key: str, *, default: str) -> None:

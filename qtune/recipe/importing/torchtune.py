@@ -48,6 +48,7 @@ def fill(draft: Draft, text: str = "") -> None:
     _adapter(draft, component)
     _data(draft)
     shared.batch(draft, "batch_size", "gradient_accumulation_steps", defaults=(1, 1))
+    shared.packed(draft)
     shared.optimizer(draft, "optimizer._component_", default="adamw")
     _rates(draft)
     _schedule(draft)
@@ -145,9 +146,7 @@ def _data(draft: Draft) -> None:
         for prefix, ours in (("dataset", "data.train"), ("dataset_val", "data.eval"))
     ]
     draft.default("loss.train_on", learnt[0] or "assistant", f"{NAME}'s default for these rows")
-    if draft.move("dataset.packed", "data.packing", {False: None}) and draft.got("data.packing"):
-        held = draft.got("train.batch_size", "some")
-        draft.remark(shared.PACKED.format(rows=held, length="tokenizer.max_seq_len"))
+    draft.move("dataset.packed", "data.packing", {False: None})
     draft.leave("dataset_val.packed", "not needed", "evaluation rows are packed like the others")
     if not draft.move("tokenizer.max_seq_len", "data.max_length"):
         draft.remark(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.recipe.importing import rows, shared
 from qtune.recipe.importing.facts import SUPERVISED
 from qtune.recipe.importing.refusing import WHOLE, refuse, refuse_any
+from qtune.recipe.importing.trainer import trainer
 
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
@@ -32,17 +33,8 @@ def fill(draft: Draft) -> None:
     _data(draft)
     _loss(draft)
     lengths(draft)
-    keys = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    shared.batch(draft, *keys, defaults=(8, 1))
-    shared.optimizer(draft, "optim", default="adamw")
-    shared.schedule(draft, "lr_scheduler_type", default="linear")
-    shared.rates(draft, learning_rate=2e-5)
-    shared.length(draft, epochs=3.0)
-    draft.move("seed", "train.seed")
-    draft.move("output_dir", "train.output_dir")
-    draft.move("group_by_length", "train.group_by_length", {False: None})
-    shared.saving(draft)
-    shared.evaluating(draft)
+    trainer(draft, learning_rate=2e-5)
+    shared.packed(draft)
     draft.move("eval_on_start", "eval.at_start")
 
 
@@ -72,9 +64,7 @@ def lengths(draft: Draft) -> None:
         draft.default("data.max_length", 1024)
     draft.default("data.overlong", "truncate_end", f"{draft.tool} cuts longer rows")
     draft.leave("truncation_mode", "not needed", "longer rows are cut at their end")
-    if draft.move("packing", "data.packing", {False: None}) and draft.got("data.packing"):
-        held, size = draft.got("train.batch_size", "some"), draft.got("data.max_length")
-        draft.remark(shared.PACKED.format(rows=held, length=size))
+    draft.move("packing", "data.packing", {False: None})
 
 
 def _refuse(draft: Draft) -> None:

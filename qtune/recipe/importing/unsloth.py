@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.recipe.importing import rows, shared, trl
 from qtune.recipe.importing.refusing import WHOLE, refuse
+from qtune.recipe.importing.trainer import trainer
 
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
@@ -77,9 +78,7 @@ def _training(draft: Draft) -> None:
     own = "training."
     keys = (f"{own}batch_size", f"{own}gradient_accumulation_steps")
     shared.batch(draft, *keys, defaults=(2, 4))
-    if draft.got("data.packing"):
-        held, size = draft.got("train.batch_size"), draft.got("data.max_length")
-        draft.remark(shared.PACKED.format(rows=held, length=size))
+    shared.packed(draft)
     draft.default("optim.name", "adamw_8bit")
     draft.default("optim.lr_scheduler_type", "linear")
     draft.default("optim.max_grad_norm", 1.0)
@@ -116,17 +115,9 @@ def fill_script(draft: Draft) -> None:
     draft.move("modules_to_save", "method.modules_to_save")
     _script_data(draft)
     trl.lengths(draft)
-    keys = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    shared.batch(draft, *keys, defaults=(8, 1))
-    shared.optimizer(draft, "optim", default="adamw")
-    shared.schedule(draft, "lr_scheduler_type", default="linear")
-    shared.rates(draft, learning_rate=5e-5)
-    shared.length(draft, epochs=3.0)
-    for key in ("seed", "random_state"):
-        draft.move(key, "train.seed")
-    draft.move("output_dir", "train.output_dir")
-    shared.saving(draft)
-    shared.evaluating(draft)
+    trainer(draft, learning_rate=5e-5)
+    draft.move("random_state", "train.seed")
+    shared.packed(draft)
 
 
 def _names(draft: Draft) -> None:

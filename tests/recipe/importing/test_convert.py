@@ -126,6 +126,7 @@ def test_trl(converted: Convert) -> None:
     assert recipe.loss.train_on == "assistant"
     assert (recipe.data.max_length, recipe.data.overlong) == (640, "truncate_end")
     assert (recipe.train.batch_size, recipe.train.max_steps) == (12, 300)
+    assert "held 12 sequences, each packed with many rows up to 640" in " ".join(made.remarks)
     optim = recipe.optim
     assert (optim.name, optim.lr_scheduler_type, optim.warmup_ratio) == ("adamw", "cosine", 0.05)
     assert optim.min_lr_ratio == 0.2
@@ -170,6 +171,7 @@ def test_torchtune(converted: Convert) -> None:
     assert (recipe.quantization.bits, recipe.quantization.double_quant) == (4, True)
     assert (recipe.data.max_length, recipe.data.packing) == (900, True)
     assert (recipe.train.batch_size, recipe.train.num_train_epochs) == (12, 3)
+    assert "held 12 sequences, each packed with many rows up to 900" in " ".join(made.remarks)
     optim = recipe.optim
     assert (optim.name, optim.learning_rate) == ("paged_adamw_8bit", 2e-5)
     assert (optim.weight_decay, optim.max_grad_norm, optim.warmup_steps) == (0.01, 0.5, 7)
@@ -267,6 +269,11 @@ def test_a_script_is_read_and_never_run(converted: Convert, name: str) -> None:
     assert (recipe.optim.name, recipe.optim.learning_rate) == ("adamw_8bit", 2e-4)
     assert recipe.loss.train_on == "assistant"
     assert "computed.output_dir" in left(made)
+
+
+def test_a_script_groups_by_length_as_it_says(converted: Convert) -> None:
+    text = given.SCRIPT.replace("max_steps=60,", "max_steps=60, group_by_length=True,")
+    assert converted(text, "a.py").recipe.train.group_by_length is True
 
 
 def test_a_command_line_of_qlora(converted: Convert) -> None:

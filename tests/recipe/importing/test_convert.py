@@ -126,7 +126,6 @@ def test_trl(converted: Convert) -> None:
     assert recipe.loss.train_on == "assistant"
     assert (recipe.data.max_length, recipe.data.overlong) == (640, "truncate_end")
     assert (recipe.train.batch_size, recipe.train.max_steps) == (12, 300)
-    assert "held 12 sequences, each packed with many rows up to 640" in " ".join(made.remarks)
     optim = recipe.optim
     assert (optim.name, optim.lr_scheduler_type, optim.warmup_ratio) == ("adamw", "cosine", 0.05)
     assert optim.min_lr_ratio == 0.2
@@ -269,6 +268,11 @@ def test_a_script_is_read_and_never_run(converted: Convert, name: str) -> None:
     assert (recipe.optim.name, recipe.optim.learning_rate) == ("adamw_8bit", 2e-4)
     assert recipe.loss.train_on == "assistant"
     assert "computed.output_dir" in left(made)
+
+
+def test_what_a_packed_step_held_is_told(converted: Convert) -> None:
+    said = " ".join(converted(f"{given.TRL}\npacking: true\n").remarks)
+    assert "held 12 sequences, each packed with many rows up to 640 tokens" in said
 
 
 def test_a_script_groups_by_length_as_it_says(converted: Convert) -> None:

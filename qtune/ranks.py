@@ -28,14 +28,14 @@ _PATIENCE = timedelta(
 )  # one may read rows for hours; one that has died is told by its socket
 _TELLING = timedelta(seconds=2)  # that another's fault may take to be known
 _BUCKET = 2**23  # elements of the gradients that travel together
-_FAULT = "fault"
+_FAULT = "qtune/fault"
 
 
 class PeerLost(ResourceError):  # noqa: N818 - the name is the statement
     """Another process of the run has ended, so this one cannot go on."""
 
 
-class PeerFault(QtuneError):
+class PeerFault(QtuneError):  # noqa: N818 - the name is the statement
     """What another process of the run ended with."""
 
     def __init__(self, rank: int, code: int, faults: Sequence[dict[str, str]]) -> None:
@@ -75,7 +75,7 @@ def seat() -> Seat:
 class Ranks:
     """The processes of a run as one of them sees them; without a store it is alone."""
 
-    def __init__(self, seat: Seat = Seat(), store: Any = None) -> None:  # noqa: B008 - frozen
+    def __init__(self, seat: Seat = Seat(), store: Any = None) -> None:
         self.seat = seat
         self._store = store
 
@@ -196,17 +196,13 @@ def joined(device: torch.device, place: Seat) -> Iterator[Ranks]:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    if device.type == "cpu":
-        backend = "gloo"
-    else:
-        backend = "cpu:gloo,cuda:nccl"
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     with _together():
         store, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
-        notes = distributed.PrefixStore("qtune", store)
         distributed.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE
         )
-    ranks = Ranks(place, notes)
+    ranks = Ranks(place, store)
     try:
         yield ranks
     except PeerLost as error:

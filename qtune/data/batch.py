@@ -46,11 +46,13 @@ class Batch:
     """Where it is another one than they came in: the rows by their number."""
     taught: tuple[torch.Tensor, torch.Tensor] | None = None
     """What a teacher wrote of the learnt places: ids [S, K] and log-probabilities [S, K + 1]."""
+    idle: bool = False
+    """It goes through the model beside those of other processes, and nothing is learnt of it."""
 
     @property
     def supervised(self) -> int:
         """Tokens that are learnt."""
-        return self.learnt.numel()
+        return 0 if self.idle else self.learnt.numel()
 
     @property
     def computed(self) -> int:
@@ -72,6 +74,10 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def idled(self) -> Batch:
+        """The same batch for nothing but its passes."""
+        return replace(self, tokens=0, shared=0, places=[], idle=True)
 
     def pinned(self) -> Batch:
         """The same batch in host memory that a GPU copies from while the host goes on."""

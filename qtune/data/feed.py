@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, Self, overload
 
-import torch
-
 from qtune.data.ahead import ahead, ignore
 from qtune.data.batch import (
     Batch,
@@ -17,6 +15,7 @@ from qtune.data.batch import (
     collate_pictured,
     collate_shared,
 )
+from qtune.data.dealing import WHOLE, Hand
 from qtune.data.order import Order
 from qtune.data.packing import arranged, pack_evenly
 from qtune.data.rows import Rows
@@ -173,6 +172,7 @@ class Feed:
     layout: Layout
     tell: Callable[[str], None] = ignore
     """Gets a line when rows do not come."""
+    hand: Hand = WHOLE
 
     def resized(self, micro_batch_size: int) -> Self:
         """The same steps in micro-batches of another size."""
@@ -187,7 +187,7 @@ class Feed:
     def _made(self, total_steps: int, start: int) -> Iterator[list[Batch]]:
         for chosen in self.chosen(total_steps, start=start):
             lengths = self.order.lengths[chosen].tolist()
-            yield _batches(self.layout, self.rows.take(chosen), lengths)
+            yield self.hand.batches(self.layout, self.rows.take(chosen), lengths)
 
     def chosen(self, total: int, *, start: int = 0) -> Iterator[NDArray[np.int64]]:
         """The row numbers of each step."""
@@ -226,6 +226,7 @@ class StreamFeed:
     max_length: int
     tell: Callable[[str], None] = ignore
     """Gets a line when rows do not come."""
+    hand: Hand = WHOLE
 
     def resized(self, micro_batch_size: int) -> Self:
         """The same steps in micro-batches of another size."""
@@ -243,7 +244,8 @@ class StreamFeed:
         with ahead(self.stream.windows(), most=1, tell=self.tell) as windows:
             for held in islice(self._chosen(windows), start, total_steps):
                 rows = [one.row() for one in held]
-                yield _batches(self.layout, rows, [len(row.input_ids) for row in rows])
+                lengths = [len(row.input_ids) for row in rows]
+                yield self.hand.batches(self.layout, rows, lengths)
 
     def _chosen(self, windows: Iterator[list[Held]]) -> Iterator[list[Held]]:
         waiting: list[Held] = []
@@ -286,12 +288,6 @@ def make_feed(
         return StreamFeed(rows, recipe.train.batch_size, layout, recipe.data.max_length)
     order = Order.of_recipe(recipe, lengths=rows.lengths, sources=rows.sources)
     return Feed(rows=rows, order=order, batch_size=recipe.train.batch_size, layout=layout)
-
-
-def _batches(layout: Layout, rows: Sequence[EncodedRow], lengths: Sequence[int]) -> list[Batch]:
-    """The micro-batches of a step, in memory that a GPU reads by itself where there is one."""
-    batches = [layout.batch(rows, sequences) for sequences in layout.numbers(lengths)]
-    return [batch.pinned() for batch in batches] if torch.cuda.is_available() else batches
 
 
 def _packed(lengths: Sequence[int], capacity: int, size: int) -> list[list[list[int]]]:

@@ -41,7 +41,7 @@ def _found(feed: Feed, total_steps: int, start: int) -> Heaviest:
     most, where, learnt, all_tokens = (0, 0), None, 0, 0
     for chosen in feed.chosen(total_steps, start=start):
         lengths, counts = feed.order.lengths[chosen].tolist(), supervised[chosen].tolist()
-        for sequences in feed.layout.numbers(lengths):
+        for sequences in feed.hand.numbers(feed.layout, lengths):
             longest = max(sum(lengths[row] for row in rows) for rows in sequences)
             tokens = longest * len(sequences)
             all_tokens += tokens
@@ -56,10 +56,12 @@ def _found(feed: Feed, total_steps: int, start: int) -> Heaviest:
 
 def _made_up(feed: StreamFeed, steps: int) -> Heaviest:
     """Rows of max_length tokens that are learnt but for the first, and have no token in common."""
-    size = min(feed.layout.micro_batch_size, feed.batch_size)
+    processes = feed.hand.seat.size
+    size = min(feed.layout.micro_batch_size, -(-feed.batch_size // processes))
     rows = [_longest_row(number, feed.max_length) for number in range(size)]
     sequences, *_ = feed.layout.numbers([feed.max_length] * size)
-    return Heaviest(feed.layout.batch(rows, sequences), size / (feed.batch_size * steps))
+    share = size * processes / (feed.batch_size * steps)
+    return Heaviest(feed.layout.batch(rows, sequences), share)
 
 
 def _longest_row(number: int, length: int) -> EncodedRow:

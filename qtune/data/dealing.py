@@ -1,0 +1,75 @@
+"""Which rows of a step each of several processes computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from qtune.ranks import ALONE, Seat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qtune.data.batch import Batch
+    from qtune.data.feed import Layout
+    from qtune.data.rows import EncodedRow
+
+
+def dealt(lengths: Sequence[int], hands: int) -> list[list[int]]:
+    """The numbers of the rows of each hand, in order: nearly as many rows, and nearly as many
+    tokens, for each. The step's loss is a sum over all of them, so who has which is all one.
+
+    The longest first to whoever has fewest tokens (Graham 1969), while there is room in the hand.
+    """
+    if hands == 1:
+        return [list(range(len(lengths)))]
+    found: list[list[int]] = [[] for _ in range(hands)]
+    tokens = [0] * hands
+    most, full = divmod(len(lengths), hands)  # so many hands have one more
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        filled = sum(len(hand) > most for hand in found)
+        limit = most + (filled < full)
+        open_hands = [hand for hand in range(hands) if len(found[hand]) < limit]
+        lightest = min(open_hands, key=lambda hand: (tokens[hand], hand))
+        found[lightest].append(number)
+        tokens[lightest] += lengths[number]
+    return [sorted(hand) for hand in found]
+
+
+@dataclass(frozen=True)
+class Hand:
+    """The part of every step's rows that one process computes: all of them where it is alone.
+
+    `in_step`: each process makes as many micro-batches as any other, idle ones if need be, for
+    their passes wait for one another.
+    """
+
+    seat: Seat = ALONE.seat
+    in_step: bool = False
+
+    def batches(
+        self, layout: Layout, rows: Sequence[EncodedRow], lengths: Sequence[int]
+    ) -> list[Batch]:
+        """The micro-batches of its rows of a step, in memory that a GPU reads by itself where there
+        is one."""
+        hands = dealt(lengths, self.seat.size)
+        own = hands[self.seat.rank]
+        sizes = [lengths[number] for number in own]
+        chosen = [rows[number] for number in own]
+        found = [layout.batch(chosen, sequences) for sequences in layout.numbers(sizes)]
+        if self.in_step:
+            passes = max(len(layout.numbers([lengths[row] for row in hand])) for hand in hands)
+            idle = found[-1] if found else layout.batch([rows[0]], [[0]])
+            found += [idle.idled()] * (passes - len(found))
+        return [batch.pinned() for batch in found] if torch.cuda.is_available() else found
+
+    def numbers(self, layout: Layout, lengths: Sequence[int]) -> list[list[list[int]]]:
+        """Rows of each sequence of each of its micro-batches, by their place in the step."""
+        own = dealt(lengths, self.seat.size)[self.seat.rank]
+        found = layout.numbers([lengths[number] for number in own])
+        return [[[own[number] for number in one] for one in each] for each in found]
+
+
+WHOLE = Hand()

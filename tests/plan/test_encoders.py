@@ -8,21 +8,22 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from qtune import methods
 from qtune.errors import ModelError, UsageError
 from qtune.models.heads import widen_heads
-from qtune.models.measuring import measure
 from qtune.ops.linears import class_heads
-from qtune.plan import make, shape_of, trainable_parameters
-from qtune.plan.activations import activations_of
-from qtune.plan.adapters import adapted_linears
+from qtune.plan import make, shape_of
 from qtune.plan.configuration import for_task
 from qtune.plan.published import published_config
 from qtune.plan.shape import ModelShape
-from qtune.plan.weights import holding_of, leftover_bytes, weight_bytes
 from qtune.recipe.inputs import ModelSection
-from qtune.recipe.methods import LoraConfig
-from tests.plan.counting import Counting
+from tests.plan.classifiers import (
+    SECTION,
+    check_what_is_trained,
+    kept_bytes,
+    planned_bytes,
+    planned_kept_bytes,
+    shape_of_classifier,
+)
 from tests.plan.given import cpu, recipe
 
 SIZES: dict[str, Any] = {
@@ -41,7 +42,6 @@ SIZES: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
     "classifier_dropout": 0.0,
 }
-SECTION = ModelSection(name_or_path="x", task="classification", labels=("a", "b", "c"))
 KNOWN = ("bert", "roberta", "xlm-roberta", "llama", "gpt2")
 MEASURED = ("modernbert", "distilbert", "electra", "deberta-v2")
 
@@ -51,12 +51,7 @@ def config_of(family: str) -> Any:
 
 
 def shape_for(family: str) -> ModelShape:
-    content = config_of(family).to_dict()
-    if family in KNOWN:
-        return for_task(shape_of(content), SECTION)
-    shape = measure(content, place="x", section=SECTION)
-    assert shape is not None
-    return shape
+    return shape_of_classifier(config_of(family), known=family in KNOWN)
 
 
 @pytest.mark.parametrize("family", [*KNOWN, *MEASURED])
@@ -65,17 +60,9 @@ def test_every_parameter_is_counted(family: str) -> None:
         network = AutoModelForSequenceClassification.from_config(config_of(family))
         widen_heads(network)
     shape = shape_for(family)
-    assert shape.total_parameters == sum(p.numel() for p in network.parameters())
-    assert list(shape.class_heads) == class_heads(network)
     heads = [network.get_submodule(name) for name in class_heads(network)]
     assert shape.head_parameters == sum(p.numel() for head in heads for p in head.parameters())
-    network.requires_grad_(False)
-    asked = LoraConfig(rank=4)
-    whole = asked.model_copy(update={"modules_to_save": tuple(class_heads(network))})
-    method = methods.create(whole, seed=0)
-    method.attach(network)
-    trained = sum(parameter.numel() for parameter in method.parameters().values())
-    assert trainable_parameters(asked, shape) == trained
+    check_what_is_trained(network, shape)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "llama", "modernbert"])
@@ -85,12 +72,7 @@ def test_bytes_of_the_base_with_heads_in_fp32(family: str) -> None:
             config_of(family), dtype=torch.bfloat16
         )
         widen_heads(network)
-    asked = recipe(quantization={"bits": 16}, model={"name_or_path": "x"})
-    shape = shape_for(family)
-    holding = holding_of(asked.quantization, shape)
-    planned = sum(weight_bytes(linear, holding) for linear in shape.linears)
-    planned += leftover_bytes(shape, holding)
-    assert planned == sum(p.nbytes for p in network.parameters())
+    assert planned_bytes(shape_for(family)) == sum(p.nbytes for p in network.parameters())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -105,19 +87,10 @@ def test_what_a_pass_keeps_is_predicted_within_a_twentieth(family: str, dropout:
     network = AutoModelForSequenceClassification.from_config(
         config_of(family), dtype=torch.bfloat16
     )
-    network.requires_grad_(False)
-    method = methods.create(asked.method, seed=0)
-    method.attach(network)
-    network.train()
     ids = torch.randint(3, 300, (4, 96))
-    with Counting() as counted:
-        output = network.base_model(input_ids=ids, attention_mask=torch.ones_like(ids))
-        kept = counted.alive
-    assert output is not None  # it holds what is kept
-    shape = shape_for(family)
-    adapted = adapted_linears(asked.method, shape)
-    each = activations_of(asked, shape, adapted, compute_bytes=2, length=96, device="cpu")
-    assert kept == pytest.approx(4 * 96 * each.kept, rel=0.05)
+    kept = kept_bytes(network, asked, input_ids=ids, attention_mask=torch.ones_like(ids))
+    planned = planned_kept_bytes(asked, shape_for(family), 96)
+    assert kept == pytest.approx(4 * 96 * planned, rel=0.05)
 
 
 def test_an_encoder_has_no_next_token_and_no_more_positions() -> None:

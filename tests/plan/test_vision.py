@@ -8,20 +8,21 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from qtune import methods
 from qtune.errors import ModelError, UsageError
 from qtune.models.heads import widen_heads
-from qtune.models.measuring import measure
-from qtune.ops.linears import class_heads, linear_modules
-from qtune.plan import make, refuse_lengths, schedule, sees_images, shape_of, trainable_parameters
-from qtune.plan.activations import activations_of
-from qtune.plan.adapters import adapted_linears
+from qtune.ops.linears import linear_modules
+from qtune.plan import make, refuse_lengths, schedule, sees_images, shape_of
 from qtune.plan.configuration import for_task
 from qtune.plan.shape import ModelShape
-from qtune.plan.weights import holding_of, leftover_bytes, weight_bytes
 from qtune.recipe.inputs import ModelSection
-from qtune.recipe.methods import LoraConfig
-from tests.plan.counting import Counting
+from tests.plan.classifiers import (
+    SECTION,
+    check_what_is_trained,
+    kept_bytes,
+    planned_bytes,
+    planned_kept_bytes,
+    shape_of_classifier,
+)
 from tests.plan.given import cpu, recipe
 
 SIZES: dict[str, Any] = {
@@ -33,7 +34,6 @@ SIZES: dict[str, Any] = {
     "patch_size": 8,
     "mlp_ratio": 4,
 }
-SECTION = ModelSection(name_or_path="x", task="classification", labels=("a", "b", "c"))
 KNOWN = ("vit", "deit")
 MEASURED = ("dinov2", "beit")
 NAMES = {
@@ -52,12 +52,7 @@ def config_of(family: str) -> Any:
 
 
 def shape_for(family: str) -> ModelShape:
-    content = config_of(family).to_dict()
-    if family in KNOWN:
-        return for_task(shape_of(content), SECTION)
-    shape = measure(content, place="x", section=SECTION)
-    assert shape is not None
-    return shape
+    return shape_of_classifier(config_of(family), known=family in KNOWN)
 
 
 @pytest.mark.parametrize("family", [*KNOWN, *MEASURED])
@@ -67,20 +62,12 @@ def test_every_parameter_and_every_token_is_counted(family: str) -> None:
         widen_heads(network)
     shape = shape_for(family)
     assert sees_images(config_of(family).to_dict())
-    assert shape.total_parameters == sum(p.numel() for p in network.parameters())
     assert {linear.name for linear in shape.linears} == set(linear_modules(network))
-    assert list(shape.class_heads) == class_heads(network)
     pixels = torch.empty(1, 3, 80, 80, device="meta")
     embedded = network.base_model.embeddings(pixels)
     seen = embedded[0] if isinstance(embedded, tuple) else embedded
     assert shape.image_tokens == TOKENS[family] == seen.shape[1]
-    network.requires_grad_(False)
-    asked = LoraConfig(rank=4)
-    whole = asked.model_copy(update={"modules_to_save": tuple(class_heads(network))})
-    method = methods.create(whole, seed=0)
-    method.attach(network)
-    trained = sum(parameter.numel() for parameter in method.parameters().values())
-    assert trainable_parameters(asked, shape) == trained
+    check_what_is_trained(network, shape)
 
 
 @pytest.mark.parametrize("family", [*KNOWN, *MEASURED])
@@ -90,12 +77,7 @@ def test_bytes_of_the_base_with_the_head_in_fp32(family: str) -> None:
             config_of(family), dtype=torch.bfloat16
         )
         widen_heads(network)
-    asked = recipe(quantization={"bits": 16}, model={"name_or_path": "x"})
-    shape = shape_for(family)
-    holding = holding_of(asked.quantization, shape)
-    planned = sum(weight_bytes(linear, holding) for linear in shape.linears)
-    planned += leftover_bytes(shape, holding)
-    assert planned == sum(p.nbytes for p in network.parameters())
+    assert planned_bytes(shape_for(family)) == sum(p.nbytes for p in network.parameters())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -106,19 +88,10 @@ def test_what_a_pass_keeps_is_predicted_within_a_twentieth(family: str, dropout:
     )
     torch.manual_seed(0)
     network = AutoModelForImageClassification.from_config(config_of(family), dtype=torch.bfloat16)
-    network.requires_grad_(False)
-    method = methods.create(asked.method, seed=0)
-    method.attach(network)
-    network.train()
     pixels = torch.rand(4, 3, 80, 80, dtype=torch.bfloat16)
-    with Counting() as counted:
-        output = network.base_model(pixel_values=pixels)
-        kept = counted.alive
-    assert output is not None  # it holds what is kept
-    shape, tokens = shape_for(family), TOKENS[family]
-    adapted = adapted_linears(asked.method, shape)
-    each = activations_of(asked, shape, adapted, compute_bytes=2, length=tokens, device="cpu")
-    assert kept == pytest.approx(4 * tokens * each.kept, rel=0.05)
+    kept, tokens = kept_bytes(network, asked, pixel_values=pixels), TOKENS[family]
+    planned = planned_kept_bytes(asked, shape_for(family), tokens)
+    assert kept == pytest.approx(4 * tokens * planned, rel=0.05)
 
 
 def test_an_image_has_its_own_number_of_tokens_and_no_limit() -> None:

@@ -106,13 +106,12 @@ class Planner:
         return min(sizes)
 
     def micro_batch_sizes(self) -> list[int]:
-        """The recipe's own, or the divisors of the batch that a pass can use, ascending."""
-        recipe = self.costs.recipe
-        wish, batch = recipe.memory.micro_batch_size, recipe.train.batch_size
+        """The recipe's own, or the divisors of a process's rows that a pass can use, ascending."""
+        wish, rows = self.costs.recipe.memory.micro_batch_size, self.costs.rows
         if wish != "auto":
-            return [min(wish, batch)]
+            return [min(wish, rows)]
         most = max(1, ENOUGH_TOKENS[self.costs.machine.device] // self.costs.row_tokens)
-        return [size for size in range(1, min(batch, most) + 1) if batch % size == 0]
+        return [size for size in range(1, min(rows, most) + 1) if rows % size == 0]
 
     def with_copies(self, way: Way) -> Way:
         """The way with as many unfolded layers as the recipe asks for, or memory is left for."""

@@ -81,8 +81,8 @@ class Verdict:
         return Decision("method", f"{method.name}: {count(trained)}", reason)
 
     def _micro_batch(self) -> Decision:
-        size, batch = self.chosen.way.micro_batch_size, self.costs.recipe.train.batch_size
-        tokens, passes = f"{size} x {self.costs.row_tokens:,} tokens a pass", ceil(batch / size)
+        size, rows = self.chosen.way.micro_batch_size, self.costs.rows
+        tokens, passes = f"{size} x {self.costs.row_tokens:,} tokens a pass", ceil(rows / size)
         work = f"{tokens}, {passes} a step"
         if self.costs.recipe.data.packing:
             work = f"rows packed, at most {tokens} and {passes} passes a step"
@@ -90,11 +90,13 @@ class Verdict:
 
     def _why_size(self) -> str:
         recipe, size = self.costs.recipe, self.chosen.way.micro_batch_size
-        wish, batch = recipe.memory.micro_batch_size, recipe.train.batch_size
+        wish, batch, rows = recipe.memory.micro_batch_size, recipe.train.batch_size, self.costs.rows
+        if wish != "auto" and wish > rows and rows < batch:
+            return f"a process takes {rows} of {batch} rows"
         if wish != "auto":
             return AS_ASKED if wish <= batch else f"batch_size is only {batch}"
-        if size == batch:
-            return "the whole batch"
+        if size == rows:
+            return "the whole batch" if rows == batch else "all rows of a process"
         larger = [each for each in self.planner.micro_batch_sizes() if each > size]
         if not larger:
             most = ENOUGH_TOKENS[self.costs.machine.device]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.activations import Activations, activations_of
@@ -95,6 +96,13 @@ class Costs:
     """The largest weight, dequantised."""
     pageable: int
     """Optimizer states that may move to host memory."""
+    processes: int = 1
+    """That train together, one a device."""
+
+    @property
+    def rows(self) -> int:
+        """Of a step, the most that one process takes."""
+        return ceil(self.recipe.train.batch_size / self.processes)
 
     @property
     def adapter_bytes(self) -> int:
@@ -196,7 +204,7 @@ class Costs:
         yield replace(process, where="host")
 
 
-def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
+def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape, *, processes: int = 1) -> Costs:
     """Everything about a recipe's memory that does not depend on the micro-batch."""
     holding = holding_of(recipe.quantization, shape)
     tensors = tuple(trainable_tensors(recipe.method, shape))
@@ -232,6 +240,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape) -> Costs:
         layers=_layers(shape, holding),
         unfolded=dequantized_bytes(shape, holding),
         pageable=min(states.pageable(tensors), machine.host_memory or sys.maxsize),
+        processes=processes,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qtune.plan.work import Estimate
     from qtune.recipe.steps import ActivationPolicy, Base
 
+Strategy = Literal["none", "ddp", "fsdp"]
 
 PAGED_OUT = "optimizer states, paged out"
 """The part of the states that the device has no room for."""
@@ -75,9 +76,13 @@ class Plan:
     machine: Machine
     memory: tuple[MemoryItem, ...]
     decisions: tuple[Decision, ...]
+    processes: int
+    """That train together, one a device; bytes and seconds are those of each."""
+    strategy: Strategy
+    """What each device holds of the base: all of it, or with fsdp a share of its layers."""
     micro_batch_size: int
     gradient_accumulation_steps: int
-    """Passes of a step; with data.packing the most that it may take."""
+    """Passes of a step in each process; with data.packing the most that it may take."""
     activations: ActivationPolicy
     base: Base
     """Where the frozen quantised layers are."""

@@ -25,15 +25,26 @@ from qtune.recipe.methods import LowRankConfig, SelectiveConfig, parts_of
 
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
+    from qtune.plan.plan import Strategy
     from qtune.plan.shape import ModelShape
     from qtune.recipe.sections import Recipe
 
 
-def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | None = None) -> Plan:
-    """Plan a recipe; never raises because it does not fit, see `Plan.check`."""
+def make(
+    recipe: Recipe,
+    machine: Machine,
+    shape: ModelShape,
+    *,
+    rows: int | None = None,
+    processes: int = 1,
+) -> Plan:
+    """Plan a recipe; never raises because it does not fit, see `Plan.check`.
+
+    `processes`: that train together, one a device; the machine is what one of them has.
+    """
     refuse_attention(recipe, shape)
     refuse_length(recipe, shape)
-    costs = costs_of(recipe, machine, shape)
+    costs = costs_of(recipe, machine, shape, processes=processes)
     refuse_quantized_copies(costs)
     refuse_base(costs)
     planner = planner_of(costs, budget_of(recipe, machine))
@@ -46,8 +57,10 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         machine=machine,
         memory=_place_states(chosen),
         decisions=tuple(verdict.decisions()),
+        processes=processes,
+        strategy=strategy_of(recipe, processes),
         micro_batch_size=way.micro_batch_size,
-        gradient_accumulation_steps=ceil(recipe.train.batch_size / way.micro_batch_size),
+        gradient_accumulation_steps=ceil(costs.rows / way.micro_batch_size),
         activations=way.activations,
         base=way.base,
         dequantized_layers=way.dequantized_layers,
@@ -71,8 +84,17 @@ def make(recipe: Recipe, machine: Machine, shape: ModelShape, *, rows: int | Non
         switches=tuple(switches(planner, chosen)),
         remedies=()
         if fits
-        else remedies(recipe, machine, least=lambda changed: least(changed, machine, shape)),
+        else remedies(
+            recipe, machine, least=lambda changed: least(changed, machine, shape, processes)
+        ),
     )
+
+
+def strategy_of(recipe: Recipe, processes: int) -> Strategy:
+    """What the recipe asks of several processes."""
+    if processes == 1:
+        return "none"
+    return "ddp" if recipe.distributed.strategy == "auto" else recipe.distributed.strategy
 
 
 def planner_of(costs: Costs, budget: int) -> Planner:
@@ -80,9 +102,10 @@ def planner_of(costs: Costs, budget: int) -> Planner:
     return Planner(costs, Work.of(costs, device_of(costs.machine)), budget)
 
 
-def least(recipe: Recipe, machine: Machine, shape: ModelShape) -> int:
+def least(recipe: Recipe, machine: Machine, shape: ModelShape, processes: int) -> int:
     """The fewest device bytes a recipe can do with on this machine."""
-    return planner_of(costs_of(recipe, machine, shape), budget_of(recipe, machine)).least_bytes()
+    costs = costs_of(recipe, machine, shape, processes=processes)
+    return planner_of(costs, budget_of(recipe, machine)).least_bytes()
 
 
 def budget_of(recipe: Recipe, machine: Machine) -> int:

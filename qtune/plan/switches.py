@@ -28,7 +28,8 @@ def switches(planner: Planner, chosen: Choice) -> Iterator[Switch]:
         yield _switch(f"memory.{key}", value, planner, planner.weigh(way), chosen)
     for setting in _settings(planner):
         changed = setting.over(planner.costs.recipe)
-        costs = costs_of(changed, planner.costs.machine, planner.costs.shape)
+        before = planner.costs
+        costs = costs_of(changed, before.machine, before.shape, processes=before.processes)
         other = Planner(costs, Work.of(costs, planner.work.device), planner.budget)
         key = f"{setting.section}.{setting.key}"
         yield _switch(key, str(setting.value), other, other.weigh(chosen.way), chosen)
@@ -68,9 +69,9 @@ def _other_bases(way: Way, layers: int) -> Iterator[tuple[str, str, Way]]:
 
 
 def _next_sizes(planner: Planner, size: int) -> Iterator[int]:
-    """The next smaller and larger divisor of the batch."""
-    batch = planner.costs.recipe.train.batch_size
-    sizes = [each for each in range(1, batch + 1) if batch % each == 0]
+    """The next smaller and larger divisor of a process's rows."""
+    rows = planner.costs.rows
+    sizes = [each for each in range(1, rows + 1) if rows % each == 0]
     yield from [each for each in sizes if each < size][-1:]
     yield from [each for each in sizes if each > size][:1]
 

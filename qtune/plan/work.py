@@ -113,7 +113,7 @@ class Work:
     def estimate(self, way: Way, *, paged: int) -> Estimate:
         """Seconds of a step; `paged`: bytes of optimizer states that wait in host memory."""
         batch = self.costs.recipe.train.batch_size
-        passes = ceil(batch / way.micro_batch_size)
+        passes = ceil(self.costs.rows / way.micro_batch_size)
         tokens = way.micro_batch_size * self.costs.row_tokens
         forward = self._forward(tokens, way)
         again = self._again(forward, way)

@@ -13,7 +13,13 @@ from qtune.recipe.results import (
     PinsSection,
 )
 from qtune.recipe.section import Section
-from qtune.recipe.steps import MemorySection, OptimSection, TrainSection, WatchdogSection
+from qtune.recipe.steps import (
+    DistributedSection,
+    MemorySection,
+    OptimSection,
+    TrainSection,
+    WatchdogSection,
+)
 
 
 class Recipe(Section):
@@ -27,6 +33,7 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     train: TrainSection = TrainSection()
     memory: MemorySection = MemorySection()
+    distributed: DistributedSection = DistributedSection()
     watchdog: WatchdogSection = WatchdogSection()
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()

@@ -1,4 +1,4 @@
-"""The sections of a recipe that say how it is learnt: optim, train, memory, watchdog.
+"""The sections of a recipe that say how it is learnt: optim, train, memory, distributed, watchdog.
 
 The text under a key is its documentation: `qtune schema` prints it, and faults quote it.
 """
@@ -15,6 +15,7 @@ from qtune.recipe.section import Real, Section, Share, Size
 ActivationPolicy = Literal["none", "selective", "layer", "offload"]
 Base = Literal["resident", "stream"]
 Kernels = Literal["auto", "plain", "fused", "triton"]
+Sharing = Literal["ddp", "fsdp"]
 
 
 class OptimSection(Section):
@@ -95,6 +96,15 @@ class MemorySection(Section):
     on_oom: Literal["error", "shrink"] = "error"
     """What happens when memory runs out in a step: the run stops (exit 5) and can go on, or the
     step is done again in micro-batches of half the rows, as are the rest; the loss is the same."""
+
+
+class DistributedSection(Section):
+    """How several processes, one a device, train one model; one alone needs none of it."""
+
+    strategy: Literal["auto"] | Sharing = "auto"
+    """What each device holds of the frozen base: all of it (ddp), or a share of every layer, the
+    whole of which comes from the other devices when it is its turn (fsdp); auto: ddp where it
+    fits."""
 
 
 class WatchdogSection(Section):

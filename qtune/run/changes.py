@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _FREE = (
     "checkpoint",
     "data.cache_dir",
+    "distributed",
     "gates",
     "logging",
     "memory.base",

@@ -75,8 +75,9 @@ def planned_anew(asked: Recipe, decided: Plan, rows: int, **data: int) -> Plan:
         "memory": asked.memory.model_copy(update=values),
         "data": asked.data.model_copy(update=data),
     }
-    shape = shape_for(asked)
-    return plan.make(asked.model_copy(update=sections), decided.machine, shape)
+    shape, processes = shape_for(asked), decided.processes
+    changed = asked.model_copy(update=sections)
+    return plan.make(changed, decided.machine, shape, processes=processes)
 
 
 def cheapest(switches: Sequence[Switch], *, needed: int) -> list[Switch]:

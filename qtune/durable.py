@@ -7,6 +7,7 @@ test can end the process, or fill the disk, at each of them.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -98,6 +99,12 @@ def copy(path: Path, target: Path) -> None:
     with path.open("rb") as stream, new_file(target) as write:
         while content := stream.read(BLOCK):
             write(content)
+
+
+def sha256_of(path: Path) -> str:
+    """What a file holds now, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def make_folder(target: Path, fill: Callable[[Path], object]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.data import content
 from qtune.data.pictures import Pictures
 from qtune.data.store import Columns
-from qtune.durable import new_folder
+from qtune.durable import new_folder, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def key_of(
         content.sources_of(sources),
         on_hub,
         split_by,
-        [content.digest(path) for path in _own_files()],
+        [sha256_of(path) for path in _own_files()],
         content.images_of(sources) if isinstance(tokenizer, Pictures) else None,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from qtune.data.formats.pictured import IMAGE, guessed
 from qtune.data.pictures import Pictures
 from qtune.data.readers import hub
 from qtune.data.source import label, local_files, read
+from qtune.durable import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ def sources_of(sources: Sequence[SourceSection]) -> list[Any]:
     for source in sources:
         files = local_files(source)
         tables = {} if files is None else {n: path for n, path in files.items() if path.is_file()}
-        named = [[name, digest(path)] for name, path in tables.items()]
+        named = [[name, sha256_of(path)] for name, path in tables.items()]
         labels = source.labels
         left_out = {"weight"} if files is None else {"weight", "path"}
         found.append(
@@ -55,7 +55,7 @@ def sources_of(sources: Sequence[SourceSection]) -> list[Any]:
                 source.model_dump(mode="json", exclude=left_out),
                 label(source),
                 named,
-                digest(Path(labels).expanduser()) if isinstance(labels, str) else None,
+                sha256_of(Path(labels).expanduser()) if isinstance(labels, str) else None,
             ]
         )
     return found
@@ -81,9 +81,3 @@ def hub_contents(sources: Iterable[SourceSection]) -> list[str] | None:
     found = [hub.fingerprint(source) for source in sources if local_files(source) is None]
     known = [one for one in found if one]
     return known if len(known) == len(found) else None
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -5,7 +5,6 @@ A row is found by the hash of its tokens and mask, so that a row that changed in
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from qtune.data.rows import IGNORED, EncodedRow
 from qtune.data.store import DIGEST, digest_of
 from qtune.data.wrapped import Wrapped
+from qtune.durable import sha256_of
 from qtune.errors import DataError, Fault, ModelError
 from qtune.recipe.lessons import NOTES, read_notes
 
@@ -129,8 +129,7 @@ class Taught(Wrapped):
 def checksum(path: Path) -> str:
     """sha256 of a file; `ModelError` where it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise ModelError(message, place=str(path), hint=AGAIN) from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from qtune import models, recipe, runs
-from qtune.durable import write_text
+from qtune.durable import sha256_of, write_text
 from qtune.errors import DataError, Fault, ModelError, ResumeError
 from qtune.models.files import locate
 from qtune.recipe import sources
@@ -114,9 +113,7 @@ def _files(asked: Recipe) -> Iterator[tuple[str, str]]:
                 continue
             for path in found.paths:
                 inside = "" if path == found.root else f"/{os.path.relpath(path, found.root)}"
-                with path.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                yield f"{part}.{index}{inside}", digest
+                yield f"{part}.{index}{inside}", sha256_of(path)
 
 
 def _rows(prepared: Prepared | Streamed) -> dict[str, str]:

@@ -22,7 +22,7 @@ def write(folder: Path, *, step: int, facts: dict[str, Any]) -> None:
     for name in _names(folder):
         path = folder / name
         _require_kind(path)
-        files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        files[name] = {"size": path.stat().st_size, "sha256": durable.sha256_of(path)}
     content = {"format": FORMAT, "step": step, "facts": facts, "files": files}
     with durable.new_file(folder / NAME) as write_to:
         write_to(_encoded(content | {"sha256": _digest(content)}))
@@ -39,7 +39,7 @@ def verify(folder: Path) -> dict[str, Any]:
             if size != said["size"]:
                 raise damaged(folder, f"{name} has {size} bytes where {said['size']} were written")
         for name, said in files.items():
-            if _sha256(folder / name) != said["sha256"]:
+            if durable.sha256_of(folder / name) != said["sha256"]:
                 raise damaged(folder, f"{name} is not what was written: its sha256 differs")
     except OSError as error:
         name = str(error.filename or folder).removeprefix(f"{folder}/")
@@ -126,8 +126,3 @@ def _encoded(content: dict[str, Any]) -> bytes:
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(_encoded(content)).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

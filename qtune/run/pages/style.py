@@ -72,11 +72,12 @@ footer { color: var(--quiet); font-size: 13px; margin-top: 32px; }
 """
 
 
-def page(title: str, body: str) -> str:
-    """A whole HTML page that needs no other file, no script and no network."""
+def page(title: str, body: str, *, more: str = "") -> str:
+    """A whole HTML page that needs no other file, no script and no network; `more` is added to
+    its sheet."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{more}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )

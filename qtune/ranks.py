@@ -100,6 +100,12 @@ class Ranks:
             with _together() as distributed:
                 distributed.all_reduce(tensor)
 
+    def send(self, tensor: Tensor) -> None:
+        """Give every one what the tensor holds at the first, in place; of one size at all."""
+        if not self.alone:
+            with _together() as distributed:
+                distributed.broadcast(tensor, src=0)
+
     def totals(self, numbers: Sequence[int]) -> list[int]:
         """The sum over all of each of some numbers."""
         return [sum(column) for column in zip(*self.table(numbers), strict=True)]

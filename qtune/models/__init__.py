@@ -8,6 +8,7 @@ from qtune.models.image_processor import load_image_processor
 from qtune.models.isolation import check_isolation
 from qtune.models.loading import load
 from qtune.models.measuring import measure
+from qtune.models.sharding import Spread
 from qtune.models.sharing import check_sharing, why_apart
 from qtune.models.tokenizer import load_tokenizer
 from qtune.models.unfolded import keep_unfolded
@@ -16,6 +17,7 @@ __all__ = [
     "Base",
     "Inventory",
     "InventoryRow",
+    "Spread",
     "check_isolation",
     "check_sharing",
     "fingerprint",

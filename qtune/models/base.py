@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn import Linear
 
-from qtune.ops.nf4 import bits_of, int8_parts
+from qtune.ops.nf4 import bits_of, int8_parts, state_of
+from qtune.ops.spread import here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from qtune.models.sharding import Sharded
     from qtune.models.streaming import Streamed
     from qtune.recipe.inputs import ModelSection, QuantizationSection
 
@@ -23,7 +25,8 @@ KINDS = ("4-bit", "8-bit", "16-bit", "trainable")
 
 @dataclass(frozen=True)
 class InventoryRow:
-    """One kind of weight: tensors, parameters (dense count) and bytes with all constants."""
+    """One kind of weight: tensors, parameters (dense count) and bytes with all constants; of what
+    lies in shards the bytes of this process."""
 
     kind: str
     tensors: int
@@ -72,6 +75,8 @@ class Base:
     """The quantised copy that the weights were read from."""
     streamed: Streamed | None = None
     """The layers that come to the device in turn."""
+    sharded: Sharded | None = None
+    """The layers of which this process holds a part."""
 
 
 def inventory(model: nn.Module) -> Inventory:
@@ -106,7 +111,7 @@ def _held(module: Any, bits: int) -> int:
     """Bytes of a quantised weight with all its constants; the 16-value code table is shared."""
     if bits == 8:
         return sum(_bytes(part) for part in int8_parts(module))
-    state = module.weight.quant_state
+    state = state_of(module)
     state = getattr(state, "resting", state)  # a streamed layer is counted where it lies
     parts = [module.weight, state.absmax]
     if state.nested:
@@ -115,4 +120,5 @@ def _held(module: Any, bits: int) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    """What a process holds of it."""
+    return here(tensor).nbytes

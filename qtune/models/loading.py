@@ -25,16 +25,21 @@ from qtune.models.names import Match, check_shapes, match
 from qtune.models.placing import owner_of, place, place_packed
 from qtune.models.preparation import freeze
 from qtune.models.prequantized import Packed, check_config, check_constants, find
+from qtune.models.relay import Relay
+from qtune.models.sharding import WHOLE, Sharder, refuse
 from qtune.models.shards import read_bytes, read_from, read_rows, read_tensors, tensor_table
 from qtune.models.skeleton import build, exchange, quantizable, skipped
 from qtune.models.streaming import Streamer, layers_of
 from qtune.plan import read_config, stored_quantization
+from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from qtune.models.sharding import Sharded, Spread
     from qtune.models.streaming import Streamed
+    from qtune.ranks import Ranks
     from qtune.recipe.inputs import ModelSection, QuantizationSection
     from qtune.recipe.steps import ActivationPolicy
     from qtune.recipe.steps import Base as Placement
@@ -50,48 +55,91 @@ def load(
     activations: ActivationPolicy,
     base: Placement = "resident",
     on_progress: Callable[[int, int], None] | None = None,
+    spread: Spread = WHOLE,
 ) -> Base:
     """The frozen base of a recipe, in train mode; `on_progress(done, total)` counts tensors.
 
-    `stream` takes a checkpoint that is stored in 4 bits, or has such a copy.
+    `stream` takes a checkpoint that is stored in 4 bits, or has such a copy. The processes of a
+    `spread` call this together: the first one reads, the others are sent what it has placed.
     """
-    folder = resolve(model)
-    source = fingerprint(folder)
-    copy = None if stored_quantization(read_config(folder)) else copies.find(source, quantization)
-    packed_config = check_config(read_config(copy or folder), quantization)
-    checkpoint = Checkpoint(copy or folder)
-    packed = checkpoint.packed(expected=packed_config)
+    refuse(spread, bits=quantization.bits, streamed=base == "stream")
+    with spread.ranks.one_before_the_rest():
+        folder = resolve(model)
+    ranks = ALONE if base == "stream" else spread.ranks  # what streams is read by each for itself
+    source, copy = ranks.of_first(lambda: _origin(folder, quantization))
     network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
-    names = quantizable(network, quantization)
-    pairs = match(network, checkpoint.weights(packed))
-    streamed = None
-    layers = []
-    if base == "stream":
-        place = model.name_or_path
-        layers = layers_of(packed, pairs.names, bits=quantization.bits, place=place)
+    reader = Reader.of(copy or folder, network, model, quantization) if ranks.first else None
+    pairs, names = ranks.of_first(lambda: _found(reader))
+    filled = Filled()
     if pairs.fused:
-        if packed_config or model.task == "classification":
+        refuse(spread, bits=quantization.bits, converted=True)
+        network = load_converted(folder, quantization, skeleton=network, names=names, device=device)
+        if on_progress is not None:
+            on_progress(1, 1)
+    else:
+        exchange(network, names, quantization)
+        filler = Filler(network, reader, pairs, quantization, device, spread)
+        filled = filler.fill(ranks, streams=base == "stream", on_progress=on_progress)
+    _audit(network, expected=len(names), bits=quantization.bits)
+    freeze(network)
+    _adopt_generation_config(network, folder)
+    activation_policies.use(network, activations)
+    counted = inventory(network)
+    return Base(
+        network, model, quantization, counted, source, copy, filled.streamed, filled.sharded
+    )
+
+
+def _origin(folder: Path, quantization: QuantizationSection) -> tuple[str, Path | None]:
+    """The fingerprint of a base, and the quantised copy of it."""
+    source = fingerprint(folder)
+    stored = stored_quantization(read_config(folder))
+    return source, None if stored else copies.find(source, quantization)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A checkpoint matched with the model that it fills, by names and shapes."""
+
+    checkpoint: Checkpoint
+    packed: Packed
+    pairs: Match
+    names: list[str]
+    """Of the layers to hold quantised."""
+    place: str
+
+    @classmethod
+    def of(
+        cls, folder: Path, network: Any, model: ModelSection, quantization: QuantizationSection
+    ) -> Reader:
+        """Read the headers; `ModelError` where they do not fit the model."""
+        packed_config = check_config(read_config(folder), quantization)
+        checkpoint = Checkpoint(folder)
+        packed = checkpoint.packed(expected=packed_config)
+        names = quantizable(network, quantization)
+        pairs = match(network, checkpoint.weights(packed))
+        if not pairs.fused:
+            if packed_config:
+                names = _packed_layers(network, packed, pairs, quantization)
+            check_shapes(network, pairs.names, checkpoint.dense_shapes(packed))
+        elif packed_config or model.task == "classification":
             raise ModelError(
                 f"{type(network).__name__}, whose tensors are fused or split on loading, cannot be "
                 "put together from a quantised checkpoint, or with a classification's head",
                 place=str(folder),
                 hint="take the 16-bit model, or another family",
             )
-        network = load_converted(folder, quantization, skeleton=network, names=names, device=device)
-        if on_progress is not None:
-            on_progress(len(checkpoint.index), len(checkpoint.index))
-    else:
-        if packed_config:
-            names = _packed_layers(network, packed, pairs, quantization)
-        check_shapes(network, pairs.names, checkpoint.dense_shapes(packed))
-        exchange(network, names, quantization)
-        filler = Filler(network, checkpoint, packed, pairs, quantization, device)
-        streamed = filler.fill(layers, on_progress)
-    _audit(network, expected=len(names), bits=quantization.bits)
-    freeze(network)
-    _adopt_generation_config(network, folder)
-    activation_policies.use(network, activations)
-    return Base(network, model, quantization, inventory(network), source, copy, streamed)
+        return cls(checkpoint, packed, pairs, names, model.name_or_path)
+
+    def layers(self, bits: int) -> list[dict[str, str]]:
+        """The weights to stream, layer by layer."""
+        return layers_of(self.packed, self.pairs.names, bits=bits, place=self.place)
+
+
+def _found(reader: Reader | None) -> tuple[Match, list[str]]:
+    """What the processes that do not read must know."""
+    assert reader is not None
+    return reader.pairs, reader.names
 
 
 class Checkpoint:
@@ -157,55 +205,96 @@ class Checkpoint:
             yield file, by_file[file]
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What of a model does not lie whole on the device."""
+
+    streamed: Streamed | None = None
+    sharded: Sharded | None = None
+
+
 @dataclass
 class Filler:
-    """Fills an empty model from a checkpoint, one tensor at a time."""
+    """Fills an empty model from a checkpoint, one tensor at a time; without a reader, with what
+    another process reads."""
 
     network: Any
-    checkpoint: Checkpoint
-    packed: Packed
+    reader: Reader | None
     pairs: Match
     quantization: QuantizationSection
     device: torch.device
+    spread: Spread = WHOLE
 
     def fill(
-        self,
-        layers: Sequence[Mapping[str, str]],
-        on_progress: Callable[[int, int], None] | None,
-    ) -> Streamed | None:
-        """Read every tensor but those of the layers that stream, tie what is tied, and compute the
-        buffers that no checkpoint holds."""
-        streaming = {name for layer in layers for name in layer}
-        names = {name: at for name, at in self.pairs.names.items() if name not in streaming}
-        count = _counter(len(names) + len(layers), on_progress)
-        groups = _Groups(self.packed, names)
-        for file, stored in self.checkpoint.in_order(groups.names):
-            for name, tensor in read_tensors(file, stored):
-                target = names.get(name)
-                if target is not None and name not in self.packed.weights:
-                    place(self.network, target, tensor, self.quantization, self.device)
-                    count()
-                elif (whole := groups.add(name, tensor)) is not None:
-                    self._place_packed(names[whole[0]], whole[1])
-                    count()
-                del tensor
-        streamed = self._stream(layers, count) if layers else None
+        self, ranks: Ranks, *, streams: bool, on_progress: Callable[[int, int], None] | None
+    ) -> Filled:
+        """Place every tensor, tie what is tied, and compute the buffers that no checkpoint
+        holds."""
+        sharder = Sharder(self.network, self.spread, self.device) if self.spread.sharded else None
+        take = None if sharder is None else sharder.take
+        relay = Relay(self.network, ranks, dtype=self._dtype, device=self.device)
+        streamed = None
+        if self.reader is None:
+            count = _counter(len(self.pairs.names), on_progress)
+            relay.receive(_each(take, lambda _: count()))
+        else:
+            layers = self.reader.layers(self.quantization.bits) if streams else []
+            streaming = {name for layer in layers for name in layer}
+            names = {name: at for name, at in self.pairs.names.items() if name not in streaming}
+            count = _counter(len(names) + len(layers), on_progress)
+            send = None if ranks.alone else relay.send
+            self._read(names, _each(send, take, lambda _: count()))
+            relay.end()
+            streamed = self._stream(self.reader, layers, count) if layers else None
         heads.begin(self.network, self.pairs.new, self.device)
         self.network.tie_weights(missing_keys=set(self.pairs.missing), recompute_mapping=False)
         compute_buffers(self.network, self.device)
-        return streamed
+        return Filled(streamed, sharder.finish() if sharder else None)
+
+    def _read(self, names: Mapping[str, str], placed: Callable[[str], None]) -> None:
+        """Place the tensors of `names` (stored -> the model's) in the order of the disk;
+        `placed` is told the model's name of each."""
+        assert self.reader is not None
+        checkpoint, packed = self.reader.checkpoint, self.reader.packed
+        groups = _Groups(packed, names)
+        for file, stored in checkpoint.in_order(groups.names):
+            for name, tensor in read_tensors(file, stored):
+                target = names.get(name)
+                if target is not None and name not in packed.weights:
+                    place(self.network, target, tensor, self.quantization, self.device)
+                    placed(target)
+                elif (whole := groups.add(name, tensor)) is not None:
+                    target = names[whole[0]]
+                    self._place_packed(target, whole[1])
+                    placed(target)
+                    del whole
+                del tensor
 
     def _place_packed(self, target: str, parts: Mapping[str, torch.Tensor]) -> None:
         place_packed(self.network, target, parts, dtype=self._dtype, device=self.device)
 
-    def _stream(self, layers: Sequence[Mapping[str, str]], count: Callable[[], None]) -> Streamed:
-        return Streamer(self.network, self.checkpoint, self.packed, self._dtype, self.device).fill(
+    def _stream(
+        self, reader: Reader, layers: Sequence[Mapping[str, str]], count: Callable[[], None]
+    ) -> Streamed:
+        checkpoint, packed = reader.checkpoint, reader.packed
+        return Streamer(self.network, checkpoint, packed, self._dtype, self.device).fill(
             layers, count
         )
 
     @property
     def _dtype(self) -> torch.dtype:
         return getattr(torch, self.quantization.compute_dtype)  # type: ignore[no-any-return]
+
+
+def _each(*told: Callable[[str], None] | None) -> Callable[[str], None]:
+    """Tell a name to one after the other."""
+
+    def tell(name: str) -> None:
+        for one in told:
+            if one is not None:
+                one(name)
+
+    return tell
 
 
 class _Groups:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn import functional
 
-from qtune.ops.nf4 import bits_of, dequantize_int8, int8_parts, weight_of
+from qtune.ops.nf4 import bits_of, dequantize_int8, int8_parts, state_of, weight_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,9 @@ def dense(layer: nn.Module, dtype: torch.dtype) -> Tensor:
 def compute_dtype(layer: nn.Module) -> torch.dtype | None:
     """In what a layer multiplies, whatever its input; None for 8-bit layers, which follow it."""
     bits = bits_of(layer)
-    weight: Any = layer.weight
     if bits == 4:
-        return weight.quant_state.dtype  # type: ignore[no-any-return]
+        return state_of(layer).dtype  # type: ignore[no-any-return]
+    weight: Any = layer.weight
     return None if bits == 8 else weight.dtype
 
 

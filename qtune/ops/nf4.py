@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from qtune.ops.element_wise import by_triton
+from qtune.ops.spread import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,14 +161,44 @@ def weight_of(module: nn.Module) -> Tensor:
     """
     bits = bits_of(module)
     if bits == 4:
-        weight: Any = module.weight
-        return dequantize(weight.data, weight.quant_state)
+        return dequantize(*packed_of(module))
     if bits == 8:
         return dequantize_int8(*int8_parts(module), dtype=torch.float32)
     dense = module.weight
     assert isinstance(dense, Tensor)
     dense = dense.detach()
     return dense.t() if is_transposed(module) else dense
+
+
+def packed_of(module: Any) -> tuple[Tensor, Any]:
+    """(packed codes, bitsandbytes' state) of a 4-bit layer; codes in shards are gathered."""
+    weight, state = module.weight, state_of(module)
+    if hasattr(weight, "quant_state"):
+        return weight.data, state
+    return from_storage(whole(weight).detach(), state), state
+
+
+def state_of(module: Any) -> Any:
+    """The constants of a 4-bit layer: its weight's, or its own where the weight comes and goes."""
+    state = getattr(module.weight, "quant_state", None)
+    return module.quant_state if state is None else state
+
+
+def to_storage(packed: Tensor) -> Tensor:
+    """The bytes of packed codes as bfloat16 [n, 1], for what moves floats only; an odd one more.
+
+    Never to be computed with: some of the patterns are NaNs.
+    """
+    flat = packed.reshape(-1)
+    if flat.numel() % 2:
+        flat = torch.cat([flat, flat.new_zeros(1)])
+    return flat.view(torch.bfloat16).view(-1, 1)
+
+
+def from_storage(stored: Tensor, state: Any) -> Tensor:
+    """The packed codes [n, 1] again, in the same memory."""
+    count = (prod(state.shape) + 1) // 2
+    return stored.view(-1).view(torch.uint8)[:count].view(-1, 1)
 
 
 def int8_parts(module: Any) -> tuple[Tensor, Tensor]:

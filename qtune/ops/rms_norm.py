@@ -86,7 +86,8 @@ class _Normal(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, normal: tuple[Tensor, Source]) -> Tensor:
         made_NM, source = normal
         ctx.save_for_backward(*source)
-        return made_NM.view(x.shape)
+        # no view for autograd: the last norm gives the decoder's output, and hooks lose views
+        return torch.ops.aten._unsafe_view(made_NM, x.shape)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtune.errors import UsageError
-from qtune.methods import peft_format
+from qtune.methods import attention_interface, peft_format
+from qtune.methods.attention_interface import attention_modules
 from qtune.methods.lora_linear import LoraLinear
 from qtune.methods.low_rank import LowRank
-from qtune.methods.prefix_attention import attention_modules
 from qtune.methods.rope_scale import RopeScale, scaled_config
 from qtune.methods.selective import places
-from qtune.methods.shifted_attention import BASE, CHILD, IMPLEMENTATION, put_in, register
+from qtune.methods.shifted_attention import CHILD, IMPLEMENTATION, attention, put_in
 from qtune.plan.selective import modules_of
 from qtune.recipe.methods import LongLoraConfig
 
@@ -44,12 +44,7 @@ class LongLora(LowRank):
 
     def attach(self, model: nn.Module, *, tokenizer: Any = None) -> None:
         """As LoRA, with norms and embeddings; `UsageError` for an attention of another kind."""
-        used = model.config._attn_implementation  # type: ignore[union-attr]
-        if used != BASE:
-            raise UsageError(
-                f"shifted attention works with {BASE}, not {used}",
-                place="model.attn_implementation",
-            )
+        attention_interface.refuse_other_bases(model, "shifted attention")
         if not attention_modules(model):
             family = model.config.model_type  # type: ignore[union-attr]
             raise UsageError(f"long_lora does not know the attention of {family}")
@@ -70,17 +65,16 @@ class LongLora(LowRank):
 
     def detach(self) -> None:
         """Give attention, positions and modules back."""
-        for attention in attention_modules(self._model):
-            delattr(attention, CHILD)
-        self._model.set_attn_implementation(BASE)  # type: ignore[operator]
+        for module in attention_modules(self._model):
+            delattr(module, CHILD)
+        attention_interface.take_out(self._model)
         if self._rope is not None:
             self._rope.off()
         super().detach()
 
     def _bend(self) -> None:
-        register()
         self.adapters |= put_in(attention_modules(self._model), self.config.group_share)
-        self._model.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
+        attention_interface.put_in(self._model, IMPLEMENTATION, attention)
         if self._rope is not None:
             self._rope.on()
 

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from qtune.errors import UsageError
-from qtune.methods import peft_format, virtual_tokens
+from qtune.methods import attention_interface, peft_format, virtual_tokens
 from qtune.methods.adapter import refuse_attached
 from qtune.methods.base import Edit, Method
 from qtune.methods.prefix_attention import (
-    BASE,
     CHILD,
     IMPLEMENTATION,
     Prefix,
-    attention_modules,
-    register,
+    attention,
     shift_positions,
 )
 from qtune.methods.prompt import decoder_of, layers_and_heads
@@ -45,22 +43,17 @@ class PrefixTuning(Method):
     def attach(self, model: nn.Module, *, tokenizer: Any = None) -> None:
         """Start from the keys and values of init_text, or of random tokens."""
         refuse_attached(model)
-        used = model.config._attn_implementation  # type: ignore[union-attr]
-        if used != BASE:
-            raise UsageError(
-                f"prefix tuning works with {BASE}, not {used}", place="model.attn_implementation"
-            )
-        attentions = attention_modules(model)
+        attention_interface.refuse_other_bases(model, "prefix tuning")
+        attentions = attention_interface.attention_modules(model)
         layers, self._heads = layers_and_heads(model)
         if len(attentions) != layers:
             family = model.config.model_type  # type: ignore[union-attr]
             raise UsageError(f"prefix tuning does not know the attention of {family}")
         starts = self._start(model, tokenizer)
         self._prefixes = [Prefix(start) for start in starts]
-        for attention, prefix in zip(attentions, self._prefixes, strict=True):
-            attention.add_module(CHILD, prefix)
-        register()
-        model.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
+        for module, prefix in zip(attentions, self._prefixes, strict=True):
+            module.add_module(CHILD, prefix)
+        attention_interface.put_in(model, IMPLEMENTATION, attention)
         self._handle = shift_positions(decoder_of(model), self._prefixes[0])
         self._model, self._attentions = model, attentions
         self.adapters = {f"layers.{n}.{CHILD}": each for n, each in enumerate(self._prefixes)}
@@ -80,9 +73,9 @@ class PrefixTuning(Method):
     def detach(self) -> None:
         """Take the prefixes out and give the attention back."""
         self._handle.remove()
-        for attention in self._attentions:
-            delattr(attention, CHILD)
-        self._model.set_attn_implementation(BASE)  # type: ignore[operator]
+        for module in self._attentions:
+            delattr(module, CHILD)
+        attention_interface.take_out(self._model)
         self.adapters = {}
 
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from qtune.methods.adapter import Adapter
+from qtune.methods.attention_interface import plain
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 IMPLEMENTATION = "qtune_prefix"
-BASE = "sdpa"
 CHILD = "prefix"
 
 
@@ -33,15 +33,6 @@ class Prefix(Adapter):
         return {"prefix": self.values}
 
 
-def register() -> None:
-    """Make the implementation known to transformers; again does no harm."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-
-    AttentionInterface.register(IMPLEMENTATION, attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS[BASE])
-
-
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -51,8 +42,6 @@ def attention(
     **settings: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """transformers' own attention over prefix and tokens, or over tokens where it is off."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     prefix = getattr(module, CHILD, None)
     if prefix is not None and prefix.enabled:
         mask = causal(query, key) if attention_mask is None else attention_mask
@@ -61,10 +50,7 @@ def attention(
             for own, tokens in zip(prefix.values, (key, value), strict=True)
         )
         attention_mask = seen(mask, prefix.values.shape[2])
-    answer: tuple[Tensor, Tensor | None] = ALL_ATTENTION_FUNCTIONS[BASE](
-        module, query, key, value, attention_mask, **settings
-    )
-    return answer
+    return plain(module, query, key, value, attention_mask, **settings)
 
 
 def causal(query: Tensor, key: Tensor) -> Tensor:
@@ -80,16 +66,6 @@ def seen(mask: Tensor, count: int) -> Tensor:
     open_value = True if mask.dtype == torch.bool else 0.0
     front = mask.new_full((*mask.shape[:-1], count), open_value)
     return torch.cat([front, mask], dim=-1)
-
-
-def attention_modules(model: nn.Module) -> list[nn.Module]:
-    """The self-attentions that go through the interface, by layer."""
-    found = [
-        module
-        for module in model.modules()
-        if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
-    ]
-    return sorted(found, key=lambda module: int(module.layer_idx))  # type: ignore[arg-type]
 
 
 def shift_positions(decoder: nn.Module, prefix: Prefix) -> RemovableHandle:

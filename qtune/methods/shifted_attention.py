@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qtune.methods.adapter import Adapter
+from qtune.methods.attention_interface import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 IMPLEMENTATION = "qtune_shifted"
-BASE = "sdpa"
 CHILD = "shifted"
 
 
@@ -34,15 +34,6 @@ class Shifted(Adapter):
     def tensors(self) -> dict[str, nn.Parameter]:
         """None."""
         return {}
-
-
-def register() -> None:
-    """Make the implementation known to transformers; again does no harm."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-
-    AttentionInterface.register(IMPLEMENTATION, attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS[BASE])
 
 
 def put_in(attentions: Iterable[nn.Module], share: float) -> dict[str, Shifted]:
@@ -63,17 +54,12 @@ def attention(
     **settings: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """In groups while training, transformers' own otherwise."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     shifted: Any = getattr(module, CHILD, None)
     length = query.shape[2]
     group = ceil(length * shifted.share) if shifted is not None else length
     grouped = module.training and shifted is not None and shifted.enabled
     if not grouped or group >= length or key.shape[2] != length:
-        answer: tuple[Tensor, Tensor | None] = ALL_ATTENTION_FUNCTIONS[BASE](
-            module, query, key, value, attention_mask, **settings
-        )
-        return answer
+        return plain(module, query, key, value, attention_mask, **settings)
     repeats = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
     half = query.shape[1] // 2

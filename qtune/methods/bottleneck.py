@@ -54,15 +54,12 @@ class BottleneckAdapters(StandinMethod):
 
     def peft_config(self) -> dict[str, Any]:
         """adapter_config.json in PEFT's layout, of a type that only qtune knows."""
-        values = self.config.model_dump(mode="json", include=set(KEYS))
-        return {**peft_format.header(self.peft_type), **values}
+        return peft_format.own_file(self.peft_type, self.config, KEYS)
 
     @classmethod
     def config_from_peft(cls, config: dict[str, Any]) -> BottleneckConfig:
         """Read our own adapter_config.json."""
-        peft_format.refuse_active(config, understood=KEYS, reasons={})
-        values = {key: config[key] for key in KEYS if key in config}
-        return peft_format.section(BottleneckConfig, values)
+        return peft_format.read_own(BottleneckConfig, config, KEYS)
 
     @classmethod
     def merge_edits(

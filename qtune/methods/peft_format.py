@@ -44,6 +44,19 @@ def header(peft_type: str) -> dict[str, Any]:
     }
 
 
+def own_file(peft_type: str, config: Section, keys: Collection[str]) -> dict[str, Any]:
+    """adapter_config.json in PEFT's layout, of a type that only qtune knows."""
+    return {**header(peft_type), **config.model_dump(mode="json", include=set(keys))}
+
+
+def read_own(
+    kind: type[SectionType], config: Mapping[str, Any], keys: Collection[str]
+) -> SectionType:
+    """The section of what `own_file` wrote."""
+    refuse_active(config, understood=keys, reasons={})
+    return section(kind, {key: config[key] for key in keys if key in config})
+
+
 def refuse_active(
     config: Mapping[str, Any], *, understood: Collection[str], reasons: Mapping[str, str]
 ) -> None:

@@ -58,7 +58,7 @@ class QuantumLinear(Standin):
         self.inputs, self.outputs = features(base)
         for size in (self.outputs, self.inputs):
             refuse_rank(config, size)
-        device = self.weight.device
+        device = self.device
         self.out = nn.Parameter(_start(config, self.outputs, generator).to(device))
         self.inward = nn.Parameter(_start(config, self.inputs, generator).to(device))
         self.values = nn.Parameter(torch.zeros(config.rank, device=device))
@@ -131,8 +131,7 @@ class Quantum(StandinMethod):
 
     def peft_config(self) -> dict[str, Any]:
         """adapter_config.json in PEFT's layout, of a type that only qtune knows."""
-        values = self.config.model_dump(mode="json", include=set(KEYS))
-        return {**peft_format.header(self.peft_type), **values, **self._facts}
+        return {**peft_format.own_file(self.peft_type, self.config, KEYS), **self._facts}
 
     @classmethod
     def config_from_peft(cls, config: dict[str, Any]) -> QuantumConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.recipe.importing import rows, shared
-from qtune.recipe.importing.facts import DTYPES, HALF
 from qtune.recipe.importing.families import linears_of
 from qtune.recipe.importing.refusing import WHOLE, refuse
 
@@ -76,12 +75,7 @@ def _bits(draft: Draft) -> None:
         draft.put("quantization.bits", node, 4, "written quantize")
         draft.put("quantization.quant_type", node, kind, "written quantize")
         draft.put("quantization.double_quant", node, double == "dq", "written quantize")
-    dtype = draft.take("precision")
-    if dtype is not None and str(dtype.value) in DTYPES:
-        if str(dtype.value) in HALF:
-            draft.remark("float16 becomes bfloat16, whose range needs no loss scaling")
-        ours = DTYPES[str(dtype.value)]
-        draft.put("quantization.compute_dtype", dtype, ours, "written precision")
+    shared.dtype(draft, "precision")
 
 
 def _adapter(draft: Draft) -> None:

@@ -157,16 +157,21 @@ def precision(draft: Draft, *keys: str) -> None:
         draft.remark("fp16 becomes bfloat16, whose range needs no loss scaling")
     draft.value("fp16")
     for key in keys:
-        node = draft.take(key)
-        name = "" if node is None else str(node.value)
-        if node is None or name not in DTYPES:
-            continue
-        if name in HALF:
-            draft.remark(f"{key}: {name} becomes bfloat16, whose range needs no loss scaling")
-        draft.put("quantization.compute_dtype", node, DTYPES[name], f"written {key}")
+        dtype(draft, key)
     node = draft.take("bf16")
     if node is not None and node.value in (True, "true", "full"):
         draft.put("quantization.compute_dtype", node, "bfloat16", "written bf16")
+
+
+def dtype(draft: Draft, key: str) -> None:
+    """The dtype of matrix products by its name; one of 16 bits becomes bfloat16."""
+    node = draft.take(key)
+    name = "" if node is None else str(node.value)
+    if node is None or name not in DTYPES:
+        return
+    if name in HALF:
+        draft.remark(f"{key}: {name} becomes bfloat16, whose range needs no loss scaling")
+    draft.put("quantization.compute_dtype", node, DTYPES[name], f"written {key}")
 
 
 def devices(draft: Draft) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.recipe.files import exists, expand
 from qtune.recipe.importing import rows, shared
-from qtune.recipe.importing.facts import DTYPES, HALF, SUPERVISED
+from qtune.recipe.importing.facts import SUPERVISED
 from qtune.recipe.importing.refusing import WHOLE, refuse
 
 if TYPE_CHECKING:
@@ -106,12 +106,7 @@ def _bits(draft: Draft, component: str) -> None:
         draft.default("quantization.double_quant", True, f"{NAME}'s NF4 always has it")
     else:
         draft.default("quantization.bits", 16, "a LoRA component that is not quantised")
-    node = draft.take("dtype")
-    if node is not None and str(node.value) in DTYPES:
-        if str(node.value) in HALF:
-            draft.remark("fp16 becomes bfloat16, whose range needs no loss scaling")
-        ours = DTYPES[str(node.value)]
-        draft.put("quantization.compute_dtype", node, ours, "written dtype")
+    shared.dtype(draft, "dtype")
 
 
 def _adapter(draft: Draft, component: str) -> None:

@@ -29,6 +29,12 @@ def plan(
             "--gpu", metavar="SIZE", help="Plan for such a card, by size or name, not this machine."
         ),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", metavar="N", min=1, help="Plan for N such devices of one machine."
+        ),
+    ] = 1,
     overrides: Overrides = None,
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Print what to change in the recipe to make it fit.")
@@ -41,6 +47,7 @@ def plan(
       qtune plan recipe.yaml
       qtune plan recipe.yaml --gpu 48GB
       qtune plan recipe.yaml --gpu "RTX 4090"
+      qtune plan recipe.yaml --gpu 80GB --processes 8
       qtune plan recipe.yaml --gpu 24GB --suggest
       qtune plan recipe.yaml --gpu 24GB --set data.max_length=1024
     """
@@ -48,7 +55,7 @@ def plan(
     from qtune.run import plan as run
 
     given: Sequence[str] = overrides or ()
-    planned = run.plan(recipe, overrides=given, gpu=gpu)
+    planned = run.plan(recipe, overrides=given, gpu=gpu, processes=processes)
     found = run.suggest(recipe, planned, overrides=given, gpu=gpu) if suggest else None
     if found is not None:
         print_json(found.to_dict()) if as_json else print_text(found.text.rstrip())
@@ -72,7 +79,7 @@ def show(planned: Planned) -> None:
     console = results()
     # a hub id in full; of a folder its own name, which fits on the line
     model = planned.model if planned.model.count("/") == 1 else Path(planned.model).name
-    console.print(f"[bold]{made.machine.name}[/], {model}", soft_wrap=True)
+    console.print(f"[bold]{devices(made)}[/], {model}", soft_wrap=True)
     if planned.sizes:
         console.print(f"[dim]{planned.sizes}[/]", soft_wrap=True)
     console.print(memory_table(made))
@@ -81,19 +88,25 @@ def show(planned: Planned) -> None:
     console.print()
     console.print(switch_table(made))
     console.print()
-    for line in speed_lines(made):
+    for line in (*speed_lines(made), *exchange_lines(made)):
         console.print(line, soft_wrap=True)
     console.print(elsewhere_line(made), soft_wrap=True)
     console.print(steps_line(planned), soft_wrap=True)
     console.print(verdict(made), soft_wrap=True)
 
 
+def devices(made: Plan) -> str:
+    """What trains: one device, or so many of a kind."""
+    number = f"{made.processes} x " if made.processes > 1 else ""
+    return f"{number}{made.machine.name}"
+
+
 def memory_table(made: Plan) -> Table:
-    """Every part of the memory with its bytes and reason."""
+    """Every part of the memory of a device with its bytes and reason."""
     from qtune.plan import human
 
     table = _table()
-    table.add_column("memory", no_wrap=True)
+    table.add_column("memory" if made.processes == 1 else "memory, each", no_wrap=True)
     table.add_column("bytes", justify="right", no_wrap=True, min_width=7)
     table.add_column("reason", style="dim")
     for item in made.memory:
@@ -141,12 +154,43 @@ def speed_lines(made: Plan) -> Iterator[str]:
     from qtune.plan import duration
 
     step = duration(made.seconds_per_step)
+    device = f"{made.processes} x {made.device}" if made.processes > 1 else made.device
     yield (
-        f"estimate: {step} a step, {made.tokens_per_second:,.0f} tokens/s on {made.device}, "
+        f"estimate: {step} a step, {made.tokens_per_second:,.0f} tokens/s on {device}, "
         "rows at their longest"
     )
     if made.next_best:
         yield f"next best: {made.next_best}"
+
+
+def exchange_lines(made: Plan) -> Iterator[str]:
+    """What the devices send one another, and what several of them gain; estimates."""
+    from qtune.plan import duration, human
+
+    found = made.distribution
+    if found is None:
+        return
+    parts = [f"{human(found.gradient_bytes)} of gradients"]
+    parts += [f"{human(found.weight_bytes)} of layers"] if found.weight_bytes else []
+    rate = f"{found.wire}, {human(int(found.bandwidth))}/s"
+    share = f"{duration(found.exchange_seconds)}, {found.exchange_share:.0%} of it"
+    yield f"between devices: {' and '.join(parts)} a step ({rate}): {share}"
+    if found.hidden_from_tokens is not None:
+        yield f"layers come unnoticed from {found.hidden_from_tokens:,} tokens a pass"
+    yield gain(made)
+
+
+def gain(made: Plan) -> str:
+    """How several devices compare with one."""
+    from qtune.plan import duration
+
+    found = made.distribution
+    if found is None or found.seconds_alone is None or found.speed_up is None:
+        return "one such device has no room for it"
+    alone = f"{found.speed_up:.1f} times as fast as one ({duration(found.seconds_alone)} a step)"
+    if found.pays_from_rows is None:
+        return f"{alone}, with any batch_size"
+    return f"{alone}; more than one pay from train.batch_size {found.pays_from_rows}"
 
 
 def elsewhere_line(made: Plan) -> str:
@@ -155,7 +199,10 @@ def elsewhere_line(made: Plan) -> str:
 
     parts = [f"{item.part} {human(item.bytes)}" for item in made.disk if item.bytes]
     disk = f"disk: {', '.join(parts)}"
-    return f"host memory: {human(made.host_bytes)}; {disk}" if made.host_bytes else disk
+    if not made.host_bytes:
+        return disk
+    each = f"{made.processes} x " if made.processes > 1 else ""
+    return f"host memory: {each}{human(made.host_bytes)}; {disk}"
 
 
 def steps_line(planned: Planned) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from qtune.plan.memory import LOSS_CHUNK, Costs
 from qtune.plan.way import Way
+from qtune.recipe.methods import BridgeConfig, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from qtune.plan.plan import MemoryItem
+    from qtune.plan.plan import MemoryItem, Strategy
     from qtune.plan.work import Estimate, Work
     from qtune.recipe.steps import ActivationPolicy, Base
 
+Home = tuple["Strategy", "Base", bool]
+"""Who holds the frozen layers, where, and whether shares of them wait in host memory."""
 # Above so many tokens a pass, a larger micro-batch gains nothing worth its memory.
 ENOUGH_TOKENS = {"cuda": 16_384, "cpu": 4_096}
 LOSS_CHUNKS = (LOSS_CHUNK, 256)
@@ -22,6 +26,22 @@ PLAIN: tuple[ActivationPolicy, ...] = ("none", "selective", "layer")
 # Unfolded copies take what is left of this share of the budget.
 SAFE_SHARE = 0.95
 AS_FAST = 1.02
+
+
+def why_whole(costs: Costs) -> str:
+    """Why no device may hold a share of the layers alone; empty if it may."""
+    memory, parts = costs.recipe.memory, parts_of(costs.recipe.method)
+    if any(isinstance(part, BridgeConfig) for part in parts):
+        return "a tuner of PEFT needs whole layers"
+    if costs.holding.bits != 4 or not costs.layers.number:
+        return "only 4-bit layers are shared out"
+    if memory.base == "stream":
+        return "layers that are streamed are not shared out"
+    if memory.dequantized_layers not in ("auto", 0):
+        return "layers that are kept unfolded are not shared out"
+    if memory.on_oom == "shrink":
+        return "processes that share layers go in step, and memory.on_oom: shrink does not"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -78,12 +98,23 @@ class Planner:
         return host and choice.device_bytes - choice.paged <= self.budget
 
     def choices(self) -> tuple[Choice, ...]:
-        """All that the recipe leaves open; what needs the link to the host where nothing else
-        fits."""
-        plain = self._weighed(self._bases()[:1], self._policies(PLAIN))
-        if any(self.fits(choice) for choice in plain):
-            return plain
-        return self._weighed(self._bases(), self._policies(self._all_policies()))
+        """All that the recipe leaves open; layers are shared out where whole ones do not fit, and
+        what needs the link to the host is weighed where nothing else fits."""
+        for strategy in self.strategies():
+            plain = self._weighed(self._homes((strategy,)), self._policies(PLAIN))
+            if any(self.fits(choice) for choice in plain):
+                return plain
+        homes = self._homes(self.strategies(), linked=True)
+        return self._weighed(homes, self._policies(self._all_policies()))
+
+    def strategies(self) -> tuple[Strategy, ...]:
+        """How the base may be held where several processes train, the mildest first."""
+        wish = self.costs.recipe.distributed.strategy
+        if self.costs.processes == 1:
+            return ("none",)
+        if wish != "auto":
+            return (wish,)
+        return ("ddp",) if why_whole(self.costs) else ("ddp", "fsdp")
 
     def choose(self, choices: Iterable[Choice]) -> Choice:
         """The fastest that fits; the smallest if none does."""
@@ -96,14 +127,12 @@ class Planner:
         fast = [each for each in fitting if each.seconds <= enough]
         return min(fast, key=lambda each: (-each.way.micro_batch_size, each.seconds))
 
-    def least_bytes(self) -> int:
-        """The fewest device bytes that any way takes."""
-        smallest = self.micro_batch_sizes()[0]
-        sizes = []
-        for way in self._ways(self._bases(), self._policies(self._all_policies()), smallest):
-            choice = self.weigh(self.with_copies(way))
-            sizes.append(choice.least_bytes)
-        return min(sizes)
+    def least_bytes(self, strategies: tuple[Strategy, ...] = (), *, linked: bool = True) -> int:
+        """The fewest device bytes that any way takes, of some strategies or of all; `linked`:
+        layers may wait in host memory."""
+        homes = self._homes(strategies or self.strategies(), linked=linked)
+        ways = self._ways(homes, self._policies(self._all_policies()), self.micro_batch_sizes()[0])
+        return min(self.weigh(self.with_copies(way)).least_bytes for way in ways)
 
     def micro_batch_sizes(self) -> list[int]:
         """The recipe's own, or the divisors of a process's rows that a pass can use, ascending."""
@@ -120,6 +149,7 @@ class Planner:
             number = layers.number if wish == "all" else min(wish, layers.number)
             return replace(way, dequantized_layers=number)
         unfolds = self.costs.holding.bits == 4 and layers.unfolded and way.base == "resident"
+        unfolds = unfolds and way.strategy != "fsdp"
         if not unfolds or self.costs.machine.device == "cpu":
             return way
         one, none = (self._device_bytes(replace(way, dequantized_layers=n)) for n in (1, 0))
@@ -130,21 +160,37 @@ class Planner:
         return sum(item.bytes for item in self.costs.items(way) if item.where == "device")
 
     def _weighed(
-        self, bases: tuple[Base, ...], policies: tuple[ActivationPolicy, ...]
+        self, homes: Sequence[Home], policies: tuple[ActivationPolicy, ...]
     ) -> tuple[Choice, ...]:
         return tuple(
             self.weigh(self.with_copies(way))
             for size in self.micro_batch_sizes()
-            for way in self._ways(bases, policies, size)
+            for way in self._ways(homes, policies, size)
         )
 
     def _ways(
-        self, bases: tuple[Base, ...], policies: tuple[ActivationPolicy, ...], size: int
+        self, homes: Sequence[Home], policies: tuple[ActivationPolicy, ...], size: int
     ) -> Iterator[Way]:
-        for base in bases:
-            for policy in policies:
-                for chunk in self._chunks():
-                    yield Way(size, policy, base, 0, chunk)
+        for home, policy, chunk in product(homes, policies, self._chunks()):
+            strategy, base, offload = home
+            yield Way(size, policy, base, 0, chunk, strategy, offload)
+
+    def _homes(self, strategies: tuple[Strategy, ...], *, linked: bool = False) -> tuple[Home, ...]:
+        """Where the frozen layers may be, the link to host memory used only where that is open."""
+        last = None if linked else 1
+        bases = [(base, False) for base in self._bases()[:last]]
+        shares: list[tuple[Base, bool]] = [("resident", each) for each in self._offloads()[:last]]
+        return tuple(
+            (strategy, base, offload)
+            for strategy in strategies
+            for base, offload in (shares if strategy == "fsdp" else bases)
+        )
+
+    def _offloads(self) -> tuple[bool, ...]:
+        wish = self.costs.recipe.distributed.offload
+        if self.costs.machine.device == "cpu":
+            return (False,)
+        return (False, True) if wish == "auto" else (wish,)
 
     def _chunks(self) -> tuple[int, ...]:
         wish = self.costs.recipe.memory.loss_chunk_size

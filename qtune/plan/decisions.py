@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from qtune.plan.adapters import whereabouts
-from qtune.plan.choices import ENOUGH_TOKENS, PLAIN
+from qtune.plan.choices import ENOUGH_TOKENS, PLAIN, why_whole
 from qtune.plan.plan import Decision
 from qtune.plan.sizes import count, human
 
@@ -44,6 +44,8 @@ class Verdict:
         yield self._budget()
         yield self._quantization()
         yield self._method()
+        yield from self._strategy()
+        yield from self._offload()
         yield self._micro_batch()
         yield self._activations()
         yield from self._base()
@@ -79,6 +81,46 @@ class Verdict:
         share = f"{trained / shape.total_parameters:.2%} of {count(shape.total_parameters)}"
         reason = f"{whereabouts(method, shape)}; {share}"
         return Decision("method", f"{method.name}: {count(trained)}", reason)
+
+    def _strategy(self) -> Iterator[Decision]:
+        key, number = "distributed.strategy", self.costs.processes
+        asked, chosen = self.costs.recipe.distributed.strategy, self.chosen.way.strategy
+        if number == 1:
+            if asked != "auto":
+                yield Decision(key, "none", f"{asked} is for several processes, and this is one")
+            return
+        whole = "each has the base whole, and gathers nothing"
+        held = whole if chosen == "ddp" else f"each has 1/{number} of every 4-bit layer"
+        why = AS_ASKED if asked != "auto" else self._why_strategy()
+        yield Decision(key, chosen, f"{number} processes; {held}; {why}")
+
+    def _why_strategy(self) -> str:
+        """Why the other strategy was not taken."""
+        if self.chosen.way.strategy == "fsdp":
+            least = self.planner.least_bytes(("ddp",), linked=False)
+            return f"ddp would need at least {human(least)}"
+        if reason := why_whole(self.costs):
+            return reason
+        rivals = [each for each in self.choices if each.way.strategy == "fsdp"]
+        if not rivals:
+            return f"fsdp {self._beside(strategy='fsdp', base='resident')}"
+        rival = self.planner.choose(rivals)
+        if not self.planner.fits(rival):
+            return f"fsdp would need at least {human(rival.least_bytes)}"
+        return f"fsdp is {rival.seconds / self.chosen.seconds - 1:.0%} slower"
+
+    def _offload(self) -> Iterator[Decision]:
+        key, way = "distributed.offload", self.chosen.way
+        wish = self.costs.recipe.distributed.offload
+        if way.strategy != "fsdp" or (wish == "auto" and not way.offload):
+            return
+        if self.costs.machine.device == "cpu":
+            reason = "a CPU has one memory"
+        elif wish != "auto":
+            reason = AS_ASKED
+        else:
+            reason = f"on the device {self._beside(offload=False)}"
+        yield Decision(key, str(way.offload).lower(), reason)
 
     def _micro_batch(self) -> Decision:
         size, rows = self.chosen.way.micro_batch_size, self.costs.rows

@@ -1,13 +1,15 @@
 """What devices do in a second, from their makers' data sheets: for estimates, never for limits.
 
 Dense bf16 products with fp32 sums, memory bandwidth, and the link from pinned host memory at what
-it gives in practice (PCIe 3: 12, 4: 25, 5: 50 GB/s). A CPU's figures are measured, a core.
+it gives in practice (PCIe 3: 12, 4: 25, 5: 50 GB/s). Between devices: NVLink where the board has
+it, half of the data sheet's sum of both ways; else PCIe through host memory, half of the link. A
+CPU's figures are measured, a core; between processes of one machine gloo over loopback, 1 GB/s.
 """
 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +36,16 @@ class Device:
     """How many times faster bf16 is than fp32."""
     starts: float = 5e-6
     """Seconds to start one kernel."""
+    wire: str = "PCIe"
+    """What joins it with others of its kind."""
+    between: float = 0.0
+    """Bytes a second that it sends to them, while it receives as many."""
     assumed: bool = False
     """The machine's own name says nothing: the slowest common card of its size."""
 
 
 def _card(name: str, teraflops: float, gigabytes: float, link: float) -> Device:
-    return Device(name, teraflops * 1e12, gigabytes * 1e9, link)
+    return Device(name, teraflops * 1e12, gigabytes * 1e9, link, between=link / 2)
 
 
 CARDS: dict[str, tuple[int, Device]] = {
@@ -58,6 +64,7 @@ CARDS: dict[str, tuple[int, Device]] = {
         (48, _card("A40", 150, 696, PCIE_4)),
         (40, _card("A100", 312, 1555, PCIE_4)),
         (80, _card("A100 80GB", 312, 1935, PCIE_4)),
+        (80, _card("A100 SXM4 80GB", 312, 2039, PCIE_4)),
         (24, _card("L4", 60, 300, PCIE_4)),
         (48, _card("L40S", 362, 864, PCIE_4)),
         (48, _card("L40", 181, 864, PCIE_4)),
@@ -70,6 +77,15 @@ CARDS: dict[str, tuple[int, Device]] = {
         (180, _card("B200", 2250, 8000, PCIE_5)),
     )
 }
+# One way, of boards that always have it; bridges join pairs at most, and may be missing.
+NVLINK = {
+    "V100 SXM2": 150e9,
+    "A100 SXM4": 300e9,
+    "H100": 450e9,
+    "H200": 450e9,
+    "B200": 900e9,
+}
+NO_NVLINK = ("PCIe", "NVL")
 # What a card of which only the size is known is taken for: the slowest that is common.
 _BY_SIZE = {
     0: "rtx 3060",
@@ -89,16 +105,28 @@ def device_of(machine: Machine) -> Device:
         return _cpu(max(1, machine.cores), platform.machine())
     found = card(machine.name)
     if found is not None:
-        return found[1]
+        return _wired(found[1], _words(machine.name))
     size = machine.device_memory / _GIB
     name = _BY_SIZE[max(least for least in _BY_SIZE if least <= size)]
-    taken = CARDS[name][1]
-    return Device(taken.name, taken.flops, taken.bandwidth, taken.link, assumed=True)
+    return replace(_wired(CARDS[name][1], _words(name)), assumed=True)
+
+
+def _wired(device: Device, words: str) -> Device:
+    """With NVLink where a card of this name has it."""
+    if any(_words(kind) in words for kind in NO_NVLINK):
+        return device
+    speeds = (speed for name, speed in NVLINK.items() if _words(name) in words)
+    speed = next(speeds, None)
+    return device if speed is None else replace(device, wire="NVLink", between=speed)
+
+
+def _words(name: str) -> str:
+    return f" {name.lower().replace('-', ' ')} "
 
 
 def card(name: str) -> tuple[int, Device] | None:
     """Size in GB and speeds of a card by a name that holds its model, such as NVIDIA A40."""
-    words = f" {name.lower().replace('-', ' ')} "
+    words = _words(name)
     known = [key for key in CARDS if f" {key} " in words]
     return CARDS[max(known, key=len)] if known else None
 
@@ -114,6 +142,8 @@ def _cpu(cores: int, architecture: str) -> Device:
         link=10e9,
         narrow=narrow,
         starts=8e-6,
+        wire="memory",
+        between=1e9,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +56,18 @@ class Machine:
         busy = total - free
         note = f"{human(busy)} of it are in use" if busy > _GIB else "all of it is free"
         return cls("cuda", name, free, host, cores(), note)
+
+    def share(self, processes: int) -> Machine:
+        """What one of so many processes of this machine has, each on a device of its own; a CPU's
+        memory and cores are for all of them."""
+        if processes == 1:
+            return self
+        host, cores = self.host_memory // processes, max(1, self.cores // processes)
+        if self.device == "cuda":
+            return replace(self, host_memory=host, cores=cores)
+        note = f"one of {processes} parts of the {self.note}"
+        memory = self.device_memory // processes
+        return Machine("cpu", f"CPU, {cores} cores", memory, host, cores, note)
 
 
 def host_memory(root: Path = Path("/")) -> tuple[int, str]:

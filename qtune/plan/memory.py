@@ -3,8 +3,9 @@
 T = tokens of a micro-batch, V vocabulary, c bytes of the compute dtype. Logits: a chunk of
 positions x V x 2 c, the head's output and its gradient, on CUDA with 4 of fp32. A streamed base
 has the two largest of its layers on the device, the rest in pinned host memory or, on a CPU, in
-the file. Slack: 3% (CPU: 10%) of what goes through the allocator, which is all but the context and
-the pageable states.
+the file. With fsdp a device has its share of the quantised values, and copies of a layer: the one
+that computes, and two that arrive. Slack: 3% (CPU: 10%) of what goes through the allocator, which
+is all but the context and the pageable states.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from qtune.plan.adapters import (
 from qtune.plan.kept import columns_by_layer, frozen_bytes
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import FROZEN, MemoryItem
-from qtune.plan.sizes import count
+from qtune.plan.sizes import count, human
 from qtune.plan.targets import layer_index
 from qtune.plan.teacher import teacher_pass, teacher_weights
 from qtune.plan.weights import (
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
 SLACK = {"cuda": 0.03, "cpu": 0.1}
 LOSS_CHUNK = 1024
 SPARSE_ROWS = 2048
+# Copies of a layer's values beside the shares: in use, and two that arrive (torch's FSDP2).
+GATHERED = 3
+# Bytes of the gradients that are summed over all processes at a time.
+BUCKET = 2**25
 CUDA_CONTEXT = 700_000_000
 # Resident size of an interpreter with torch, transformers, bitsandbytes and datasets: 475 MB
 # measured; threads and buffers on top.
@@ -70,6 +75,10 @@ class LayerBytes:
     """Layers that hold quantised weights: how many, and the bytes of the largest."""
 
     number: int
+    packed: int
+    """Its quantised values alone."""
+    packed_together: int
+    """Those of all layers that are numbered, which can be shared out."""
     folded: int
     """As it is quantised, with its constants."""
     unfolded: int
@@ -142,6 +151,9 @@ class Costs:
         return table
 
     def _quantized(self, way: Way) -> Iterator[MemoryItem]:
+        if way.strategy == "fsdp":
+            yield from self._shared(way)
+            return
         if way.base == "resident":
             yield from self.quantized
             layers = way.dequantized_layers
@@ -152,6 +164,19 @@ class Costs:
         where: Literal["host", "disk"] = "host" if self.machine.device == "cuda" else "disk"
         yield from (replace(item, where=where) for item in self.quantized)
         yield _item("layers on their way", 2 * self.layers.folded, "two, each when it is its turn")
+
+    def _shared(self, way: Way) -> Iterator[MemoryItem]:
+        """A part of every layer, the whole of a few, and what is not in parts."""
+        values, *rest = self.quantized
+        layers, number = self.layers, self.processes
+        size = values.bytes - layers.packed_together + ceil(layers.packed_together / number)
+        reason = f"one of {number} parts of {human(values.bytes)}"
+        yield replace(values, bytes=size, where="host" if way.offload else "device", reason=reason)
+        yield from rest
+        size, reason = GATHERED * layers.packed, "the one that computes, and two that arrive"
+        yield _item("gathered layers", size, reason)
+        if way.offload:
+            yield _item("parts on their way", 2 * ceil(layers.packed / number), "from the host")
 
     def _activations(self, tokens: int, policy: ActivationPolicy) -> Iterator[MemoryItem]:
         each, layers = self.activations, self.activations.layers
@@ -217,6 +242,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape, *, processes: 
         *_sparse(recipe, shape, tensors, holding),
         *_moving(recipe, adapted, tensors, holding),
         _states(states, tensors),
+        *_travelling(tensors, processes),
         *teacher_weights(recipe, shape.teacher),
     )
     return Costs(
@@ -284,17 +310,21 @@ def _rest(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
 
 
 def _layers(shape: ModelShape, holding: Holding) -> LayerBytes:
+    packed: dict[int | None, int] = {}
     folded: dict[int | None, int] = {}
     unfolded: dict[int | None, int] = {}
     for linear in shape.linears:
         if holding.quantizes(linear):
             layer = layer_index(linear.name)
-            size = weight_bytes(linear, holding) + constant_bytes(linear, holding)
-            folded[layer] = folded.get(layer, 0) + size
+            values = weight_bytes(linear, holding)
+            packed[layer] = packed.get(layer, 0) + values
+            folded[layer] = folded.get(layer, 0) + values + constant_bytes(linear, holding)
             size = linear.weights * holding.compute_bytes
             unfolded[layer] = unfolded.get(layer, 0) + size
     return LayerBytes(
         number=len(folded),
+        packed=max(packed.values(), default=0),
+        packed_together=sum(size for layer, size in packed.items() if layer is not None),
         folded=max(folded.values(), default=0),
         unfolded=max(unfolded.values(), default=0),
     )
@@ -354,6 +384,14 @@ def _states(states: OptimizerStates, tensors: tuple[TrainableTensor, ...]) -> Me
     moments = "one moment" if states.moments == 1 else f"{states.moments} moments"
     held = f"in {states.held}" if states.held != "as the parameter" else "in the parameters' dtype"
     return _item("optimizer states", states.total(tensors), f"{moments} {held}")
+
+
+def _travelling(tensors: tuple[TrainableTensor, ...], processes: int) -> Iterator[MemoryItem]:
+    """Gradients laid end to end while they are summed over all processes."""
+    sizes = [tensor.size for tensor in tensors]
+    if processes > 1 and sizes:
+        size = max(min(sum(sizes), BUCKET), *sizes)
+        yield _item("gradients on their way", size, "some at a time, to be summed over all")
 
 
 def _item(part: str, size: int, reason: str) -> MemoryItem:

@@ -9,6 +9,7 @@ from qtune.errors import ResourceError
 from qtune.plan.sizes import human
 
 if TYPE_CHECKING:
+    from qtune.plan.distribution import Distribution
     from qtune.plan.machine import Machine
     from qtune.plan.steps import Steps
     from qtune.plan.work import Estimate
@@ -80,6 +81,8 @@ class Plan:
     """That train together, one a device; bytes and seconds are those of each."""
     strategy: Strategy
     """What each device holds of the base: all of it, or with fsdp a share of its layers."""
+    offload: bool
+    """Whether these shares wait in host memory."""
     micro_batch_size: int
     gradient_accumulation_steps: int
     """Passes of a step in each process; with data.packing the most that it may take."""
@@ -115,6 +118,10 @@ class Plan:
     """What each single change costs and saves."""
     remedies: tuple[Remedy, ...] = field(default=())
     """What would make it fit; empty when it does."""
+    distribution: Distribution | None = None
+    """What the processes send one another, and gain; None with one."""
+    fits_on: int | None = None
+    """How many such devices together would have room for a recipe that does not fit."""
 
     def check(self) -> None:
         """Raise `ResourceError` with the settings that would make it fit, unless it fits."""
@@ -127,7 +134,11 @@ class Plan:
         raise ResourceError(message, place="memory", hint=self.advice())
 
     def advice(self) -> str:
-        """Which settings would make it fit, one line."""
+        """Which settings would make it fit, or how many devices: one line."""
+        more = f"; or {self.fits_on} such devices, with --processes" if self.fits_on else ""
+        return f"{self._settings()}{more}"
+
+    def _settings(self) -> str:
         if not self.remedies:
             return "no setting of the recipe lowers it; take a smaller model or a larger device"
         sufficient = [remedy for remedy in self.remedies if remedy.fits]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
 from qtune.plan.adapters import saved_modules
-from qtune.plan.choices import Choice, Planner
+from qtune.plan.choices import Choice, Planner, why_whole
 from qtune.plan.decisions import Verdict
 from qtune.plan.devices import device_of
 from qtune.plan.disk import disk_of
+from qtune.plan.distribution import distribution, fewest_devices
 from qtune.plan.memory import Costs, costs_of
 from qtune.plan.plan import PAGED_OUT, MemoryItem, Plan
 from qtune.plan.remedies import remedies
@@ -25,7 +26,6 @@ from qtune.recipe.methods import LowRankConfig, SelectiveConfig, parts_of
 
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
-    from qtune.plan.plan import Strategy
     from qtune.plan.shape import ModelShape
     from qtune.recipe.sections import Recipe
 
@@ -47,20 +47,22 @@ def make(
     costs = costs_of(recipe, machine, shape, processes=processes)
     refuse_quantized_copies(costs)
     refuse_base(costs)
+    refuse_strategy(costs)
     planner = planner_of(costs, budget_of(recipe, machine))
     choices = planner.choices()
     chosen = planner.choose(choices)
     way = chosen.way
     verdict = Verdict(planner, choices, chosen)
-    fits = planner.fits(chosen)
+    fits, passes = planner.fits(chosen), ceil(costs.rows / way.micro_batch_size)
     return Plan(
         machine=machine,
         memory=_place_states(chosen),
         decisions=tuple(verdict.decisions()),
         processes=processes,
-        strategy=strategy_of(recipe, processes),
+        strategy=way.strategy,
+        offload=way.offload,
         micro_batch_size=way.micro_batch_size,
-        gradient_accumulation_steps=ceil(costs.rows / way.micro_batch_size),
+        gradient_accumulation_steps=passes,
         activations=way.activations,
         base=way.base,
         dequantized_layers=way.dequantized_layers,
@@ -81,20 +83,39 @@ def make(
         seconds_per_step=chosen.seconds,
         tokens_per_second=chosen.estimate.tokens_per_second,
         next_best=verdict.next_best(),
+        distribution=None
+        if processes == 1
+        else distribution(planner, chosen, _alone(planner), passes=passes),
         switches=tuple(switches(planner, chosen)),
         remedies=()
         if fits
         else remedies(
             recipe, machine, least=lambda changed: least(changed, machine, shape, processes)
         ),
+        fits_on=None if fits else _more_devices(planner),
     )
 
 
-def strategy_of(recipe: Recipe, processes: int) -> Strategy:
-    """What the recipe asks of several processes."""
-    if processes == 1:
-        return "none"
-    return "ddp" if recipe.distributed.strategy == "auto" else recipe.distributed.strategy
+def _alone(planner: Planner) -> Choice | None:
+    """How one of the devices would run it alone; None where it has no room for it."""
+    costs = planner.costs
+    one = planner_of(costs_of(costs.recipe, costs.machine, costs.shape), planner.budget)
+    best = one.choose(one.choices())
+    return best if one.fits(best) else None
+
+
+def _more_devices(planner: Planner) -> int | None:
+    """How many such devices would have room for it together, none for a CPU, which has one memory;
+    host memory is not looked at."""
+    costs = planner.costs
+    if costs.machine.device == "cpu":
+        return None
+    device = replace(costs.machine, host_memory=0)
+
+    def fits(processes: int) -> bool:
+        return least(costs.recipe, device, costs.shape, processes) <= planner.budget
+
+    return fewest_devices(costs.processes, fits)
 
 
 def planner_of(costs: Costs, budget: int) -> Planner:
@@ -150,6 +171,15 @@ def refuse_base(costs: Costs) -> None:
     if memory.base == "stream" or not four:
         what = "layers that are streamed" if four else "weights that are not in 4 bits"
         raise UsageError(f"{what} are not kept unfolded", place="memory.dequantized_layers")
+
+
+def refuse_strategy(costs: Costs) -> None:
+    """`UsageError` for layers that cannot be shared out, where the recipe wants that."""
+    reason = why_whole(costs)
+    if costs.processes > 1 and costs.recipe.distributed.strategy == "fsdp" and reason:
+        raise UsageError(
+            f"cannot be fsdp: {reason}", place="distributed.strategy", hint="set it to ddp or auto"
+        )
 
 
 def refuse_quantized_copies(costs: Costs) -> None:

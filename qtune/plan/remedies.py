@@ -142,6 +142,8 @@ def _groups(recipe: Recipe, machine: Machine) -> Iterator[list[Setting]]:
 def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:
     """Keys that cost time at most."""
     memory, quantization = recipe.memory, recipe.quantization
+    if recipe.distributed.strategy == "ddp":
+        yield [Setting("distributed", "strategy", "auto")]
     if lighter := LIGHTER[memory.activations]:
         yield [Setting("memory", "activations", policy) for policy in lighter]
     if memory.dequantized_layers not in ("auto", 0):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from qtune.plan.plan import Plan, Remedy
 
 # What costs time alone is suggested before what the model may learn less with.
-_SAFE = ("memory", "optim", "model", "quantization.double_quant", "method.dtype")
+_SAFE = ("memory", "distributed", "optim", "model", "quantization.double_quant", "method.dtype")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qtune.plan.choices import PLAIN, Planner
+from qtune.plan.choices import PLAIN, Planner, why_whole
 from qtune.plan.fused import fuses
 from qtune.plan.memory import costs_of
 from qtune.plan.plan import Switch
@@ -25,7 +25,8 @@ CHUNKS = (256, 1024, 4096)
 def switches(planner: Planner, chosen: Choice) -> Iterator[Switch]:
     """Every value of the plan exchanged alone, then what the recipe itself could change."""
     for key, value, way in _other_ways(planner, chosen.way):
-        yield _switch(f"memory.{key}", value, planner, planner.weigh(way), chosen)
+        section = "distributed" if key in ("strategy", "offload") else "memory"
+        yield _switch(f"{section}.{key}", value, planner, planner.weigh(way), chosen)
     for setting in _settings(planner):
         changed = setting.over(planner.costs.recipe)
         before = planner.costs
@@ -53,8 +54,18 @@ def _other_ways(planner: Planner, way: Way) -> Iterator[tuple[str, str, Way]]:
     for chunk in () if planner.costs.shape.classes else CHUNKS:
         if min(chunk, tokens) != min(way.loss_chunk_size, tokens):
             yield "loss_chunk_size", str(chunk), replace(way, loss_chunk_size=chunk)
-    if planner.costs.holding.bits == 4:
+    yield from _other_strategies(planner, way)
+    if planner.costs.holding.bits == 4 and way.strategy != "fsdp":
         yield from _other_bases(way, planner.costs.layers.number)
+
+
+def _other_strategies(planner: Planner, way: Way) -> Iterator[tuple[str, str, Way]]:
+    if way.strategy == "fsdp":
+        yield "strategy", "ddp", replace(way, strategy="ddp", offload=False)
+        if planner.costs.machine.device == "cuda":
+            yield "offload", str(not way.offload).lower(), replace(way, offload=not way.offload)
+    elif way.strategy == "ddp" and way.base == "resident" and not why_whole(planner.costs):
+        yield "strategy", "fsdp", replace(way, strategy="fsdp", dequantized_layers=0)
 
 
 def _other_bases(way: Way, layers: int) -> Iterator[tuple[str, str, Way]]:

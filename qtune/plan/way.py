@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qtune.plan.plan import Strategy
     from qtune.recipe.steps import ActivationPolicy, Base
 
 
@@ -18,3 +19,6 @@ class Way:
     base: Base = "resident"
     dequantized_layers: int = 0
     loss_chunk_size: int = 1024
+    strategy: Strategy = "none"
+    offload: bool = False
+    """A device's share of the layers waits in host memory."""

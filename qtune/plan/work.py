@@ -19,6 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
+from qtune.plan.traffic import traffic_of
 from qtune.recipe.lessons import lessons_of
 from qtune.recipe.methods import LowRankConfig, leading
 
@@ -52,13 +53,16 @@ class Estimate:
     """For kernels to start and for the link to the host."""
     update: float
     tokens: int
-    """Of the step."""
+    """Of the step, of all processes."""
+    exchange: float = 0.0
+    """For other devices: gradients, and weights beyond the work that they travel beside."""
 
     @property
     def seconds(self) -> float:
         """All of it."""
         products = self.base + self.adapters + self.attention + self.head
-        return products + self.unfolding + self.elements + self.waiting + self.update
+        own = products + self.unfolding + self.elements + self.waiting + self.update
+        return own + self.exchange
 
     @property
     def tokens_per_second(self) -> float:
@@ -112,13 +116,13 @@ class Work:
 
     def estimate(self, way: Way, *, paged: int) -> Estimate:
         """Seconds of a step; `paged`: bytes of optimizer states that wait in host memory."""
-        batch = self.costs.recipe.train.batch_size
         passes = ceil(self.costs.rows / way.micro_batch_size)
         tokens = way.micro_batch_size * self.costs.row_tokens
         forward = self._forward(tokens, way)
         again = self._again(forward, way)
         back = self._backward(forward)
-        waiting = self._waiting(way, tokens, forward.seconds, again.seconds + back.seconds)
+        backward = again.seconds + back.seconds
+        waiting = self._waiting(way, tokens, forward.seconds, backward)
 
         def whole(part: str) -> float:
             return passes * sum(float(getattr(each, part)) for each in (forward, again, back))
@@ -132,8 +136,31 @@ class Work:
             elements=whole("elements"),
             waiting=passes * waiting,
             update=self.update + 2 * paged / (PAGING * self.device.link),
-            tokens=batch * self.costs.row_tokens,
+            tokens=self.costs.recipe.train.batch_size * self.costs.row_tokens,
+            exchange=self._exchange(way, passes, forward.seconds, backward),
         )
+
+    def _exchange(self, way: Way, passes: int, forward: float, backward: float) -> float:
+        """Gradients are summed when all else is done; a layer comes while another computes, but
+        not on a CPU, which does both."""
+        if way.strategy == "none":
+            return 0.0
+        traffic, rate = traffic_of(self.costs, way), self.between
+        visit, beside = self._gathering(way), self.costs.machine.device == "cuda"
+        times = [forward] * (traffic.visits - 1) + [backward] * bool(traffic.visits)
+        gathering = sum(max(0.0, visit - time) if beside else visit for time in times)
+        return traffic.gradients / rate + passes * gathering
+
+    def _gathering(self, way: Way) -> float:
+        """Seconds until all layers have been whole once: the device's own parts from the host, if
+        they wait there, and the others'."""
+        own = self.costs.layers.packed_together / self.costs.processes if way.offload else 0.0
+        return traffic_of(self.costs, way).weights / self.between + own / self.device.link
+
+    @property
+    def between(self) -> float:
+        """Bytes a second that each device sends to the others."""
+        return self.device.between * MOVES
 
     def _teaching(self, tokens: int) -> float:
         """The teacher's pass, its head and the unfolding of its weights."""
@@ -146,11 +173,15 @@ class Work:
         return max(2 * weights * tokens / self._flops(each), reading) + reading
 
     def break_even_tokens(self, way: Way) -> int:
-        """Tokens of a pass from which moving the layers takes no longer than the forward pass."""
+        """Tokens of a pass from which moving the layers, from the host or from other devices,
+        takes no longer than the forward pass."""
+        moving = self._layers_moved() / self.device.link
+        if way.strategy == "fsdp":
+            moving = self._gathering(way)
         few, many = (self._forward(tokens, way).seconds for tokens in (20_000, 40_000))
         each = (many - few) / 20_000
         fixed = few - 20_000 * each
-        return max(1, ceil((self._layers_moved() / self.device.link - fixed) / each))
+        return max(1, ceil((moving - fixed) / each))
 
     def _flops(self, dtype_bytes: int) -> float:
         flops = self.device.flops * PRODUCTS

@@ -20,7 +20,7 @@ from qtune.recipe.results import AnswerMeasure
 from qtune.recipe.rule import HELD_OUT, Conflict, held_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qtune.recipe.sections import Recipe
 
@@ -47,6 +47,50 @@ def _is_quantized_with(recipe: Recipe, *, kind: str) -> bool:
     return (
         recipe.quantization.bits != 16 and isinstance(method, BridgeConfig) and method.type == kind
     )
+
+
+def _sharing_conflicts() -> Iterator[Conflict]:
+    """What a base cannot be whose layers are shared out over several devices."""
+    reasons: tuple[tuple[str, str, str, Callable[[Recipe], bool]], ...] = (
+        (
+            "memory.base",
+            "shares out layers that stay where they are, and these are streamed",
+            "set memory.base: resident, with distributed.offload: true if need be",
+            lambda r: r.memory.base == "stream",
+        ),
+        (
+            "memory.dequantized_layers",
+            "shares out 4-bit layers, and these are kept unfolded",
+            "remove memory.dequantized_layers",
+            lambda r: r.memory.dequantized_layers not in ("auto", 0),
+        ),
+        (
+            "memory.on_oom",
+            "needs all processes in step, and one that shrinks its micro-batches is not",
+            "set memory.on_oom: error",
+            lambda r: r.memory.on_oom == "shrink",
+        ),
+        (
+            "quantization.bits",
+            "shares out 4-bit layers only",
+            "set quantization.bits: 4, or strategy: ddp",
+            lambda r: r.quantization.bits != 4,
+        ),
+        (
+            "method.name",
+            "shares out layers that a tuner of PEFT needs whole",
+            "take a method of qtune's own, or strategy: ddp",
+            lambda r: any(isinstance(part, BridgeConfig) for part in parts_of(r.method)),
+        ),
+    )
+    for because, message, hint, test in reasons:
+        yield Conflict(
+            "distributed.strategy", (because,), message, hint, partial(_shares_out, test=test)
+        )
+
+
+def _shares_out(recipe: Recipe, *, test: Callable[[Recipe], bool]) -> bool:
+    return recipe.distributed.strategy == "fsdp" and test(recipe)
 
 
 def _gate_conflicts() -> Iterator[Conflict]:
@@ -195,6 +239,7 @@ CONFLICTS: tuple[Conflict, ...] = (
         ),
     ),
     *_type_conflicts(),
+    *_sharing_conflicts(),
     Conflict(
         "method.rates",
         ("method.parts",),

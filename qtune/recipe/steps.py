@@ -105,6 +105,8 @@ class DistributedSection(Section):
     """What each device holds of the frozen base: all of it (ddp), or a share of every layer, the
     whole of which comes from the other devices when it is its turn (fsdp); auto: ddp where it
     fits."""
+    offload: Literal["auto"] | bool = "auto"
+    """Whether these shares wait in host memory; auto: where the device has no room for them."""
 
 
 class WatchdogSection(Section):

@@ -110,6 +110,12 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: not r.data.packing,
     ),
     Unread(
+        ("distributed.offload",),
+        ("distributed.strategy",),
+        "only fsdp has shares that could wait elsewhere",
+        lambda r: r.distributed.strategy == "ddp",
+    ),
+    Unread(
         ("optim.min_lr_ratio",),
         ("optim.lr_scheduler_type",),
         "a constant learning rate has no end value",

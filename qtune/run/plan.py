@@ -46,21 +46,24 @@ def card_of(text: str) -> Machine:
     return replace(Machine.gpu(gigabytes * 10**9), name=device.name)
 
 
-def plan(path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None) -> Planned:
-    """Plan a recipe for a given card or this machine; no torch, no weights, no rows kept."""
-    machine = Machine.probe() if gpu is None else card_of(gpu)
-    return plan_for(recipes.load(path, overrides), machine)
+def plan(
+    path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None, processes: int = 1
+) -> Planned:
+    """Plan a recipe for so many given cards, or processes of this machine; no torch, no weights, no
+    rows kept."""
+    machine = Machine.probe().share(processes) if gpu is None else card_of(gpu)
+    return plan_for(recipes.load(path, overrides), machine, processes)
 
 
-def plan_for(loaded: Loaded, machine: Machine) -> Planned:
-    """Plan a recipe that was read for a machine that is known."""
+def plan_for(loaded: Loaded, machine: Machine, processes: int = 1) -> Planned:
+    """Plan a recipe that was read for a machine, or what each of some processes has of it."""
     loaded = named(loaded)
     recipe = loaded.recipe
     shape, note = shape_and_note(recipe.model)
     shape = with_teacher(recipe, with_bridge(recipe, shape), published=True)
     plans.refuse_lengths(recipe, shape)
     counted = plans.count_rows(recipe.data)
-    made = plans.make(recipe, machine, shape, rows=counted.rows)
+    made = plans.make(recipe, machine, shape, rows=counted.rows, processes=processes)
     return Planned(
         name=loaded.name,
         model=recipe.model.name_or_path,
@@ -100,7 +103,8 @@ def suggest(
     found = plans.suggestion(planned.plan)
     if found is None:
         return None
-    made = plan(path, overrides=(*overrides, *found.settings), gpu=gpu).plan
+    changed, processes = (*overrides, *found.settings), planned.plan.processes
+    made = plan(path, overrides=changed, gpu=gpu, processes=processes).plan
     share = f"{plans.human(made.device_bytes)} of {plans.human(made.budget_bytes)}"
     speed = f"about {plans.duration(made.seconds_per_step)} a step"
     lines = [f"# planned with it on {made.machine.name}: {share}, {speed}\n", found.yaml()]

@@ -88,7 +88,7 @@ def test_bf16_adapters_and_8_bit_states_are_faster() -> None:
     ("name", "teraflops", "size"),
     [
         ("NVIDIA GeForce RTX 4090", 165, 24),
-        ("NVIDIA A100-SXM4-80GB", 312, 40),
+        ("NVIDIA A100-SXM4-80GB", 312, 80),
         ("NVIDIA H100 80GB HBM3", 989, 80),
         ("NVIDIA H100 PCIe", 756, 80),
         ("NVIDIA L4", 60, 24),

@@ -57,9 +57,12 @@ def _open_streams() -> None:
 
 
 def _leave(number: int, _: object) -> NoReturn:
-    """End with a line, and under --json with the object of every failure."""
-    os.write(2, b"stopped\n")
-    if "--json" in sys.argv:
+    """End with a line, and under --json with the object of every failure; of the processes of one
+    run the first one speaks."""
+    speaks = os.environ.get("RANK", "0") == "0"
+    if speaks:
+        os.write(2, b"stopped\n")
+    if speaks and "--json" in sys.argv:
         fault = '{"message": "stopped", "place": "", "hint": ""}'
         error = f'{{"kind": "{_NAMES[signal.Signals(number)]}", "faults": [{fault}]}}'
         os.write(1, f'{{"error": {error}, "exit_code": {128 + number}}}\n'.encode())

@@ -11,9 +11,11 @@ from qtune.cli.gates import exit_by_gates
 from qtune.cli.offline import obey_offline
 from qtune.cli.options import AsJson, Overrides, Quietly
 from qtune.cli.output import print_json, results
+from qtune.cli.processes import train_in_processes
 from qtune.cli.screen import showing
 from qtune.errors import UsageError
 from qtune.recipe.writing import flow
+from qtune.run.launching.train import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +46,10 @@ def train(  # noqa: PLR0913 - the options of a verb
         list[str] | None,
         typer.Option(metavar="KEY", help="A key of the recipe that may differ when resuming."),
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Train in N processes, one a GPU; auto: all GPUs."),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quietly = False,
 ) -> None:
@@ -56,36 +62,60 @@ def train(  # noqa: PLR0913 - the options of a verb
       qtune train quickstart
       qtune train recipe.yaml -o runs/first --set optim.learning_rate=1e-4
       qtune train recipe.yaml --resume
-      qtune train recipe.yaml --dry-run
       qtune train recipe.yaml --dry-run --deep
+      qtune train recipe.yaml --processes 2
     """
     if deep and not dry_run:
         raise UsageError("--deep belongs to --dry-run", hint="add --dry-run, or leave it away")
     settings = [*(overrides or []), *_asked(output, max_steps)]
     obey_offline(recipe, settings)
+    size = number_of(processes)
+    if size > 1 and not dry_run:
+        flags = {"--resume": resume, "--json": as_json, "--quiet": quiet}
+        options = [*_given(flags), *_repeated("--allow-change", allow_change)]
+        raise typer.Exit(train_in_processes(size, recipe, settings, options))
     with showing("qtune train", quiet=quiet) as display:
         if dry_run:
             report, code = _rehearse(recipe, settings, display, deep=deep), 0
         else:
-            from qtune.run.resume import Wanted
-            from qtune.run.train import train as run
-
-            wanted = Wanted(required=resume, changes=tuple(allow_change or ()))
-            report, code = run(recipe, overrides=settings, wanted=wanted, display=display)
+            report, code = _run(recipe, settings, resume, allow_change or (), display)
     if as_json:
         print_json(report)
-    elif deep:
+    else:
+        _print(report, dry_run=dry_run, deep=deep)
+    exit_by_gates(report)
+    raise typer.Exit(code)
+
+
+def _print(report: dict[str, Any], *, dry_run: bool, deep: bool) -> None:
+    if deep:
         results().print(parts_table(report["memory"]))
     elif not dry_run:
         show(report)
-    exit_by_gates(report)
-    raise typer.Exit(code)
+
+
+def _given(flags: dict[str, bool]) -> list[str]:
+    return [flag for flag, given in flags.items() if given]
+
+
+def _repeated(option: str, values: Sequence[str] | None) -> list[str]:
+    return [word for value in values or () for word in (option, value)]
 
 
 def _asked(output: Path | None, max_steps: int | None) -> list[str]:
     """What options say, as settings of the recipe."""
     said = [] if output is None else [f"train.output_dir={flow(str(output))}"]
     return said if max_steps is None else [*said, f"train.max_steps={max_steps}"]
+
+
+def _run(
+    recipe: Path, settings: Sequence[str], resume: bool, changes: Sequence[str], display: Display
+) -> tuple[dict[str, Any], int]:
+    from qtune.run.resume import Wanted
+    from qtune.run.train import train
+
+    wanted = Wanted(required=resume, changes=tuple(changes))
+    return train(recipe, overrides=settings, wanted=wanted, display=display)
 
 
 def _rehearse(

@@ -34,6 +34,23 @@ def labelled(example: Example, numbers: Mapping[str, int], faults: Faults) -> in
     return numbers.get(name)
 
 
+def with_label(
+    example: Example, ids: Sequence[int], label: int, *, first: int, image: str = ""
+) -> Encoded:
+    """The row of an example; `first` of its ids are its first text, or its image."""
+    return Encoded(
+        file=example.file,
+        number=example.number,
+        ids=[*ids, label],
+        learnt=[*[False] * len(ids), True],
+        prompt_length=first,
+        answer=example.turns[-1].text,
+        group=example.group,
+        part=example.part,
+        image=image,
+    )
+
+
 class LabelledEncoder:
     """Encodes texts, pairs and chats with their labels."""
 
@@ -60,16 +77,7 @@ class LabelledEncoder:
                     continue
                 ids, first = self._ids(example, cut=True)
             report.used += 1
-            yield Encoded(
-                file=example.file,
-                number=example.number,
-                ids=[*ids, label],
-                learnt=[*[False] * len(ids), True],
-                prompt_length=first,
-                answer=example.turns[-1].text,
-                group=example.group,
-                part=example.part,
-            )
+            yield with_label(example, ids, label, first=first)
 
     def _may_cut(self, example: Example, length: int, report: SourceReport, faults: Faults) -> bool:
         if self._overlong == "error":

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtune.data.encode.labelled import labelled
+from qtune.data.encode.labelled import labelled, with_label
 from qtune.data.pictures import NUMBERS
 from qtune.data.report import UNREADABLE
-from qtune.data.rows import Encoded
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from qtune.data.pictures import Pictures
     from qtune.data.report import SourceReport
     from qtune.data.row import Example
+    from qtune.data.rows import Encoded
     from qtune.recipe.sections import Recipe
 
 DESCRIPTION = "the model's own image processor; the label is for the head"
@@ -57,13 +57,4 @@ class PicturedEncoder:
             ids = [*identity, *[0] * (self._pictures.tokens - NUMBERS)]
             report.longest_read = max(report.longest_read, len(ids))
             report.used += 1
-            yield Encoded(
-                file=example.file,
-                number=example.number,
-                ids=[*ids, label],
-                learnt=[*[False] * len(ids), True],
-                prompt_length=len(ids),
-                answer=example.turns[-1].text,
-                group=example.group,
-                image=str(path.absolute()),
-            )
+            yield with_label(example, ids, label, first=len(ids), image=str(path.absolute()))

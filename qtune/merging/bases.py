@@ -48,8 +48,12 @@ class Rows:
         return self.shape[0] if self.shape else 1
 
     def spans(self, elements: int = BLOCK) -> Iterator[tuple[int, int]]:
-        """(start, stop) of blocks of about so many elements, at least one step each."""
-        size = max(1, elements // max(1, prod(self.shape[1:])) // self.step) * self.step
+        """(start, stop) of even blocks of at most so many elements, but at least one step each: the
+        last few rows alone would be multiplied by another kernel, that rounds otherwise."""
+        steps = -(-self.count // self.step)
+        most = max(1, elements // max(1, prod(self.shape[1:])) // self.step)
+        blocks = max(1, -(-steps // most))
+        size = max(1, -(-steps // blocks)) * self.step
         for start in range(0, self.count, size):
             yield start, min(start + size, self.count)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING
 
 import torch
 
-from qtune.errors import ModelError
+from qtune.merging.account import Effect, check_finite, check_shape, measured
 from qtune.merging.bases import Rows
+from qtune.merging.shard_file import Block, on_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -22,31 +24,12 @@ if TYPE_CHECKING:
     from qtune.methods.base import Edit
     from qtune.models.writing import TensorSpec
 
+AT_ONCE = 2**18  # elements of a block: what is made of them on the way stays in a core's cache
 SAMPLED = 4  # one of so many blocks of a tensor is measured; all are checked
 
 
-@dataclass
-class Account:
-    """What edits did: squared norms of the change and of what rounding cost, over a sample."""
-
-    change: float = 0.0
-    rounding: float = 0.0
-    without_effect: list[str] = field(default_factory=list)
-
-    def add(self, other: Account) -> None:
-        """Take another's figures to one's own."""
-        self.change += other.change
-        self.rounding += other.rounding
-        self.without_effect += other.without_effect
-
-    @property
-    def lost(self) -> float:
-        """Norm of what rounding to the output dtype cost, over the norm of the change."""
-        return math.sqrt(self.rounding / self.change) if self.change else 0.0
-
-
 class Folding:
-    """Produces the output tensors block by block and keeps account of what the edits did."""
+    """Says how each block of the output tensors is made."""
 
     def __init__(
         self, blueprint: Blueprint, layout: Layout, edits: Mapping[str, Edit], *, base: Base
@@ -55,35 +38,39 @@ class Folding:
         self._layout = layout
         self._edits = edits
         self._base = base
-        self.account = Account()
+        self._cores = torch.get_num_threads()
 
-    def blocks(self, spec: TensorSpec) -> Iterator[Tensor]:
-        """The rows of the output tensor of a spec, in its dtype, from the first to the last."""
+    def blocks(self, spec: TensorSpec) -> Iterator[Block]:
+        """The rows of the output tensor of a spec, from the first to the last; a block of an edited
+        tensor tells its `Effect`."""
         edit = self._edits.get(spec.name)
         rows = self._rows(spec)
+        tensor: _Kept | _Edited
         if edit is None:
-            for span in rows.spans():
-                yield rows.read(*span).to(spec.dtype)
-            return
-        before = self.account.change
-        changed = False
-        if edit.by_rows is None:
+            tensor = _Kept(rows)
+        elif edit.by_rows is None:
+            tensor = self._whole(spec, edit, rows)
+        else:
+            tensor = _Edited(spec.name, rows, partial(self._fold, spec, edit))
+        for number, (start, stop) in enumerate(rows.spans(AT_ONCE)):
+            shape = (stop - start, *spec.shape[1:])
+            yield Block(shape, spec.dtype, partial(tensor.make, number, start, stop))
+
+    def _whole(self, spec: TensorSpec, edit: Edit, rows: Rows) -> _Kept:
+        """The result of an edit that needs all rows."""
+        with on_cores(self._cores):
             base = rows.whole().float()
             edited = edit.apply(self._input(spec, edit, base))
-            changed = self._account(spec, edited, base, result := edited.to(spec.dtype))
-            yield result
-        else:
-            for number, (start, stop) in enumerate(rows.spans()):
-                base = rows.read(start, stop).float()
-                edited = edit.by_rows(self._input(spec, edit, base), start, stop)
-                result = edited.to(spec.dtype)
-                if number % SAMPLED == 0 or not changed:
-                    changed |= self._account(spec, edited, base, result)
-                else:
-                    _check_finite(spec, edited, result)
-                yield result
-        if not changed and self.account.change == before:
-            self.account.without_effect.append(spec.name)
+        check_shape(spec.name, base, edited)
+        result = edited.to(spec.dtype)
+        check_finite(spec.name, edited, result)
+        found = result.view(-1, *spec.shape[1:])
+        whole = Rows(spec.shape, lambda start, stop: found[start:stop])
+        return _Kept(whole, measured(spec.name, base, edited, result))
+
+    def _fold(self, spec: TensorSpec, edit: Edit, base: Tensor, start: int, stop: int) -> Tensor:
+        assert edit.by_rows is not None
+        return edit.by_rows(self._input(spec, edit, base), start, stop)
 
     def rows(self, spec: TensorSpec) -> Rows:
         """The output tensor of a spec by its rows; nothing of it is taken into account."""
@@ -119,56 +106,43 @@ class Folding:
             return Rows(spec.shape, lambda start, stop: checkpoint.rows(stored, start, stop))
         return self._base.rows(origin)
 
-    def _account(self, spec: TensorSpec, edited: Tensor, base: Tensor, result: Tensor) -> bool:
-        """Add a block to the account; whether it changed anything. `ModelError` if it is no
-        block of the output."""
-        if edited.shape != base.shape:
-            raise ModelError(
-                f"the adapter makes {spec.name} {list(edited.shape)}, the base has "
-                f"{list(base.shape)}",
-                hint="it belongs to another base",
-            )
-        _check_finite(spec, edited, result)
-        difference = (edited - base).reshape(-1)
-        change = _squared(difference)
-        changed = change > 0.0 or bool(difference.any())
-        rounding = 0.0
-        if result.dtype != edited.dtype:
-            torch.sub(result, edited, out=difference.view_as(edited))
-            rounding = _squared(difference)
-        self.account.change += change
-        self.account.rounding += rounding
-        return changed
+
+@dataclass(frozen=True)
+class _Kept:
+    """Rows that are written as they are."""
+
+    rows: Rows
+    effect: Effect | None = None
+    """Of the edit that made all of them."""
+
+    def make(self, number: int, start: int, stop: int, place: Tensor) -> Effect | None:
+        """Fill the place of some rows."""
+        place.copy_(self.rows.read(start, stop).view(place.shape))
+        return None if number else self.effect
 
 
-def _check_finite(spec: TensorSpec, edited: Tensor, result: Tensor) -> None:
-    """`ModelError` for a NaN or an infinity, in fp32 or made by the output dtype."""
-    flat = edited.reshape(-1)
-    if not math.isfinite(_squared(flat)) and not bool(flat.isfinite().all()):
-        raise ModelError(
-            f"the adapter makes {spec.name} NaN or infinite", hint="nothing was written"
-        )
-    if result.dtype == torch.float16 and not bool(result.isfinite().all()):
-        raise ModelError(
-            f"{spec.name} is too large for float16",
-            place="merge.dtype",
-            hint="merge with --dtype bfloat16 or float32; nothing was written",
-        )
+@dataclass(frozen=True)
+class _Edited:
+    """Rows that are edited on their way."""
 
+    name: str
+    rows: Rows
+    fold: Callable[[Tensor, int, int], Tensor]
+    changed: Event = field(default_factory=Event)
+    """Some block is another than before: no other is looked at for that."""
 
-def refuse_idle(account: Account, edits: int) -> None:
-    """Raise `ModelError` if an edit changed nothing: an adapter that was not trained."""
-    names = account.without_effect
-    if names:
-        raise ModelError(
-            f"{len(names)} of {edits} edits change nothing: {', '.join(names[:3])}",
-            hint="the adapter is untrained or belongs elsewhere; nothing was written",
-        )
-
-
-def _squared(values: Tensor) -> float:
-    """Sum of squares, in fp64 over pieces that are summed in fp32."""
-    total: Any = 0.0
-    for piece in values.split(2**18):
-        total += float(torch.dot(piece, piece))
-    return float(total)
+    def make(self, number: int, start: int, stop: int, place: Tensor) -> Effect:
+        """Fill the place of some rows."""
+        base = self.rows.read(start, stop).float()
+        edited = self.fold(base, start, stop)
+        check_shape(self.name, base, edited)
+        place.copy_(edited.view(place.shape))
+        check_finite(self.name, edited, place)
+        if number % SAMPLED == 0:
+            effect = measured(self.name, base, edited, place)
+        else:
+            changed = self.changed.is_set() or not torch.equal(edited, base)
+            effect = Effect(self.name, changed)
+        if effect.changed:
+            self.changed.set()
+        return effect

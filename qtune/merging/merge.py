@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from qtune.durable import write_text
 from qtune.errors import ResourceError, UsageError
 from qtune.merging import companions, shard_file
-from qtune.merging.bases import BLOCK, OriginalBase, TrainedBase
+from qtune.merging.account import Account, refuse_idle
+from qtune.merging.bases import OriginalBase, TrainedBase
 from qtune.merging.blueprint import blueprint
-from qtune.merging.folding import Account, Folding, refuse_idle
+from qtune.merging.folding import AT_ONCE, Folding
 from qtune.merging.layout import lay_out
 from qtune.merging.progress import NAME as PROGRESS
 from qtune.merging.progress import Progress, key_of
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from qtune.recipe.inputs import ModelSection, QuantizationSection
 
 log = logging.getLogger(__name__)
-BYTES_AT_ONCE = 40  # for each element that is worked on: base, result, change, and what waits
+BLOCK_BYTES = 24  # for each element of a block: base, result and change, in fp32 and as stored
+WHOLE_BYTES = 40  # for each element of a tensor that is edited whole, with what its method makes
 HEADER_BYTES = 512  # of a safetensors header, for each tensor
 
 
@@ -135,14 +137,16 @@ def preflight(
 
 
 def working_set(work: Merge) -> int:
-    """Bytes that folding takes beside libraries and adapter: blocks of rows, or the largest tensor
-    whose edit needs it whole."""
-    whole = {
-        spec.name: spec.bytes // spec.dtype.itemsize
+    """Bytes that folding takes beside libraries and adapter: the sheets of a file, blocks of rows,
+    and the largest tensor whose edit needs it whole."""
+    whole = [
+        spec.bytes // spec.dtype.itemsize
         for spec in work.layout.specs
         if spec.name in work.edits and work.edits[spec.name].by_rows is None
-    }
-    return BYTES_AT_ONCE * max(BLOCK, *whole.values(), 0)
+    ]
+    blocks = shard_file.makers() * AT_ONCE
+    sheets = shard_file.sheets() * shard_file.SHEET
+    return sheets + BLOCK_BYTES * blocks + WHOLE_BYTES * max(whole, default=0)
 
 
 def write(
@@ -199,8 +203,8 @@ def _write_files(
     for name, specs in zip(writing.file_names(len(files)), files, strict=True):
         account = progress.account(name)
         if account is None:
-            folding.account = account = Account()
-            sha256 = shard_file.write(staging / name, _parts(folding, specs, count))
+            sha256, told = shard_file.write(staging / name, _blocks(folding, specs, count))
+            account = Account.of([effect for effect in told if effect is not None])
             progress.add(name, sha256, account)
         else:
             count(sum(spec.bytes for spec in specs))
@@ -210,18 +214,17 @@ def _write_files(
     return total
 
 
-def _parts(
+def _blocks(
     folding: Folding, specs: Sequence[TensorSpec], count: Counter
-) -> Iterator[bytes | memoryview]:
-    """A weight file from its header on, block by block."""
-    yield writing.header(specs)
+) -> Iterator[shard_file.Block]:
+    """A weight file from its header on."""
+    yield shard_file.finished(writing.header(specs))
     for spec in specs:
         rest = spec.bytes
         for block in folding.blocks(spec):
-            assert block.dtype == spec.dtype, f"{spec.name}: {block.dtype} != {spec.dtype}"
-            yield writing.content_of(block)
-            rest -= block.nbytes
-            count(block.nbytes)
+            yield block
+            rest -= block.bytes
+            count(block.bytes)
         assert rest == 0, f"{spec.name}: {rest} bytes are missing"
 
 

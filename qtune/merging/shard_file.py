@@ -1,39 +1,86 @@
-"""One weight file: hashed, written and flushed to the disk while its next tensors are made."""
+"""One weight file: all cores make its blocks, a thread hashes them, another feeds the disk.
+
+The blocks of a sheet are made in any order; sheets follow one another. The disk fetches whole pages
+by itself where it can: their copy into the page cache would cost as much computing time as making
+them does, and drive out what others keep there.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from qtune.durable import BLOCK, flush, rename
+from qtune.models.writing import content_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from io import FileIO
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-AHEAD = 3  # parts that wait for the disk
-FLUSHED = 2**27  # bytes after which the disk is told to take what it was given
+    from torch import Tensor
+
+SHEET = 2**22  # bytes that are hashed and written at once; a larger block has a sheet of its own
+PAGE = mmap.PAGESIZE
+MAKERS = 16  # at most; one thread cannot hash for more
 PART = ".part"
 
 
-def write(path: Path, parts: Iterable[bytes | memoryview]) -> str:
-    """Write a whole file under its name, or nothing there; its sha256.
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a tensor that are yet to be made."""
 
-    At most `AHEAD` parts are in memory beside the one that is being made.
-    """
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[Tensor], Any]
+    """Fills the given tensor, in any thread; what it returns is told to who writes the file."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size in the file."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def finished(content: bytes) -> Block:
+    """A block that is there already."""
+
+    def make(place: Tensor) -> None:
+        place.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+
+    return Block((len(content),), torch.uint8, make)
+
+
+def makers() -> int:
+    """Threads that make blocks."""
+    return min(torch.get_num_threads(), MAKERS)
+
+
+def sheets() -> int:
+    """Sheets that are in memory: those being made, one at the hash, one at the disk, one next."""
+    return 4 + makers() // 4
+
+
+def write(path: Path, blocks: Iterable[Block]) -> tuple[str, list[Any]]:
+    """Write a whole file under its name, or nothing there; its sha256, and what its blocks told."""
     draft = path.with_name(path.name + PART)
-    digest = hashlib.sha256()
-    with draft.open("wb", buffering=0) as stream:
-        with ThreadPoolExecutor(1) as pen, ThreadPoolExecutor(1) as flusher:
-            _Pipe(stream, pen, flusher, digest).push(parts)
+    with FileIO(draft, "wb", opener=_past_the_page_cache) as stream:
+        most = sheets()
+        with _threads() as pools:
+            press = _Press(stream, pools, most)
+            told = press.run(blocks)
         os.fsync(stream.fileno())
     rename(draft, path)
     flush(path.parent)
-    return digest.hexdigest()
+    return press.sha256, told
 
 
 def sha256_of(path: Path) -> str:
@@ -46,43 +93,140 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _Pipe:
-    """Parts on their way from their maker through the hash to the disk."""
+def _past_the_page_cache(path: str, flags: int) -> int:
+    """Opens a file for writes of whole pages that are not copied; as any other where the system or
+    the file system cannot."""
+    with suppress(AttributeError, OSError):
+        return os.open(path, flags | os.O_DIRECT, 0o666)
+    return os.open(path, flags, 0o666)
 
-    def __init__(
-        self,
-        stream: FileIO,
-        pen: ThreadPoolExecutor,
-        flusher: ThreadPoolExecutor,
-        digest: hashlib._Hash,
-    ) -> None:
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Have torch use so many cores in this thread, and in those that begin later."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _threads() -> Iterator[tuple[ThreadPoolExecutor, ...]]:
+    """Makers, a hasher and a writer. None shares its work, this thread neither: to wait for a part
+    of it that has no core took more time than all the work."""
+    alone: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with (
+        ThreadPoolExecutor(1) as writer,
+        ThreadPoolExecutor(1) as hasher,
+        ThreadPoolExecutor(makers(), **alone) as each,
+        on_cores(1),
+    ):
+        yield each, hasher, writer
+
+
+class _Sheet:
+    """Part of a file in memory: from a page's begin, as the disk wants it."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = memoryview(mmap.mmap(-1, size))
+
+    def begin(self, position: int) -> _Sheet:
+        """Hold what comes at that position of the file; what its page has before comes later."""
+        self.first = self.end = position % PAGE
+        self.making: list[Future[Any]] = []
+        return self
+
+    def has_room(self, block: Block) -> bool:
+        """Whether a block fits behind those that are in it."""
+        return self.end + block.bytes <= len(self.memory)
+
+    def add(self, block: Block, makers: ThreadPoolExecutor) -> None:
+        """Have a block made in its place."""
+        place = self.memory[self.end : self.end + block.bytes]
+        fits = len(place) > 0 and self.end % block.dtype.itemsize == 0
+        self.making.append(makers.submit(_make if fits else _make_apart, block, place))
+        self.end += block.bytes
+
+
+def _make(block: Block, place: memoryview) -> Any:
+    return block.make(torch.frombuffer(place, dtype=block.dtype).view(block.shape))
+
+
+def _make_apart(block: Block, place: memoryview) -> Any:
+    """For a place that is no place of a tensor."""
+    values = torch.empty(block.shape, dtype=block.dtype)
+    told = block.make(values)
+    place[:] = content_of(values)
+    return told
+
+
+class _Press:
+    """Sheets on their way from their makers through the hash to the disk, and back."""
+
+    def __init__(self, stream: FileIO, threads: tuple[ThreadPoolExecutor, ...], most: int) -> None:
         self._stream = stream
-        self._pen = pen
-        self._flusher = flusher
-        self._digest = digest
-        self._flushing: Future[None] | None = None
-        self._fresh = 0
+        self._makers, self._hasher, self._writer = threads
+        self._most = most
+        self._under_way: deque[Future[tuple[list[Any], Future[_Sheet]]]] = deque()
+        self._digest = hashlib.sha256()
+        self._tail = b""
+        self._told: list[Any] = []
 
-    def push(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Send all parts; raises what any thread met."""
-        waiting: deque[Future[None]] = deque()
-        for part in parts:
-            waiting.append(self._pen.submit(self._append, part))
-            if len(waiting) > AHEAD:
-                waiting.popleft().result()
-        for each in waiting:
-            each.result()
-        if self._flushing is not None:
-            self._flushing.result()
+    @property
+    def sha256(self) -> str:
+        """Of what was hashed so far."""
+        return self._digest.hexdigest()
 
-    def _append(self, part: bytes | memoryview) -> None:
-        self._digest.update(part)
-        rest = memoryview(part)
+    def run(self, blocks: Iterable[Block]) -> list[Any]:
+        """Write all blocks; what they told. Raises what any thread met."""
+        position = 0
+        sheet = _Sheet(SHEET).begin(0)
+        for block in blocks:
+            if not sheet.has_room(block):
+                self._under_way.append(self._hasher.submit(self._hash, sheet))
+                sheet = self._next(block).begin(position)
+            sheet.add(block, self._makers)
+            position += block.bytes
+        self._under_way.append(self._hasher.submit(self._hash, sheet))
+        while self._under_way:
+            sheet = self._come_back()
+        self._end(sheet, position)
+        return self._told
+
+    def _next(self, block: Block) -> _Sheet:
+        """A sheet that is free and large enough."""
+        size = max(SHEET, PAGE + block.bytes)
+        if len(self._under_way) + 1 < self._most:
+            return _Sheet(size)
+        sheet = self._come_back()
+        return sheet if len(sheet.memory) == size else _Sheet(size)
+
+    def _come_back(self) -> _Sheet:
+        """The oldest sheet, when it is written."""
+        told, writing = self._under_way.popleft().result()
+        self._told += told
+        return writing.result()
+
+    def _hash(self, sheet: _Sheet) -> tuple[list[Any], Future[_Sheet]]:
+        """Take a made sheet into the digest; its last page waits for the next sheet."""
+        told = [each.result() for each in sheet.making]
+        sheet.memory[: sheet.first] = self._tail
+        self._digest.update(sheet.memory[sheet.first : sheet.end])
+        whole = sheet.end - sheet.end % PAGE
+        self._tail = bytes(sheet.memory[whole : sheet.end])
+        return told, self._writer.submit(self._write, sheet, whole)
+
+    def _write(self, sheet: _Sheet, size: int) -> _Sheet:
+        rest = sheet.memory[:size]
         while rest:
             rest = rest[self._stream.write(rest) :]
-        self._fresh += len(part)
-        if self._fresh >= FLUSHED and (self._flushing is None or self._flushing.done()):
-            if self._flushing is not None:
-                self._flushing.result()
-            self._fresh = 0
-            self._flushing = self._flusher.submit(os.fsync, self._stream.fileno())
+        return sheet
+
+    def _end(self, sheet: _Sheet, size: int) -> None:
+        """The last page, cut off where the file ends."""
+        if self._tail:
+            sheet.memory[:PAGE] = self._tail.ljust(PAGE, b"\0")
+            self._write(sheet, PAGE)
+            self._stream.truncate(size)

@@ -252,7 +252,10 @@ def test_memory_stays_at_one_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     largest = 4 * max(parameter.numel() for parameter in model.parameters())
     del model
     gc.collect()
+    from qtune.merging import shard_file
     from qtune.merging.folding import Folding
+
+    monkeypatch.setattr(shard_file, "SHEET", 2**14)  # sheets are the blocks that may be there
 
     held: list[int] = []
     called: list[str] = []
@@ -268,9 +271,9 @@ def test_memory_stays_at_one_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run_merge(run, tmp_path / "merged", verify=False)
     assert len(called) > 150
     assert len(held) > 7
-    assert max(held) - min(held) <= 2 * largest
-    assert max(held) - min(held) < whole / 20
-    assert math.isclose(sum(held) / len(held), min(held), abs_tol=2 * largest)
+    made = 5 * largest  # its place, base, result and change, and one that is done
+    assert max(held) - min(held) <= made < whole / 15
+    assert math.isclose(sum(held) / len(held), min(held), abs_tol=made)
 
 
 def live_bytes() -> int:
@@ -322,5 +325,5 @@ def test_a_tensor_that_is_edited_whole_must_fit(
 ) -> None:
     run = make_run(tmp_path)
     monkeypatch.setattr(merging_run, "held_bytes", lambda: 0)
-    with pytest.raises(ResourceError, match=r"needs 41\.9 MB .* 20\.0 MB are left.*--max-memory"):
+    with pytest.raises(ResourceError, match=r"needs 23\.1 MB .* 20\.0 MB are left.*--max-memory"):
         run_merge(run, tmp_path / "merged", settings={"max_memory": "20MB"})

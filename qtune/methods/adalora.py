@@ -48,7 +48,7 @@ class SvdLinear(Standin):
     ) -> None:
         super().__init__(base)
         inputs, outputs = features(base)
-        device = self.weight.device
+        device = self.device
         sizes = ((rank, inputs), (outputs, rank))
         right, left = (torch.empty(s).normal_(0.0, SPREAD, generator=generator) for s in sizes)
         self.right = nn.Parameter(right.to(device, dtype))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from qtune.errors import ModelError
+from qtune.ops.spread import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,11 @@ class Standin(Adapter):
     def bias(self) -> torch.Tensor | None:
         """The frozen bias, if there is one."""
         return getattr(self.base, "bias", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base computes, and the adapter with it."""
+        return device_of(self.weight)
 
 
 def swap(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -34,7 +34,7 @@ class BiasedLinear(Standin):
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
         _, outputs = features(base)
-        self.delta = nn.Parameter(torch.zeros(1, outputs, device=self.weight.device))
+        self.delta = nn.Parameter(torch.zeros(1, outputs, device=self.device))
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """The delta-bias under PEFT's name."""

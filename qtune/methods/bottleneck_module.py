@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qtune.methods.adapter import Standin
+from qtune.ops.spread import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ class Bottleneck(Standin):
         generator: torch.Generator,
     ) -> None:
         super().__init__(base)
-        device = next(base.parameters()).device
+        device = device_of(next(base.parameters()))
         down = torch.empty(width, hidden_size).normal_(0.0, SPREAD, generator=generator)
         self.down = nn.Parameter(down.to(device))
         self.down_bias = nn.Parameter(torch.zeros(width, device=device))

@@ -46,11 +46,6 @@ class LoraLinear(Standin):
         self.scale = scale
         self.dropout = dropout
 
-    @property
-    def device(self) -> torch.device:
-        """Where the base weight lies, and the adapter with it."""
-        return self.weight.device
-
     def tensors(self) -> dict[str, nn.Parameter]:
         """A and B under PEFT's names."""
         return {"lora_A.weight": self.down, "lora_B.weight": self.up}

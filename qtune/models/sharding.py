@@ -111,12 +111,12 @@ class Sharder:
 
         placed = [Shard(0)]
         part = distribute_tensor(stored, self._mesh, placed, src_data_rank=None).to_local()
-        part = part.cpu() if self.spread.offload else part
         shape, stride = stored.shape, stored.stride()
         own = part.clone() if part.untyped_storage().nbytes() > part.nbytes else part
-        return DTensor.from_local(
+        shard = DTensor.from_local(
             own, self._mesh, placed, run_check=False, shape=shape, stride=stride
         )
+        return shard.cpu() if self.spread.offload else shard
 
     def finish(self) -> Sharded:
         """Make each layer one group, and the decoder their root: it is what losses call."""

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from qtune.ops.dense import keep_dense, kept_dense
 from qtune.ops.nf4 import bits_of
+from qtune.ops.spread import is_spread
 from qtune.plan.targets import layer_index
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def keep_unfolded(model: nn.Module, layers: int) -> int:
         index = layer_index(name)
         if index is None or index >= layers or bits_of(module) != 4:
             continue
+        assert not is_spread(module.weight), "the plan keeps nothing unfolded of shards"
         total += keep_dense(module)
         if not isinstance(module, UnfoldedLinear):
             module.__class__ = unfolded_class(type(module))

@@ -189,7 +189,7 @@ def to_storage(packed: Tensor) -> Tensor:
 
     Never to be computed with: some of the patterns are NaNs.
     """
-    flat = packed.reshape(-1)
+    flat = packed.reshape(-1).view(torch.uint8)
     if flat.numel() % 2:
         flat = torch.cat([flat, flat.new_zeros(1)])
     return flat.view(torch.bfloat16).view(-1, 1)

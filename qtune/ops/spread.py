@@ -24,7 +24,7 @@ def whole(tensor: Tensor) -> Tensor:
     if not is_spread(tensor):
         return tensor
     with torch.no_grad():
-        return held.full_tensor().to(device_of(tensor))  # type: ignore[no-any-return]
+        return held.to(device_of(tensor)).full_tensor()  # type: ignore[no-any-return]
 
 
 def here(tensor: Tensor) -> Tensor:

@@ -14,18 +14,21 @@ CHAT_TEMPLATE = (
     "{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 320,
+    "max_position_embeddings": 128,
+}
 SPECIAL_TOKENS = ["<s>", "</s>", "<pad>"]
 
 
 def tiny_llama(seed: int = 0, **overrides: Any) -> LlamaForCausalLM:
     """A random Llama of about 150k parameters in fp32; sizes are multiples of the NF4 block."""
-    settings: dict[str, Any] = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 320,
+    settings = SIZES | {
         "max_position_embeddings": 256,
         "tie_word_embeddings": False,
         "bos_token_id": 0,

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -23,6 +21,7 @@ from transformers import (
 from qtune.data.batch import learnt_places
 from qtune.errors import ModelError
 from qtune.losses import CausalLoss, check_head
+from tests.losses.largest import Largest
 from tests.tiny import tiny_llama
 
 SIZES = {
@@ -119,37 +118,16 @@ def test_rows_add_up_to_the_sum() -> None:
         torch.testing.assert_close(sums[1], loss(model, alone).sum, rtol=1e-5, atol=1e-5)
 
 
-class _Largest(TorchDispatchMode):
-    """The most elements of one result of an operator, weights apart."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-        self.elements = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
-    ) -> Any:
-        del types
-        result = function(*arguments, **(keywords or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and (
-                tensor.untyped_storage().data_ptr() not in self.weights
-            ):
-                self.elements = max(self.elements, tensor.numel())
-        return result
-
-
 def test_nothing_of_all_tokens_and_the_vocabulary_is_ever_made() -> None:
     config = LlamaConfig(**SIZES | {"vocab_size": 4096})
     model = _model(config).requires_grad_(requires_grad=False)
     model.model.norm.weight.requires_grad_()
     rows = _rows(96)
-    with _Largest(model) as mode:
+    with Largest(model) as mode:
         CausalLoss(chunk_size=4)(model, rows).sum.backward()
     assert mode.elements == 4 * 4096  # the logits of a chunk; of all learnt tokens it were 16 rows
     assert model.model.norm.weight.grad.any()
-    with _Largest(model) as mode:
+    with Largest(model) as mode:
         model(**vars(rows))
     assert mode.elements == rows.labels.numel() * 4096
 

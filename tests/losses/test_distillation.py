@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from qtune.data.batch import Batch, collate
 from qtune.data.rows import EncodedRow
 from qtune.losses import CausalLoss, DistillationLoss, Teacher
+from tests.losses.largest import Largest
 from tests.tiny import tiny_llama
 
 if TYPE_CHECKING:
@@ -83,33 +82,11 @@ def test_accumulated_is_whole(divergence: Any) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
-class _Largest(TorchDispatchMode):
-    """The most elements of one result of an operator, weights apart."""
-
-    def __init__(self, *models: Any) -> None:
-        super().__init__()
-        weights = (weight for model in models for weight in model.parameters())
-        self.weights = {weight.untyped_storage().data_ptr() for weight in weights}
-        self.elements = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
-    ) -> Any:
-        del types
-        result = function(*arguments, **(keywords or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and (
-                tensor.untyped_storage().data_ptr() not in self.weights
-            ):
-                self.elements = max(self.elements, tensor.numel())
-        return result
-
-
 def test_nothing_of_all_tokens_and_the_vocabulary_is_ever_made() -> None:
     student, teacher = tiny_llama(1, vocab_size=4096), tiny_llama(2, vocab_size=4096).eval()
     student.requires_grad_(requires_grad=False)
     student.model.norm.weight.requires_grad_()
-    with _Largest(student, teacher) as mode:
+    with Largest(student, teacher) as mode:
         DistillationLoss(Teacher(teacher), chunk_size=4)(student, _batch()).sum.backward()
     assert mode.elements == 4 * 4096
     assert student.model.norm.weight.grad is not None

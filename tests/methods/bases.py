@@ -185,10 +185,17 @@ def logits(model: nn.Module) -> Tensor:
 def train(model: nn.Module, method: Method, *, rate: float, steps: int = 15) -> list[float]:
     """The losses of some steps on the batch, with AdamW over the method's own groups."""
     torch.manual_seed(0)
-    model.train()
     optimizer = torch.optim.AdamW(method.param_groups(learning_rate=rate, weight_decay=0.0))
+    return take_steps(model, method, optimizer, range(1, steps + 1))
+
+
+def take_steps(
+    model: nn.Module, method: Method, optimizer: torch.optim.Optimizer, numbers: range
+) -> list[float]:
+    """The losses of the steps of these numbers on the batch."""
+    model.train()
     losses = []
-    for step in range(1, steps + 1):
+    for step in numbers:
         method.before_step(step)
         loss = model(**batch()).loss
         loss.backward()

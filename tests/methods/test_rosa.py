@@ -14,7 +14,7 @@ from qtune.methods.rosa import Rosa
 from qtune.methods.rosa_linear import COLUMNS, POINTERS, VALUES, RosaLinear
 from qtune.ops.nf4 import weight_of
 from qtune.recipe.methods import LoraConfig, RosaConfig
-from tests.methods.bases import attached, batch, load, logits, train
+from tests.methods.bases import attached, batch, load, logits, take_steps, train
 from tests.tiny import tiny_llama
 
 if TYPE_CHECKING:
@@ -35,21 +35,6 @@ def adam(method: Rosa) -> torch.optim.AdamW:
     return torch.optim.AdamW(method.param_groups(learning_rate=1e-2, weight_decay=0.0))
 
 
-def steps(model: Any, method: Rosa, optimizer: Any, numbers: range) -> list[float]:
-    model.train()
-    losses = []
-    for step in numbers:
-        method.before_step(step)
-        loss = model(**batch()).loss
-        loss.backward()
-        method.after_backward(step)
-        optimizer.step()
-        method.after_step(step)
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
-
-
 def places(method: Rosa) -> dict[str, list[int]]:
     return {
         name: layer.places.flat().tolist() if layer.places else []
@@ -63,7 +48,7 @@ def test_the_places_are_autograds_on_a_dense_copy(tiny_folder: Path, kind: str) 
     """Under recomputation, with the low-rank part trained: dL/dW of a copy that may learn W."""
     model, method = learner(model=load(tiny_folder, kind, activations="layer").model)
     optimizer = adam(method)
-    steps(model, method, optimizer, range(3))
+    take_steps(model, method, optimizer, range(3))
     assert not any(places(method).values()), "none in the warm-up"
     copy = tiny_llama().requires_grad_(False)
     for name, parameter in copy.named_parameters():
@@ -76,7 +61,7 @@ def test_the_places_are_autograds_on_a_dense_copy(tiny_folder: Path, kind: str) 
             parameter.data = model.get_parameter(name).data.float()
     copy.train()
     copy(**batch()).loss.backward()
-    steps(model, method, optimizer, range(3, 4))
+    take_steps(model, method, optimizer, range(3, 4))
     for name, flat in places(method).items():
         grad = copy.get_parameter(f"{name.removeprefix('base_model.model.')}.weight").grad
         assert grad is not None
@@ -89,7 +74,7 @@ def test_before_its_places_are_chosen_it_is_lora() -> None:
     model, method = learner()
     plain = tiny_llama().requires_grad_(False)
     train(plain, attached(plain, LoraConfig(**SETTINGS)), rate=1e-2, steps=3)
-    steps(model, method, adam(method), range(3))
+    take_steps(model, method, adam(method), range(3))
     assert torch.equal(logits(model), logits(plain))
     assert all(not layer.values.requires_grad for layer in method.layers().values())
 
@@ -97,10 +82,10 @@ def test_before_its_places_are_chosen_it_is_lora() -> None:
 def test_each_weight_keeps_its_share_where_it_was_chosen() -> None:
     model, method = learner()
     optimizer = adam(method)
-    steps(model, method, optimizer, range(4))
+    take_steps(model, method, optimizer, range(4))
     chosen = places(method)
     assert all(not layer.values.any() for layer in method.layers().values()), "values from zero"
-    steps(model, method, optimizer, range(4, 12))
+    take_steps(model, method, optimizer, range(4, 12))
     assert places(method) == chosen
     for name, layer in method.layers().items():
         zero = torch.zeros(weight_of(layer.base).shape)
@@ -137,7 +122,7 @@ def test_interrupted_is_straight(tmp_path: Path, done: int) -> None:
     """In the warm-up, right after the choice and later: from the adapter's file."""
     model, method = learner()
     optimizer = adam(method)
-    steps(model, method, optimizer, range(done))
+    take_steps(model, method, optimizer, range(done))
     save(tmp_path / "a", method, base_model="tiny", base_fingerprint="0")
     moments = deepcopy(optimizer.state_dict())
     again_model = tiny_llama().requires_grad_(False)
@@ -147,8 +132,8 @@ def test_interrupted_is_straight(tmp_path: Path, done: int) -> None:
     assert isinstance(again, Rosa)
     other = adam(again)
     other.load_state_dict(moments)
-    one = steps(model, method, optimizer, range(done, 10))
-    assert one == steps(again_model, again, other, range(done, 10))
+    one = take_steps(model, method, optimizer, range(done, 10))
+    assert one == take_steps(again_model, again, other, range(done, 10))
     assert torch.equal(logits(model), logits(again_model))
     assert places(method) == places(again)
 
@@ -156,7 +141,7 @@ def test_interrupted_is_straight(tmp_path: Path, done: int) -> None:
 def test_the_places_of_a_finished_run_are_there_from_the_start(tmp_path: Path) -> None:
     model, method = learner()
     save(tmp_path / "early", method, base_model="tiny", base_fingerprint="0")
-    steps(model, method, adam(method), range(6))
+    take_steps(model, method, adam(method), range(6))
     save(tmp_path / "run" / "adapter", method, base_model="tiny", base_fingerprint="0")
     config = CONFIG.model_copy(update={"mask_from": str(tmp_path / "run")})
     fresh_model, fresh = learner(config)
@@ -189,7 +174,7 @@ def broken(state: dict[str, torch.Tensor], end: str, value: int) -> dict[str, to
 @pytest.mark.parametrize(("end", "value"), [(COLUMNS, 64), (COLUMNS, -1), (POINTERS, 5)])
 def test_indices_that_are_no_places_are_refused(end: str, value: int) -> None:
     model, method = learner()
-    steps(model, method, adam(method), range(5))
+    take_steps(model, method, adam(method), range(5))
     state = broken(method.adapter_state(), end, value)
     with pytest.raises(ModelError, match="no places in its layer"):
         method.load_adapter(state)

@@ -13,20 +13,11 @@ from qtune.errors import UsageError
 from qtune.models.fuse import fuse, unfuse
 from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import LoraConfig
-from tests.tiny import save_tiny
+from tests.tiny import SIZES, save_tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 320,
-    "max_position_embeddings": 128,
-}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True, "mlp_bias": True},
     "mistral": {"sliding_window": 16, "head_dim": 16},

@@ -15,6 +15,7 @@ from qtune.models import load
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import bits_of, weight_of
 from qtune.recipe.inputs import ModelSection, QuantizationSection
+from tests import tiny
 from tests.models.workshop import CPU, edit_config, edit_tensors, load_folder, logits
 from tests.round_trip import round_trip
 from tests.tiny import save_tiny, tiny_llama
@@ -22,18 +23,7 @@ from tests.tiny import save_tiny, tiny_llama
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 320,
-    "max_position_embeddings": 128,
-    "pad_token_id": 2,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
+SIZES = tiny.SIZES | {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {
         "rope_parameters": {

@@ -17,21 +17,14 @@ from qtune.models.quantizing import prepare, write
 from qtune.models.skeleton import disarm_repacking
 from qtune.ops.linears import linear_modules
 from qtune.recipe.inputs import ModelSection, QuantizationSection
+from tests import tiny
 from tests.models.workshop import edit_tensors, load_folder, logits
 from tests.tiny import save_tiny, tiny_llama
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 192,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 320,
-    "max_position_embeddings": 128,
-}
+SIZES = tiny.SIZES | {"intermediate_size": 192}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {"tie_word_embeddings": True},

@@ -12,18 +12,10 @@ from qtune import methods
 from qtune.errors import ModelError
 from qtune.models import check_sharing, fuse, why_apart
 from qtune.recipe.methods import LoraConfig, MethodConfig, PrefixConfig
+from tests import tiny
 from tests.tiny import tiny_llama
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "vocab_size": 320,
-    "pad_token_id": 2,
-}
+SIZES = tiny.SIZES | {"head_dim": 16, "pad_token_id": 2}
 
 
 def family(name: str, **settings: Any) -> Any:

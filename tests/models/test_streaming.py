@@ -21,6 +21,7 @@ from qtune.models.streaming import layers_of
 from qtune.ops.nf4 import bits_of, weight_of
 from qtune.recipe.inputs import ModelSection, QuantizationSection
 from qtune.recipe.methods import BitfitConfig, BottleneckConfig, LoraConfig, PromptConfig
+from tests import tiny
 from tests.models.workshop import edit_tensors
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -34,15 +35,7 @@ if TYPE_CHECKING:
 
 LAYERS = 4
 CPU = torch.device("cpu")
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 192,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 320,
-    "max_position_embeddings": 128,
-}
+SIZES = tiny.SIZES | {"intermediate_size": 192, "num_hidden_layers": LAYERS}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen3": {"head_dim": 16, "tie_word_embeddings": True},

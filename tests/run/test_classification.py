@@ -24,18 +24,13 @@ from qtune.run.merge import merge
 from qtune.run.plan import plan
 from qtune.run.subject import load, resolve
 from qtune.run.train import train
+from tests import tiny
 from tests.tiny import tiny_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 320,
+SIZES = tiny.SIZES | {
     "max_position_embeddings": 64,
     "bos_token_id": 0,
     "eos_token_id": 1,

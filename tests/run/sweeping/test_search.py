@@ -11,26 +11,13 @@ import pytest
 
 from qtune.errors import ResourceError, ResumeError, UsageError
 from qtune.run.comparison.cells import CellError
-from qtune.run.sweeping import sweep as sweeping
 from qtune.run.sweeping.axes import read_axes
 from qtune.run.sweeping.search import value_at
 from tests.run.sweeping.pretending import Pretence
 from tests.run.sweeping.test_sweep import Lines, sweep
-from tests.run.test_comparison import make_recipe
 
 optuna = pytest.importorskip("optuna")
 RANGE = ["method.rank=2..64"]
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweeping, "gpus", list)
-    return make_recipe(tmp_path)
-
-
-@pytest.fixture
-def pretence(tmp_path: Path) -> Pretence:
-    return Pretence(tmp_path)
 
 
 def chosen(recipe: Path) -> list[int]:

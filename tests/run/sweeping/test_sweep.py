@@ -69,17 +69,6 @@ def sweep(path: Path, over: list[str] = RANKS, **options: Any) -> tuple[dict[str
     return sweeping.sweep(path, over, extent=extent, **options)
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweeping, "gpus", list)
-    return make_recipe(tmp_path)
-
-
-@pytest.fixture
-def pretence(tmp_path: Path) -> Pretence:
-    return Pretence(tmp_path)
-
-
 def test_real_runs_are_ranked_by_the_metric(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

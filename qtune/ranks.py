@@ -193,7 +193,7 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(device: torch.device, place: Seat) -> Iterator[Ranks]:
+def joined(place: Seat, *, on_cpu: bool) -> Iterator[Ranks]:
     """The processes of this run, met by the environment's address; a process that is alone, at
     once. `PeerLost` where they do not come, or one of them goes."""
     if place.size == 1:
@@ -202,7 +202,7 @@ def joined(device: torch.device, place: Seat) -> Iterator[Ranks]:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
     with _together():
         store, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
         distributed.init_process_group(
@@ -217,7 +217,8 @@ def joined(device: torch.device, place: Seat) -> Iterator[Ranks]:
         ranks.tell(error)
         raise
     finally:
-        distributed.destroy_process_group()
+        if distributed.is_initialized():  # accelerate ends it as well
+            distributed.destroy_process_group()
 
 
 @contextmanager

@@ -20,12 +20,14 @@ from qtune.evaluation.decode import (
 from qtune.evaluation.labels import LabelMeasure, label_difference, measure_labels
 from qtune.evaluation.likelihood import LossMeasure, difference, measure_loss
 from qtune.evaluation.measure import evaluate
+from qtune.evaluation.sharing import Unfinished
 
 __all__ = [
     "Answer",
     "Continuation",
     "LabelMeasure",
     "LossMeasure",
+    "Unfinished",
     "answer",
     "answerable",
     "context_length",

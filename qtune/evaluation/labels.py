@@ -19,17 +19,20 @@ from qtune.data.rounding import placed
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import mean_interval
 from qtune.evaluation.likelihood import LossMeasure, summarise
+from qtune.evaluation.sharing import shared
 from qtune.evaluation.tally import mean_tally
 from qtune.oom import during
+from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
 
     from qtune.data import Rows
     from qtune.data.batch import Batch
+    from qtune.ranks import Ranks
 
     Progress = Callable[[int, int], None]
     Scores = Callable[[Any, Batch], torch.Tensor]
@@ -111,38 +114,43 @@ def measure_labels(
     batch_size: int,
     device: torch.device,
     on_progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> LabelMeasure:
-    """Label every row once; `on_progress(done, all)` after each batch."""
+    """Label every row once; `on_progress(done, all)` after each batch of this process's part."""
     names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
     order = (-rows.lengths).argsort(kind="stable").tolist()
-    losses, found = [0.0] * len(rows), {}
     longest = int(rows.lengths.max()) - 1  # the last of a row is the number of its label
     padding = getattr(model.config, "pad_token_id", None) or 0
-    with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collate_classified(rows, chosen, pad_id=padding)
-            batch = placed(batch, device, longest=longest, pad_id=padding)
-            with during(oom.EVALUATION, tokens=batch.computed):
-                logits_BC = scores(model, batch)
-            losses_B = functional.cross_entropy(logits_BC, batch.labels, reduction="none")
-            shares_B, given_B = logits_BC.softmax(-1).max(-1)
-            told = zip(
-                chosen,
-                batch.places,
-                losses_B.tolist(),
-                batch.labels.tolist(),
-                given_B.tolist(),
-                shares_B.tolist(),
-                strict=True,
-            )
-            for number, place, loss, label, given, share in told:
-                losses[number] = loss
-                found[number] = Labelled(place, names[label], names[given], round(share, 6))
-            if on_progress is not None:
-                on_progress(start + len(chosen), len(order))
-    ordered = tuple(found[number] for number in range(len(rows)))
+
+    def measure(numbers: Sequence[int]) -> list[tuple[float, Labelled]]:
+        found: list[tuple[float, Labelled]] = []
+        with evaluating(model):
+            for start in range(0, len(numbers), batch_size):
+                chosen = numbers[start : start + batch_size]
+                batch = collate_classified(rows, chosen, pad_id=padding)
+                batch = placed(batch, device, longest=longest, pad_id=padding)
+                with during(oom.EVALUATION, tokens=batch.computed):
+                    logits_BC = scores(model, batch)
+                found += _labelled(logits_BC, batch, names)
+                if on_progress is not None:
+                    on_progress(len(found), len(numbers))
+        return found
+
+    found = dict(zip(order, shared(order, measure, ranks), strict=True))
+    losses, ordered = zip(*(found[number] for number in range(len(rows))), strict=True)
     return LabelMeasure(summarise(losses, [1] * len(rows)), names, ordered)
+
+
+def _labelled(
+    logits_BC: torch.Tensor, batch: Batch, names: Sequence[str]
+) -> Iterator[tuple[float, Labelled]]:
+    """The loss of each row, and what was made of it."""
+    losses_B = functional.cross_entropy(logits_BC, batch.labels, reduction="none")
+    shares_B, given_B = logits_BC.softmax(-1).max(-1)
+    columns = (losses_B, batch.labels, given_B, shares_B)
+    told = zip(batch.places, *(column.tolist() for column in columns), strict=True)
+    for place, loss, label, given, share in told:
+        yield loss, Labelled(place, names[label], names[given], round(share, 6))
 
 
 def label_difference(ours: LabelMeasure, base: LabelMeasure) -> dict[str, float]:

@@ -14,8 +14,10 @@ from qtune.data.rounding import placed
 from qtune.errors import DataError, ModelError
 from qtune.evaluation.decode import evaluating
 from qtune.evaluation.intervals import Interval, ratio_interval
+from qtune.evaluation.sharing import shared
 from qtune.evaluation.tally import Tally, ratio_tally
 from qtune.oom import during
+from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from qtune.data import Rows
     from qtune.evaluation.tally import Floats
     from qtune.losses import CausalLoss
+    from qtune.ranks import Ranks
 
     Progress = Callable[[int, int], None]
 
@@ -81,25 +84,30 @@ def measure_loss(
     pad_id: int,
     device: torch.device,
     on_progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> LossMeasure:
-    """Measure every row once; `on_progress(done, all)` after each batch."""
+    """Measure every row once; `on_progress(done, all)` after each batch of this process's part."""
     # Rows of like length share a batch: less padding, and the same sums.
     order = (-rows.lengths).argsort(kind="stable").tolist()
-    sums, counts = [0.0] * len(rows), [0] * len(rows)
     longest = int(rows.lengths.max())
-    with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collate([rows[index] for index in chosen], pad_id=pad_id)
-            batch = placed(batch, device, longest=longest, pad_id=pad_id)
-            with during(oom.EVALUATION, tokens=batch.computed):
-                row_sums, row_counts = loss.per_row(model, batch)
-            for index, total, count in zip(
-                chosen, row_sums.tolist(), row_counts.tolist(), strict=True
-            ):
-                sums[index], counts[index] = total, count
-            if on_progress is not None:
-                on_progress(start + len(chosen), len(order))
+
+    def measure(numbers: Sequence[int]) -> list[tuple[float, int]]:
+        found: list[tuple[float, int]] = []
+        with evaluating(model):
+            for start in range(0, len(numbers), batch_size):
+                chosen = [rows[number] for number in numbers[start : start + batch_size]]
+                batch = placed(
+                    collate(chosen, pad_id=pad_id), device, longest=longest, pad_id=pad_id
+                )
+                with during(oom.EVALUATION, tokens=batch.computed):
+                    row_sums, row_counts = loss.per_row(model, batch)
+                found += zip(row_sums.tolist(), row_counts.tolist(), strict=True)
+                if on_progress is not None:
+                    on_progress(len(found), len(numbers))
+        return found
+
+    found = dict(zip(order, shared(order, measure, ranks), strict=True))
+    sums, counts = zip(*(found[number] for number in range(len(rows))), strict=True)
     return summarise(sums, counts)
 
 

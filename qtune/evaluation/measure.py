@@ -6,15 +6,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.batch import filler_id
-from qtune.evaluation.answers import answer, answerable, means, score
+from qtune.evaluation.answers import Manner, answer_all, answerable, means, prompts_of, score
 from qtune.evaluation.likelihood import measure_loss
+from qtune.evaluation.sharing import shared
+from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from qtune.data import Rows
     from qtune.evaluation.answers import Answer
     from qtune.losses import CausalLoss
+    from qtune.ranks import Ranks
     from qtune.recipe.results import EvalSection
 
     Progress = Callable[[str, int, int], None]
@@ -28,13 +31,16 @@ def evaluate(
     section: EvalSection,
     *,
     loss: CausalLoss,
-    batch_size: int,
     on_progress: Progress | None = None,
     on_details: Details | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Loss and perplexity of all rows, and the scores of `generate_rows` answers, by name;
-    `on_details` gets the ends of their intervals, NAME_low and NAME_high, and the answers."""
+    """Loss and perplexity of all rows, and the scores of `generate_rows` answers, by name, of a
+    section that says its batch size; `on_details` gets the ends of their intervals, NAME_low and
+    NAME_high, and the answers."""
     device = next(model.parameters()).device
+    batch_size = section.batch_size
+    assert batch_size is not None, "the caller knows the size of a batch"
     measured = measure_loss(
         model,
         rows,
@@ -43,20 +49,26 @@ def evaluate(
         pad_id=filler_id(tokenizer),
         device=device,
         on_progress=partial(on_progress, "evaluating") if on_progress else None,
+        ranks=ranks,
     )
     figures = {"loss": measured.loss, "perplexity": measured.perplexity}
     answers: list[Answer] = []
     chosen = answerable(rows, section.generate_rows)
     if len(chosen):
-        answers = answer(
-            model,
-            tokenizer,
-            chosen,
+        manner = Manner(
             max_new_tokens=section.max_new_tokens,
             batch_size=batch_size,
+            stop_ids=frozenset(chosen.stop_ids),
             cache=section.cache,
-            on_progress=partial(on_progress, "answering") if on_progress else None,
         )
+        progress = partial(on_progress, "answering") if on_progress else None
+        prompts = prompts_of(chosen, tokenizer)
+
+        def say(numbers: Sequence[int]) -> list[Answer]:
+            own = [prompts[number] for number in numbers]
+            return answer_all(model, tokenizer, own, manner, on_progress=progress)
+
+        answers = shared(range(len(prompts)), say, ranks)
         figures |= means(answers, section.measures)
     if on_details is not None:
         on_details(

@@ -13,11 +13,20 @@ from qtune.plan import human
 from qtune.recipe.duration import seconds
 from qtune.run.doubts import risen
 from qtune.run.memory import peak_bytes
-from qtune.training import Boundary, EvalEvent, ShrinkEvent, StepEvent, merge_steps
+from qtune.training import (
+    Agreement,
+    Boundary,
+    EvalEvent,
+    ShrinkEvent,
+    Standing,
+    StepEvent,
+    merge_steps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from qtune.ranks import Ranks
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
     from qtune.run.monitoring.alerts import Alert
@@ -60,6 +69,15 @@ class Clock:
         return self.save_every is not None and time.perf_counter() - saved >= self.save_every
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outlets:
+    """Where the news of a run go."""
+
+    folder: RunFolder
+    journal: Journal
+    tracker: Tracker
+
+
 class Follower:
     """Logs every so many steps, saves at boundaries, and says when to stop."""
 
@@ -68,34 +86,42 @@ class Follower:
         recipe: Recipe,
         *,
         progress: Progress,
-        folder: RunFolder,
-        journal: Journal,
-        tracker: Tracker,
+        outlets: Outlets,
         save: Callable[[Progress], None],
         clock: Clock,
         monitor: Monitor,
+        stop: StopRequest,
+        ranks: Ranks,
     ) -> None:
         self.progress = progress
         self._recipe = recipe
-        self._folder = folder
-        self._journal = journal
-        self._tracker = tracker
+        self._folder = outlets.folder
+        self._journal = outlets.journal
+        self._tracker = outlets.tracker
         self._write = save
         self._clock = clock
         self._monitor = monitor
         self._first = self._saved_step = progress.step
         self._saved_at = time.perf_counter()
         self._evaluated = self._warned = False
+        self._joining = 0.0
+        self._agreed = Agreement(
+            ranks,
+            stop,
+            time_is_up=clock.is_up,
+            saves=lambda: clock.save_is_due(self._saved_at),
+            tell=lambda: Standing(peak_bytes=peak_bytes(), joining=self._joining),
+        )
 
-    def follow(self, events: Iterable[Event], stop: StopRequest) -> ExitCode | None:
+    def follow(self, events: Iterable[Event]) -> ExitCode | None:
         """Consume the events until they end, a signal asks to stop or time is up; the last
         boundary is always saved. Returns why it stopped early, if it did."""
         code: ExitCode | None = None
         try:
             for event in events:
                 if isinstance(event, Boundary):
-                    self._on_boundary(event, stop)
-                    code = stop.code or self._time_limit(event)
+                    self._on_boundary(event)
+                    code = self._agreed.code or self._time_limit(event)
                     if code is not None:
                         break
                 else:
@@ -118,31 +144,32 @@ class Follower:
             held = human(peak_bytes())
             self._journal.line(f"the longest batch ran first: {tokens}, {held} at the peak")
 
-    def due(self, stop: StopRequest, step: int) -> bool:
+    def due(self, step: int) -> bool:
         """Whether this has something to do at the end of a step, for which the device must have
         done it."""
+        self._agreed.settle()
         return (
             self._save_is_due(step)
-            or stop.code is not None
-            or stop.save
-            or self._clock.is_up()
+            or self._agreed.code is not None
+            or self._agreed.save
+            or self._agreed.over
             or step == self._first + 1  # early news: the panel, and what the first step proves
         )
 
     def _save_is_due(self, step: int) -> bool:
         every = self._recipe.checkpoint.steps
-        on_step = every is not None and step % every == 0
-        return on_step or self._clock.save_is_due(self._saved_at)
+        return (every is not None and step % every == 0) or self._agreed.save_due
 
     def _time_limit(self, event: Boundary) -> ExitCode | None:
         """Whether time is up. Each process does one step at least: one whose start takes longer
         than its limit would otherwise be repeated for ever."""
-        if event.step == self._first or event.last or not self._clock.is_up():
+        if event.step == self._first or event.last or not self._agreed.over:
             return None
         return ExitCode.TIME_LIMIT
 
     def _on_step(self, event: StepEvent) -> None:
         self.progress.add_step(event)
+        self._joining += event.joining
         if event.step % self._recipe.logging.steps == 0 or event.step == event.total:
             self._log(self._rated(merge_steps(self.progress.unlogged)))
             self.progress.unlogged = []
@@ -170,7 +197,17 @@ class Follower:
         self._tracker.log({f"train/{name}": value for name, value in values.items()}, event.step)
         self._journal.step(event)
         self._warn(event.step, self._monitor.on_step(event))
+        self._on_ranks(event)
         self._on_hardware(event.step, now=event.step == event.total)
+
+    def _on_ranks(self, event: StepEvent) -> None:
+        """Log what each process told last, where there are several."""
+        told = self._agreed.told
+        if len(told) > 1:
+            joining = [round(one.joining, 3) for one in told]
+            record = {"joining": joining, "peak_bytes": [one.peak_bytes for one in told]}
+            self._folder.append_metrics({"kind": "ranks", "step": event.step} | record)
+            self._warn(event.step, self._monitor.on_ranks(joining))
 
     def _on_hardware(self, step: int, *, now: bool = False) -> None:
         """Log what the machine did, now and then."""
@@ -215,16 +252,17 @@ class Follower:
     def _keep_what_is_done(self, error: OutOfMemory) -> None:
         """Save the last whole step of a run that memory ends, if no weight has been touched since;
         the error counts for more than a save that fails, too."""
-        if error.phase not in HARMLESS:
+        if error.phase not in HARMLESS or not self._agreed.ranks.alone:  # others wait elsewhere
             return
         if error.phase in MEASURING:
             self.progress.evaluation_due = True
         with suppress(QtuneError, OSError, RuntimeError, MemoryError):
             self._save_now()
 
-    def _on_boundary(self, event: Boundary, stop: StopRequest) -> None:
+    def _on_boundary(self, event: Boundary) -> None:
         self.progress.evaluation_due = not event.evaluated
-        asked = stop.take_save()
+        self._agreed.settle()
+        asked = self._agreed.take_save()
         if asked or self._evaluated or self._save_is_due(event.step):
             self._save_now()
         self._evaluated = False

@@ -13,6 +13,7 @@ from qtune import data, losses, methods, models, plan, runs
 from qtune.errors import ModelError, UsageError
 from qtune.ops import trial
 from qtune.ops.linears import class_heads
+from qtune.ranks import ALONE
 from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
 from qtune.run.quantize import provide
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from qtune.methods.base import Method
     from qtune.models import Base, Inventory
     from qtune.plan import Plan
+    from qtune.ranks import Ranks, Seat
     from qtune.recipe import Loaded
     from qtune.recipe.methods import MethodConfig
     from qtune.recipe.sections import Recipe
@@ -72,13 +74,15 @@ def run_folder(loaded: Loaded) -> RunFolder:
     return runs.RunFolder(Path(loaded.recipe.train.output_dir or Path("runs") / loaded.name))
 
 
-def decide(asked: Recipe) -> Plan:
-    """Plan a recipe for this machine, or refuse what cannot fit (`ResourceError`)."""
+def decide(asked: Recipe, place: Seat = ALONE.seat) -> Plan:
+    """Plan a recipe for this machine and the processes that train together, or refuse what cannot
+    fit (`ResourceError`)."""
     shape = shape_for(asked)
     plan.refuse_lengths(asked, shape)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
-    decided = plan.make(asked, plan.Machine.probe(), shape, rows=rows)
+    machine = plan.Machine.probe().share(place.local_size)
+    decided = plan.make(asked, machine, shape, rows=rows, processes=place.size)
     decided.check()
     return decided
 
@@ -101,14 +105,22 @@ def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed
 
 
 def learner(
-    asked: Recipe, decided: Plan, tokenizer: Any, *, device: torch.device, journal: Journal
+    asked: Recipe,
+    decided: Plan,
+    tokenizer: Any,
+    *,
+    device: torch.device,
+    journal: Journal,
+    ranks: Ranks = ALONE,
 ) -> Learner:
-    """Load the base, attach the method, and prove what the plan promised about both."""
+    """Load the base, attach the method, and prove what the plan promised about both; all `ranks`
+    together."""
     limit_threads(device, journal)
     methods.create(asked.method, seed=asked.train.seed)  # its faults come before any weight
     journal.line(trial.choose(asked.memory.kernels, device))
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
+    spread = models.Spread(ranks=ranks, strategy=decided.strategy)
     if decided.base == "stream":
         give_back_at_once()
         quantising = partial(journal.progress, "quantising")
@@ -120,11 +132,14 @@ def learner(
         activations=decided.activations,
         base=decided.base,
         on_progress=partial(journal.progress, "loading"),
+        spread=spread,
     )
     if base.copy is not None:
         journal.line(f"the base was read from its quantised copy ({base.copy.name})")
     if base.streamed is not None:
         journal.line(base.streamed.line())
+    if base.sharded is not None:
+        journal.line(base.sharded.line())
     method = methods.create(method_of(asked, base.model), seed=asked.train.seed)
     method.attach(base.model, tokenizer=tokenizer)
     check_count(method, decided)
@@ -143,7 +158,7 @@ def learner(
     teacher = load_teacher(asked, base, method, device=device, journal=journal)
     taught = teacher.network if teacher else base.model
     shares = _shares_prefixes(asked, (base.model, taught), tokenizer, journal)
-    torch.manual_seed(asked.train.seed)
+    torch.manual_seed(asked.train.seed + ranks.seat.rank)  # dropout differs, as rows do
     name = asked.model.name_or_path
     return Learner(base, method, tokenizer, name, shares_prefixes=shares, teacher=teacher)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune import models, runs
-from qtune.errors import Fault, ModelError, OutputError, UsageError
+from qtune.errors import DataError, Fault, ModelError, OutputError, UsageError
 from qtune.models.files import locate
 from qtune.run import changes
 from qtune.run.saving import load_progress
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtune.data import Prepared, Streamed
+    from qtune.ranks import Ranks
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
@@ -58,6 +59,14 @@ class Earlier:
     checkpoint: Path | None = None
     facts: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
+
+
+def earlier(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
+    """The run to go on with, which began with this recipe; None to begin one."""
+    found = find(folder, wanted.for_recipe(loaded.recipe), journal)
+    if found is not None:
+        check_recipe(loaded, found, wanted, journal)
+    return found
 
 
 def find(folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
@@ -131,6 +140,18 @@ def check_rows(
         journal.line(line)
 
 
+def require_same_rows(prepared: Prepared | Streamed, ranks: Ranks) -> None:
+    """`DataError` unless all processes of a run have encoded the same rows."""
+    found = ranks.everyones(row_facts(prepared))
+    others = [rank for rank, rows in enumerate(found) if rows != found[0]]
+    if others:
+        raise DataError(
+            f"process {others[0]} has read other rows than process 0",
+            place="data",
+            hint="each machine needs the same files and the same tokenizer",
+        )
+
+
 def row_facts(prepared: Prepared | Streamed) -> dict[str, str | None]:
     """sha256 of the encoded rows, in their order."""
     held_out = prepared.eval
@@ -147,16 +168,19 @@ def facts(settled: Settled, *, base: str) -> dict[str, Any]:
         "contents": row_facts(settled.prepared)
         | {"model": base, "teacher": teacher_fingerprint(settled.asked)},
         "plan": {key: getattr(settled.plan, key) for key in PINNED},
+        "processes": settled.ranks.size,
         "trainable_parameters": settled.plan.trainable_parameters,
         "environment": runs.environment(),
     }
 
 
-def pinned(asked: Recipe, earlier: Earlier | None) -> Recipe:
+def pinned(asked: Recipe, earlier: Earlier | None, *, processes: int = 1) -> Recipe:
     """The recipe with what the run did last: another micro-batch, chosen for the memory of this
     hour, would round otherwise, and one that memory made smaller would fail again. A key that is
-    another one now is taken as it is."""
+    another one now is taken as it is, and another number of processes is planned anew."""
     if earlier is None or earlier.facts is None:
+        return asked
+    if earlier.facts.get("processes", 1) != processes:
         return asked
     began = earlier.facts["recipe"]
     chosen = {

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtune import evaluation, losses, optim, plan, recipe, runs, training
+from qtune import losses, optim, plan, recipe, runs, training
 from qtune.data.batch import filler_id
+from qtune.data.dealing import Hand
 from qtune.data.feed import Layout, make_feed
 from qtune.data.lessons import Taught
 from qtune.data.rounding import Rounded
 from qtune.errors import DivergedError, ExitCode
 from qtune.oom import LOADING, OutOfMemory, during
+from qtune.ranks import ALONE, joined, seat
 from qtune.run import cards, gates, pins, resume
-from qtune.run.details import keep_details
-from qtune.run.display import Journal
+from qtune.run.display import Journal, Quiet
 from qtune.run.doubts import doubts
 from qtune.run.exhausted import advise
-from qtune.run.follow import Clock, Follower
+from qtune.run.follow import Clock, Follower, Outlets
+from qtune.run.held_out import HeldOut
 from qtune.run.labels import named
 from qtune.run.memory import forget_peak, memory_line
 from qtune.run.monitoring.begin import monitor
@@ -33,9 +35,10 @@ from qtune.run.saving import Saver, load_into, load_progress
 from qtune.run.tasks import measure_run, read_tasks, require_measures
 from qtune.run.teaching import open_lessons
 from qtune.run.trackers import accelerator, flat
+from qtune.runs.onlooker import Onlooker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
     from qtune.data.lessons import Lessons
     from qtune.plan import Plan
+    from qtune.ranks import Ranks, Seat
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Display
@@ -50,13 +54,14 @@ if TYPE_CHECKING:
     from qtune.run.resume import Earlier, Wanted
     from qtune.run.tasks import AskedTask
     from qtune.runs import RunFolder
-    from qtune.training import Measures, Progress, StopRequest
+    from qtune.training import Progress, StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """All that is known before any weight is read."""
+    """All that is known before any weight is read; the same for all `ranks`."""
 
+    ranks: Ranks
     loaded: Loaded
     asked: Recipe
     plan: Plan
@@ -81,23 +86,37 @@ def train(
     """Run a recipe, or go on with its run; returns the report and the exit code (0, 75 when its
     time was up, 128 + signal when stopped)."""
     started = time.perf_counter()
-    journal = Journal(display)
-    loaded = named(recipe.load(path, overrides))
-    folder = run_folder(loaded)
-    with folder.held():
-        settled = settle(loaded, folder, wanted, journal)
-        done = resume.finished(settled.earlier, settled.total_steps)
-        if done is not None:
-            journal.line(f"all {settled.total_steps} steps are done already")
-            report, verdict = gates.conclude(folder.path, loaded.recipe.gates, done, journal)
-            return report | {"folder": str(folder.path)}, int(verdict)
-        pupil = loaded_learner(settled, journal)
-        _open(settled)
-        journal.write_to(folder.log)
-        settled.tracker.init_trackers("qtune", config=flat(settled.asked))
-        page = leaving_page(folder.path, display.line)
-        with page, gates.telling_failure(folder.path, loaded.name):
-            with folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
+    loaded, place = named(recipe.load(path, overrides)), seat()
+    with joined(place, on_cpu=_is_on_cpu(place)) as ranks:
+        journal = Journal(display if ranks.first else Quiet())
+        folder = run_folder(loaded) if ranks.first else Onlooker(run_folder(loaded).path)
+        with folder.held():
+            settled = settle(loaded, folder, wanted, journal, ranks)
+            done = resume.finished(settled.earlier, settled.total_steps)
+            if done is None:
+                report, code = _train(settled, journal, started=started)
+            else:
+                journal.line(f"all {settled.total_steps} steps are done already")
+                report, code = ranks.of_first(
+                    lambda: gates.conclude(folder.path, loaded.recipe.gates, done, journal)
+                )
+        # where it lies is for the caller; the folder itself may move
+        return report | {"folder": str(folder.path)}, int(code)
+
+
+def _train(settled: Settled, journal: Journal, *, started: float) -> tuple[dict[str, Any], int]:
+    """All that needs weights; every process has the first one's report and code."""
+    folder, ranks = settled.folder, settled.ranks
+    pupil = loaded_learner(settled, journal)
+    _open(settled)
+    settled.tracker.init_trackers("qtune", config=flat(settled.asked))
+    with ExitStack() as leaving:
+        if ranks.first:
+            journal.write_to(folder.log)
+            leaving.enter_context(leaving_page(folder.path, journal.line))
+            leaving.enter_context(gates.telling_failure(folder.path, settled.loaded.name))
+        with folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
+            if ranks.first:
                 pins.write_lock(
                     folder.path,
                     settled.asked,
@@ -105,25 +124,36 @@ def train(
                     settled.prepared,
                     pupil.base.fingerprint,
                 )
-                progress, code = learn(settled, pupil, journal, stop, started=started)
-            settled.tracker.end_training()
-            return conclude(settled, pupil, progress, code, journal, started=started)
+            progress, code = learn(settled, pupil, journal, stop, started=started)
+        done = ranks.of_first(
+            lambda: conclude(settled, pupil, progress, code, journal, started=started)
+        )
+        settled.tracker.end_training()  # which parts the processes, too
+        return done
 
 
-def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) -> Settled:
+def _is_on_cpu(place: Seat) -> bool:
+    return place.size == 1 or plan.Machine.probe().device == "cpu"
+
+
+def settle(
+    loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal, ranks: Ranks = ALONE
+) -> Settled:
     """Recipe, plan, rows and what is there already: whatever can be refused, before weights."""
-    earlier = resume.find(folder, wanted.for_recipe(loaded.recipe), journal)
-    if earlier is not None:
-        resume.check_recipe(loaded, earlier, wanted, journal)
-    asked = resume.pinned(loaded.recipe, earlier)
-    decided = decide(asked)
+    earlier = ranks.of_first(lambda: resume.earlier(loaded, folder, wanted, journal))
+    asked = resume.pinned(loaded.recipe, earlier, processes=ranks.size)
+    decided = ranks.of_first(lambda: decide(asked, ranks.seat))
     tracker = accelerator(asked, decided, folder.path)
-    pins.check_inputs(asked, journal)
-    tokenizer, prepared = read_rows(asked, journal)
+    if ranks.first:
+        pins.check_inputs(asked, journal)
+    with ranks.one_before_the_rest():
+        tokenizer, prepared = read_rows(asked, journal)
+    resume.require_same_rows(prepared, ranks)
     if asked.eval.generate_rows:
         require_measures(asked.eval)
     tasks = read_tasks(asked.eval.tasks, asked, tokenizer)
-    pins.check_rows(asked, prepared)
+    if ranks.first:
+        pins.check_rows(asked, prepared)
     lessons = open_lessons(asked, tokenizer, prepared.train, journal)
     seen = getattr(prepared.train, "pictures", None)
     steps = plan.schedule(asked, len(prepared.train), image_tokens=seen.tokens if seen else 0)
@@ -134,6 +164,7 @@ def settle(loaded: Loaded, folder: RunFolder, wanted: Wanted, journal: Journal) 
     require_disk(folder, asked, decided)
     journal.line(plan_line(asked, decided))
     return Settled(
+        ranks=ranks,
         loaded=loaded,
         asked=asked,
         plan=decided,
@@ -154,7 +185,14 @@ def loaded_learner(settled: Settled, journal: Journal) -> Learner:
     try:
         with during(LOADING):
             device = settled.tracker.device
-            return learner(asked, decided, settled.tokenizer, device=device, journal=journal)
+            return learner(
+                asked,
+                decided,
+                settled.tokenizer,
+                device=device,
+                journal=journal,
+                ranks=settled.ranks,
+            )
     except OutOfMemory as error:
         raise advise(error, asked, decided) from error
 
@@ -184,33 +222,34 @@ def learn(
     settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest, *, started: float
 ) -> tuple[Progress, ExitCode | None]:
     """Train from where the run stands; returns what was done and why it stopped early, if so."""
-    asked, earlier, folder = settled.asked, settled.earlier, settled.folder
+    asked, earlier, folder, ranks = settled.asked, settled.earlier, settled.folder, settled.ranks
     progress = standing(settled)
     job = make_job(settled, pupil, journal, stop, progress)
     if earlier is not None and earlier.checkpoint is not None:
-        load_into(earlier.checkpoint, pupil, job.optimizer, job.watchdog)
+        load_into(earlier.checkpoint, pupil, job.optimizer, job.watchdog, ranks)
         job = replace(job, start=progress.step, evaluate_first=progress.evaluation_due)
     facts = resume.facts(settled, base=pupil.base.fingerprint)
     sampler = Sampler.on(settled.tracker.device)
     keep = asked.checkpoint.keep
-    saver = Saver(folder, pupil, job.optimizer, job.watchdog, facts, keep)
+    saver = Saver(folder, pupil, job.optimizer, job.watchdog, facts, keep, ranks)
     follower = Follower(
         asked,
         progress=progress,
-        folder=folder,
-        journal=journal,
-        tracker=settled.tracker,
+        outlets=Outlets(folder=folder, journal=journal, tracker=settled.tracker),
         save=saver.save,
         clock=Clock.of_recipe(asked, started=started),
         monitor=monitor(asked, settled.plan, sampler, folder=folder.path, before=progress.seconds),
+        stop=stop,
+        ranks=ranks,
     )
-    profile = Profile(asked.logging.profile_steps, folder.path, journal)
+    profiled = asked.logging.profile_steps if ranks.first else None
+    profile = Profile(profiled, folder.path, journal)
     forget_peak()
     try:
-        job = replace(job, due=lambda step: profile.due(step) or follower.due(stop, step))
+        job = replace(job, due=lambda step: follower.due(step) or profile.due(step))
         events = profile.around(training.fit(job), start=job.start)
         with sampler:
-            code = follower.follow(events, stop)
+            code = follower.follow(events)
         pupil.kept_bytes = kept_bytes(pupil, job.optimizer)
         return progress, code
     except OutOfMemory as error:
@@ -226,7 +265,8 @@ def standing(settled: Settled) -> Progress:
     if earlier is None or earlier.checkpoint is None:
         progress = training.Progress(best=training.Best(settled.asked.checkpoint.metric))
     else:
-        progress = load_progress(earlier.checkpoint)
+        checkpoint = earlier.checkpoint
+        progress = settled.ranks.of_first(lambda: load_progress(checkpoint))
     progress.micro_batch_size = settled.plan.micro_batch_size
     return progress
 
@@ -241,18 +281,16 @@ def conclude(
     started: float,
 ) -> tuple[dict[str, Any], int]:
     """Publish the adapter and the report of a run that came to its end; tell where one that was
-    stopped stands."""
+    stopped stands: the work of the first process."""
     folder = settled.folder
     report = train_report(settled.loaded, settled.plan, pupil, settled.prepared, progress)
     report["seconds"] = round(time.perf_counter() - started, 3)
     journal.line(memory_line(report["memory"]))
-    # where it lies is for the caller; the folder itself may move
-    place = {"folder": str(folder.path)}
     if code is not None:
         reason = _stopped(folder, progress.step, code)
         journal.line(reason)
         gates.stopped(folder.path, settled.loaded.name, reason, code, journal)
-        return report | place, int(code)
+        return report, int(code)
     best = progress.best.step if settled.asked.checkpoint.final == "best" else None
     report["adapter_step"] = best or progress.step
     report["doubts"] = doubts(progress, report["adapter_step"])
@@ -265,7 +303,7 @@ def conclude(
         folder.write_report(report)
         cards.leave_beside(folder.adapter)
     journal.line(f"adapter of step {report['adapter_step']} in {folder.path.name}/adapter")
-    return report | place, int(verdict)
+    return report, int(verdict)
 
 
 def _stopped(folder: RunFolder, step: int, code: ExitCode) -> str:
@@ -286,7 +324,7 @@ def make_job(
     """Loss, optimizer and schedule around a learner and its rows; `progress` is the run's own."""
     asked, decided = settled.asked, settled.plan
     progress = progress or standing(settled)
-    steps = decided.steps
+    steps, held_out = decided.steps, settled.prepared.eval
     assert steps is not None
     feed = make_feed(
         asked,
@@ -313,17 +351,27 @@ def make_job(
         ),
         optimizer=optim.make(asked.optim, groups),
         schedule=optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup),
-        feed=replace(feed, tell=journal.line, layout=_shapes(feed.layout, pupil)),
+        feed=replace(
+            feed, tell=journal.line, layout=_shapes(feed.layout, pupil), hand=_hand(settled)
+        ),
         total_steps=steps.total,
         steps_per_epoch=steps.per_epoch,
         max_grad_norm=asked.optim.max_grad_norm,
         watchdog=training.Watchdog.of_recipe(asked.watchdog),
+        ranks=settled.ranks,
         rehearse=True,
         shrinks=asked.memory.on_oom == "shrink",
-        evaluate=_evaluation(settled, pupil, journal, stop, progress),
+        evaluate=None
+        if held_out is None
+        else HeldOut(held_out, settled, pupil, journal, stop, progress),
         evaluate_first=asked.eval.at_start,
         evaluate_every=asked.eval.steps,
     )
+
+
+def _hand(settled: Settled) -> Hand:
+    """This process's part of every step's rows."""
+    return Hand(settled.ranks.seat, in_step=settled.plan.strategy == "fsdp")
 
 
 def _shapes(layout: Layout, pupil: Learner) -> Layout:
@@ -346,45 +394,3 @@ def _without_folder(loaded: Loaded, folder: Path) -> str:
     kept = loaded.recipe.model_copy(update={"train": train_section})
     origins = {key: origin for key, origin in loaded.origins.items() if key != place}
     return recipe.to_yaml(kept, relative_to=folder, origins=origins)
-
-
-def _evaluation(
-    settled: Settled, pupil: Learner, journal: Journal, stop: StopRequest, done: Progress
-) -> Callable[[], Measures] | None:
-    """The held-out measures; a signal to stop interrupts them."""
-    rows, asked, decided = settled.prepared.eval, settled.asked, settled.plan
-    if rows is None:
-        return None
-
-    def progress(what: str, done: int, total: int) -> None:
-        stop.interrupt()
-        journal.progress(what, done, total)
-
-    def keep(figures: dict[str, Any], answers: list[evaluation.Answer]) -> None:
-        keep_details(settled.folder, done.step, figures, [one.to_dict() for one in answers])
-
-    def label() -> Measures:
-        measured = evaluation.measure_labels(
-            pupil.base.model,
-            rows,
-            scores=losses.scores,
-            batch_size=asked.eval.batch_size or done.micro_batch_size,
-            device=next(pupil.base.model.parameters()).device,
-            on_progress=partial(progress, "evaluating"),
-        )
-        keep(measured.to_dict(), [])
-        return measured.means()
-
-    def evaluate() -> Measures:
-        return evaluation.evaluate(
-            pupil.base.model,
-            pupil.tokenizer,
-            rows,
-            asked.eval,
-            loss=losses.CausalLoss(chunk_size=decided.loss_chunk_size),
-            batch_size=asked.eval.batch_size or done.micro_batch_size,
-            on_progress=progress,
-            on_details=keep,
-        )
-
-    return label if asked.model.task == "classification" else evaluate

@@ -173,7 +173,7 @@ class RunFolder:
         that is still due, and a last line cut short."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
-            last = dict.fromkeys(("train", "hardware", "alert"), step)
+            last = dict.fromkeys(("train", "hardware", "alert", "ranks"), step)
             last["eval"] = last["interval"] = step if evaluated else step - 1
             last["shrink"] = step or -1  # a run that begins again meets it again
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -11,7 +11,9 @@ Measures = dict[str, float]
 class StepEvent:
     """After optimizer step `step` (1-based) of `total`; losses in nats per supervised token.
 
-    `waited`: those of the `seconds` in which nothing ran, for the rows were not there yet.
+    Tokens and losses are of all processes, times of this one. `waited`: those of the `seconds` in
+    which nothing ran, for the rows were not there yet; `joining`: in which it waited for the other
+    processes' gradients, or sent its own.
     `limit_share`: the time that the frozen weights need at this machine's rate, over `seconds`.
     """
 
@@ -27,6 +29,7 @@ class StepEvent:
     shared: int = 0
     seconds: float
     waited: float = 0.0
+    joining: float = 0.0
     limit_share: float | None = None
 
     @property

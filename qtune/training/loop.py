@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qtune import oom
 from qtune.oom import OutOfMemory, during
@@ -20,18 +20,14 @@ from qtune.training.rehearsal import rehearse
 from qtune.training.shrinking import shrink, take_back
 from qtune.training.signals import Interrupted
 from qtune.training.state import random_state
-from qtune.training.step import Loss, Outcome, train_step
+from qtune.training.step import Counts, Learning, Outcome, train_step
 from qtune.training.supply import Supply
-from qtune.training.watch import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torch.optim import Optimizer
-
     from qtune.data.batch import Batch
     from qtune.data.feed import Feed, StreamFeed
-    from qtune.methods.base import Method
     from qtune.training.events import Event, Measures
 
 
@@ -40,26 +36,20 @@ MOST_RUNNING = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Learning):
     """Everything one training run needs.
 
     `start`: optimizer steps that are done already. `evaluate_first`: measure before the next step.
     `evaluate` may raise `Interrupted`. `rehearse`: the longest micro-batch runs first, for nothing
     but its memory. `shrinks`: a step that lacks memory is done again in smaller micro-batches.
     `due`: whether somebody has something to do at the end of a step; else there is a `Boundary`
-    only if the device has kept up.
+    only if the device has kept up, and none where several processes would have to keep up alike.
     """
 
-    model: Any
-    method: Method
-    loss: Loss
-    optimizer: Optimizer
     schedule: Callable[[int], float]
     feed: Feed | StreamFeed
     total_steps: int
     steps_per_epoch: int
-    max_grad_norm: float
-    watchdog: Watchdog = field(default_factory=Watchdog)
     evaluate: Callable[[], Measures] | None = None
     evaluate_first: bool = True
     evaluate_every: int | None = None
@@ -111,17 +101,21 @@ def _steps(job: Job, supply: Supply) -> Iterator[Event]:
     for step, micro_batches in supply:
         # while the step before still runs, nobody waits
         waited = supply.waited if not running or running[-1].outcome.ready() else 0.0
-        attempt = _attempt(job, step, micro_batches, waited=waited)
+        counts = Counts.of(micro_batches, job.ranks)
+        attempt = _attempt(job, step, micro_batches, counts, waited=waited)
         while isinstance(attempt, OutOfMemory):
             while running:  # they are whole, whatever became of this one
                 yield _told(job, running.popleft(), clock)
             yield shrink(attempt, supply, step=step, allowed=job.shrinks)
-            attempt = _attempt(job, step, supply.again())
+            smaller = supply.again()
+            counts, micro_batches = counts.split_anew(micro_batches, smaller), smaller
+            attempt = _attempt(job, step, micro_batches, counts)
         running.append(attempt)
-        wait = _evaluation_due(job, step + 1) or job.due(step + 1)
+        due = job.due(step + 1)  # asked at every step, for all processes answer together
+        wait = due or _evaluation_due(job, step + 1)
         while running and (wait or len(running) > MOST_RUNNING or running[0].outcome.ready()):
             yield _told(job, running.popleft(), clock)
-        if running:  # the device is behind, and nobody needs it to be still
+        if running or not (wait or job.ranks.alone):  # nobody needs the device to be still
             continue
         evaluated = True
         if job.evaluate is not None and _evaluation_due(job, step + 1):
@@ -160,31 +154,24 @@ class _Clock:
 
 
 def _attempt(
-    job: Job, step: int, micro_batches: Sequence[Batch], *, waited: float = 0.0
+    job: Job, step: int, micro_batches: Sequence[Batch], counts: Counts, *, waited: float = 0.0
 ) -> _Running | OutOfMemory:
     """The step, given to the device; or why there is no memory for it, and nothing was begun."""
     random = random_state()
     try:
         with during(oom.UPDATE):  # what is no pass over a micro-batch
-            return _launch(job, step, micro_batches, waited)
+            return _launch(job, step, micro_batches, counts, waited)
     except OutOfMemory as error:
         take_back(error, job.optimizer, random)
         return error
 
 
-def _launch(job: Job, step: int, micro_batches: Sequence[Batch], waited: float) -> _Running:
+def _launch(
+    job: Job, step: int, micro_batches: Sequence[Batch], counts: Counts, waited: float
+) -> _Running:
     start = time.perf_counter() - waited
     learning_rate = set_learning_rate(job.optimizer, job.schedule(step))
-    outcome = train_step(
-        job.model,
-        job.loss,
-        job.method,
-        job.optimizer,
-        micro_batches,
-        step=step,
-        max_grad_norm=job.max_grad_norm,
-        watchdog=job.watchdog,
-    )
+    outcome = train_step(job, micro_batches, step=step, counts=counts)
     return _Running(step, start, waited, learning_rate, outcome)
 
 
@@ -197,12 +184,13 @@ def _told(job: Job, running: _Running, clock: _Clock) -> StepEvent:
         loss=result.loss,
         grad_norm=result.grad_norm,
         learning_rate=running.learning_rate,
-        tokens=result.tokens,
-        supervised=result.supervised,
-        computed=result.computed,
-        shared=result.shared,
+        tokens=result.counts.tokens,
+        supervised=result.counts.supervised,
+        computed=result.counts.computed,
+        shared=result.counts.shared,
         seconds=clock.seconds(running.start),
         waited=running.waited,
+        joining=result.joining,
     )
 
 

@@ -91,7 +91,7 @@ def merge_steps(events: list[StepEvent]) -> StepEvent:
     last = asdict(events[-1])
     sums = {
         name: sum(getattr(event, name) for event in events)
-        for name in ("tokens", "supervised", "computed", "shared", "seconds", "waited")
+        for name in ("tokens", "supervised", "computed", "shared", "seconds", "waited", "joining")
     }
     loss = sum(event.loss * event.supervised for event in events) / supervised
     norm = max(event.grad_norm for event in events)

@@ -14,7 +14,7 @@ from qtune import optim
 from qtune.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -23,14 +23,20 @@ if TYPE_CHECKING:
     from qtune.optim.state import Numbers
 
 OPTIMIZER, METHOD, RANDOM = "optimizer/", "method/", "random/"
+OTHERS = "others/"
 
 
-def training_state(method: Method, optimizer: Optimizer) -> tuple[dict[str, Tensor], Numbers]:
-    """Tensors and numbers of the optimizer, the method and the random generators."""
+def training_state(
+    method: Method, optimizer: Optimizer, others: Sequence[dict[str, Tensor]] = ()
+) -> tuple[dict[str, Tensor], Numbers]:
+    """Tensors and numbers of the optimizer, the method and the random generators: this process's,
+    and those of `others`, by rank from 1 on."""
     states, numbers = optim.state_of(optimizer, method.parameters())
     tensors = {f"{OPTIMIZER}{name}": tensor for name, tensor in states.items()}
     tensors |= {f"{METHOD}{name}": tensor for name, tensor in method.state().items()}
     tensors |= {f"{RANDOM}{name}": tensor for name, tensor in random_state().items()}
+    for rank, random in enumerate(others, start=1):
+        tensors |= {f"{OTHERS}{rank}/{name}": tensor for name, tensor in random.items()}
     return tensors, numbers
 
 
@@ -39,10 +45,13 @@ def restore(
     optimizer: Optimizer,
     tensors: Mapping[str, Tensor],
     numbers: Mapping[str, int | float | bool],
+    *,
+    rank: int = 0,
 ) -> None:
     """Take back what `training_state` gave; `ModelError` for anything missing, foreign or of
-    another shape. The random generators come last: making states may draw from them."""
-    parts: dict[str, dict[str, Tensor]] = {OPTIMIZER: {}, METHOD: {}, RANDOM: {}}
+    another shape. The random generators come last: making states may draw from them. Those of a
+    `rank` that was not there then stay as they are."""
+    parts: dict[str, dict[str, Tensor]] = {OPTIMIZER: {}, METHOD: {}, RANDOM: {}, OTHERS: {}}
     for label, tensor in tensors.items():
         kind = next((kind for kind in parts if label.startswith(kind)), None)
         if kind is None:
@@ -50,7 +59,14 @@ def restore(
         parts[kind][label.removeprefix(kind)] = tensor
     optim.load_state(optimizer, method.parameters(), parts[OPTIMIZER], numbers)
     method.load_state(parts[METHOD])
-    set_random_state(parts[RANDOM])
+    own = _of_rank(parts[OTHERS], rank) if rank else parts[RANDOM]
+    if own or not rank:
+        set_random_state(own)
+
+
+def _of_rank(others: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    begin = f"{rank}/"
+    return {n.removeprefix(begin): tensor for n, tensor in others.items() if n.startswith(begin)}
 
 
 def random_state() -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -11,8 +11,10 @@ from qtune import oom
 from qtune.errors import DivergedError
 from qtune.oom import during
 from qtune.optim import step_unless
+from qtune.ranks import ALONE
 from qtune.training.reading import Reading
-from qtune.training.watch import check_changed, check_gradients_alive, mark
+from qtune.training.stopwatch import Stopwatch
+from qtune.training.watch import Watchdog, check_changed, check_gradients_alive, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from qtune.data.batch import Batch
     from qtune.losses import LossOutput
     from qtune.methods.base import Method
-    from qtune.training.watch import Watchdog
+    from qtune.ranks import Ranks
 
 
 class Loss(Protocol):
@@ -36,26 +38,62 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did: mean loss in nats per supervised token, gradient norm before clipping."""
+    """What one step did: mean loss in nats per supervised token, gradient norm before clipping,
+    counts over all processes, and the seconds in which this one waited for the others' gradients.
+    """
 
     loss: float
     grad_norm: float
+    counts: Counts
+    joining: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tokens of a step over all processes: of its rows, learnt, computed, computed once for all."""
+
     tokens: int
     supervised: int
     computed: int
     shared: int
+
+    @classmethod
+    def of(cls, micro_batches: Sequence[Batch], ranks: Ranks) -> Counts:
+        """Those of this process's micro-batches and of the others'."""
+        return cls(*ranks.totals([_sum(micro_batches, name) for name in _COUNTED]))
+
+    def split_anew(self, before: Sequence[Batch], after: Sequence[Batch]) -> Counts:
+        """With this process's rows in other micro-batches, which the others need not know."""
+        own = [_sum(after, name) - _sum(before, name) for name in _COUNTED]
+        return Counts(*(getattr(self, n) + more for n, more in zip(_COUNTED, own, strict=True)))
+
+
+_COUNTED = ("tokens", "supervised", "computed", "shared")
+
+
+def _sum(micro_batches: Sequence[Batch], name: str) -> int:
+    return sum(getattr(batch, name) for batch in micro_batches)
 
 
 class Outcome:
     """A step that was given to the device; its numbers come when it has done it."""
 
     def __init__(
-        self, told: Tensor, micro_batches: Sequence[Batch], *, step: int, watchdog: Watchdog
+        self,
+        told: Tensor,
+        micro_batches: Sequence[Batch],
+        *,
+        step: int,
+        counts: Counts,
+        watchdog: Watchdog,
+        joining: Stopwatch,
     ) -> None:
         self._reading = Reading(told)
         self._micro_batches = micro_batches
         self._step = step
+        self._counts = counts
         self._watchdog = watchdog
+        self._joining = joining
         self._result: StepResult | None = None
 
     def ready(self) -> bool:
@@ -71,52 +109,54 @@ class Outcome:
 
     def _checked(self) -> StepResult:
         loss, grad_norm, stop = self._reading.values()
-        batches = self._micro_batches
-        self._watchdog.check(loss, grad_norm, step=self._step, micro_batches=batches)
+        self._watchdog.check(loss, grad_norm, step=self._step, micro_batches=self._micro_batches)
         if stop:  # the host's rules are the device's; were they not, nothing more would be learnt
             raise DivergedError(f"step {self._step + 1}: the device refused the update")
-        return StepResult(
-            loss=loss,
-            grad_norm=grad_norm,
-            tokens=sum(batch.tokens for batch in batches),
-            supervised=sum(batch.supervised for batch in batches),
-            computed=sum(batch.computed for batch in batches),
-            shared=sum(batch.shared for batch in batches),
-        )
+        return StepResult(loss, grad_norm, self._counts, self._joining.seconds())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What every step of a run works on and with; `ranks`: the processes that take it together."""
+
+    model: Any
+    method: Method
+    loss: Loss
+    optimizer: Optimizer
+    max_grad_norm: float
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    ranks: Ranks = ALONE
 
 
 def train_step(
-    model: Any,
-    loss: Loss,
-    method: Method,
-    optimizer: Optimizer,
-    micro_batches: Sequence[Batch],
-    *,
-    step: int,
-    max_grad_norm: float,
-    watchdog: Watchdog,
+    learning: Learning, micro_batches: Sequence[Batch], *, step: int, counts: Counts
 ) -> Outcome:
     """Forward and backward of all micro-batches, clip, judge, update unless the verdict is to stop.
 
-    The loss is divided by the supervised tokens of the *whole* step, so its gradient does not
-    depend on how the rows are split. A device works on while this returns; the first step is
-    waited for, and raises `DivergedError` if its update changed nothing.
+    `counts`: of the whole step, over all processes; the loss is divided by its supervised tokens,
+    so its gradient does not depend on how the rows are split. A device works on while this returns;
+    the first step is waited for, and raises `DivergedError` if its update changed nothing.
     """
-    supervised = sum(batch.supervised for batch in micro_batches)
+    method, optimizer, ranks = learning.method, learning.optimizer, learning.ranks
     parameters = method.parameters()
     method.before_step(step)
-    total = accumulate(model, loss, micro_batches, supervised)
-    extra = method.extra_loss()
+    total = accumulate(learning.model, learning.loss, micro_batches, counts.supervised)
+    if step == 0 and micro_batches:
+        check_gradients_alive(parameters)
+    with Stopwatch(total.device) as joining:
+        ranks.add_gradients(parameters.values())
+        ranks.add(total)
+    extra = method.extra_loss()  # the same on every process, so it counts once
     if extra is not None:
         extra.backward()
-    if step == 0:
-        check_gradients_alive(parameters)
     method.after_backward(step)
-    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm)
-    mean = total / supervised
-    stop = watchdog.judge(mean, norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), learning.max_grad_norm)
+    mean = total / counts.supervised
+    stop = learning.watchdog.judge(mean, norm)
     told = torch.stack([mean.double(), norm.double(), stop.double()])
-    outcome = Outcome(told, micro_batches, step=step, watchdog=watchdog)
+    outcome = Outcome(
+        told, micro_batches, step=step, counts=counts, watchdog=learning.watchdog, joining=joining
+    )
     if step == 0:
         outcome.settle()
     before = mark(parameters) if step == 0 else []
@@ -136,6 +176,7 @@ def accumulate(model: Any, loss: Loss, micro_batches: Sequence[Batch], supervise
         with during(oom.FORWARD, tokens=batch.computed):
             output = loss(model, batch.to(device), divisor=supervised)
         with during(oom.BACKWARD, tokens=batch.computed):
-            (output.sum / supervised).backward()
-        total += output.sum.detach()
+            (output.sum * 0.0 if batch.idle else output.sum / supervised).backward()
+        if not batch.idle:
+            total += output.sum.detach()
     return total

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from qtune.data.batch import Batch
+    from qtune.ranks import Ranks
     from qtune.recipe.steps import WatchdogSection
 
 _LEARNT = 1e-6  # nats: below it a gradient may well round to zero, for all is known
@@ -149,4 +150,18 @@ def check_finite(parameters: Mapping[str, Parameter]) -> None:
             f"{len(broken)} trainable tensors are no longer finite; they were not saved",
             place=first_few(broken),
             hint="lower optim.learning_rate; the last checkpoint is whole",
+        )
+
+
+def check_same(parameters: Mapping[str, Parameter], ranks: Ranks) -> None:
+    """`DivergedError` when the processes of a run do not hold the same weights any more: one whose
+    device or memory is broken spoils the result of all."""
+    if ranks.alone:
+        return
+    found = ranks.everyones(mark(parameters))
+    strays = [rank for rank, marks in enumerate(found) if marks != found[0]]
+    if strays:
+        raise DivergedError(
+            f"the weights of process {strays[0]} are no longer those of process 0; not saved",
+            hint="its device or its memory may be broken; the last checkpoint is whole",
         )

@@ -88,17 +88,14 @@ def test_evaluate_gives_training_its_measures() -> None:
         model,
         tiny_tokenizer(),
         ROWS,
-        EvalSection(generate_rows=3, max_new_tokens=4),
+        EvalSection(generate_rows=3, max_new_tokens=4, batch_size=2),
         loss=CausalLoss(chunk_size=64),
-        batch_size=2,
         on_progress=lambda *event: news.append(event),
     )
     assert figures.keys() == {"loss", "perplexity", "exact_match", "token_f1", "stopped"}
     assert all(isinstance(value, float) for value in figures.values())
     assert ("evaluating", 5, 5) in news
     assert ("answering", 3, 3) in news
-    without = EvalSection(generate_rows=0)
-    plain = evaluate(
-        model, tiny_tokenizer(), ROWS, without, loss=CausalLoss(chunk_size=64), batch_size=2
-    )
+    without = EvalSection(generate_rows=0, batch_size=2)
+    plain = evaluate(model, tiny_tokenizer(), ROWS, without, loss=CausalLoss(chunk_size=64))
     assert plain.keys() == {"loss", "perplexity"}

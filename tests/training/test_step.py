@@ -13,8 +13,9 @@ from qtune.data.batch import Batch, collate
 from qtune.errors import DivergedError
 from qtune.losses import CausalLoss
 from qtune.methods.base import Method
+from qtune.ranks import ALONE
 from qtune.recipe.steps import OptimSection
-from qtune.training import Watchdog, check_finite, train_step
+from qtune.training import Counts, Learning, Watchdog, check_finite, train_step
 from qtune.training.step import accumulate
 from tests.training.learning import gradients, learner, uneven_rows
 
@@ -47,8 +48,11 @@ def _settings(method: Method) -> tuple[OptimSection, list[dict[str, Any]]]:
 
 
 def _take(model: Any, method: Method, optimizer: Any, batches: list[Batch], **settings: Any) -> Any:
-    arguments = {"step": 0, "max_grad_norm": 0.3, "watchdog": Watchdog()} | settings
-    return train_step(model, LOSS, method, optimizer, batches, **arguments).settle()
+    step = settings.pop("step", 0)
+    arguments = {"max_grad_norm": 0.3, "watchdog": Watchdog()} | settings
+    learning = Learning(model=model, loss=LOSS, method=method, optimizer=optimizer, **arguments)
+    counts = Counts.of(batches, ALONE)
+    return train_step(learning, batches, step=step, counts=counts).settle()
 
 
 @pytest.mark.parametrize("bits", [4, 16])
@@ -69,7 +73,7 @@ def test_loss_and_norm_do_not_depend_on_the_split(tiny_folder: Path) -> None:
     for result in results[1:]:
         assert result.loss == pytest.approx(results[0].loss, abs=1e-6)
         assert result.grad_norm == pytest.approx(results[0].grad_norm, rel=1e-5)
-        assert result.supervised == results[0].supervised
+        assert result.counts.supervised == results[0].counts.supervised
 
 
 def test_the_loss_is_the_mean_over_supervised_tokens(tiny_folder: Path) -> None:
@@ -84,7 +88,7 @@ def test_the_loss_is_the_mean_over_supervised_tokens(tiny_folder: Path) -> None:
                 if label != -100:
                     total -= float(logits[place].log_softmax(0)[label])
                     count += 1
-    assert result.supervised == count
+    assert result.counts.supervised == count
     assert result.loss == pytest.approx(total / count, rel=1e-5)
 
 

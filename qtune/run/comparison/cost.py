@@ -195,8 +195,7 @@ def _evaluate(bench: Bench, tokenizer: Any, display: Display) -> dict[str, float
         bench.model,
         tokenizer,
         bench.rows,
-        bench.asked.eval,
+        bench.asked.eval.model_copy(update={"batch_size": batch_size}),
         loss=losses.CausalLoss(chunk_size=loss_chunk_size(bench.asked)),
-        batch_size=batch_size,
         on_progress=display.progress,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qtune.plan import human
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from qtune.plan import Plan
     from qtune.training import StepEvent
@@ -25,6 +25,8 @@ SLOW_EVENTS, MEDIAN_EVENTS, SLOW_SECONDS = 5, 20, 5.0
 """So many logged events in a row, after so many others, over so long at least."""
 MEMORY_SHARE, MEMORY_FULL = 0.95, 0.98
 """Of what the run may use: more than was planned; planned or not."""
+STRAGGLER_SHARE, STRAGGLER_SECONDS = 0.15, 20.0
+"""Of the time, that the others wait for the slowest process; over so long at least."""
 HOST_SHARE = 0.05
 """Of the host memory that was free when the plan was made."""
 DISK_CHECKPOINTS, DISK_BYTES = 2, 64 * 2**20
@@ -67,6 +69,10 @@ class Alerts:
         self._speeds.append(event.tokens_per_second)
         return self._new([*self._loader(), *self._throughput()])
 
+    def on_ranks(self, joining: Sequence[float], *, seconds: float) -> list[Alert]:
+        """After hearing for how many of the `seconds` each process has waited for the others."""
+        return self._new([*self._straggler(joining, seconds)])
+
     def on_readings(self, found: Mapping[str, float]) -> list[Alert]:
         """After readings: `peak_bytes`, `host_free_bytes`, `disk_free_bytes`, as far as known."""
         return self._new([*self._memory(found), *self._host(found), *self._disk(found)])
@@ -75,6 +81,16 @@ class Alerts:
         new = [alert for alert in alerts if alert.name not in self._given]
         self._given.update(alert.name for alert in new)
         return new
+
+    def _straggler(self, joining: Sequence[float], seconds: float) -> Iterator[Alert]:
+        slowest = min(range(len(joining)), key=lambda rank: joining[rank])
+        lost = (sum(joining) - joining[slowest]) / (len(joining) - 1) - joining[slowest]
+        if seconds >= STRAGGLER_SECONDS and lost >= STRAGGLER_SHARE * seconds:
+            yield Alert(
+                "straggler",
+                f"the others wait for process {slowest} {lost / seconds:.0%} of the time: see what "
+                "else its machine does, and whether its device runs hot",
+            )
 
     def _loader(self) -> Iterator[Alert]:
         waits = [event.waited for event in self._events]

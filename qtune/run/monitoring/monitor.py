@@ -8,6 +8,7 @@ from qtune.durable import free_bytes
 from qtune.run.memory import peak_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from qtune.run.ceiling import Ceiling
@@ -38,6 +39,10 @@ class Monitor:
         self._waited += event.waited
         self._stepped += event.seconds
         return self._alerts.on_step(event)
+
+    def on_ranks(self, joining: Sequence[float]) -> list[Alert]:
+        """After hearing for how many seconds each process has waited for the others so far."""
+        return self._alerts.on_ranks(joining, seconds=self._sampler.seconds)
 
     def take(self, *, now: bool = False) -> tuple[Reading, list[Alert]] | None:
         """The figures since the last record and what is to be said of them; None while the next

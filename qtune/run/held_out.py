@@ -1,0 +1,93 @@
+"""The held-out measures that training takes on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtune import evaluation, losses, training
+from qtune.ranks import ALONE
+from qtune.run.details import keep_details
+
+if TYPE_CHECKING:
+    from qtune.data import Rows
+    from qtune.ranks import Ranks
+    from qtune.run.display import Journal
+    from qtune.run.prepare import Learner
+    from qtune.run.train import Settled
+    from qtune.training import Measures, Progress, StopRequest
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Measures `rows` when called; a signal to stop interrupts it (`Interrupted`).
+
+    Each process of a run measures its own part of them, unless their passes wait for one another.
+    """
+
+    rows: Rows
+    settled: Settled
+    pupil: Learner
+    journal: Journal
+    stop: StopRequest
+    done: Progress
+
+    def __call__(self) -> Measures:
+        """The measures by name."""
+        try:
+            of_labels = self.settled.asked.model.task == "classification"
+            return self._labels() if of_labels else self._answers()
+        except evaluation.Unfinished as left:
+            raise training.Interrupted from left
+
+    def _labels(self) -> Measures:
+        measured = evaluation.measure_labels(
+            self.pupil.base.model,
+            self.rows,
+            scores=losses.scores,
+            batch_size=self._batch_size,
+            device=next(self.pupil.base.model.parameters()).device,
+            on_progress=partial(self._progress, "evaluating"),
+            ranks=self._ranks,
+        )
+        self._keep(measured.to_dict(), [])
+        return measured.means()
+
+    def _answers(self) -> Measures:
+        section = self.settled.asked.eval
+        return evaluation.evaluate(
+            self.pupil.base.model,
+            self.pupil.tokenizer,
+            self.rows,
+            section.model_copy(update={"batch_size": self._batch_size}),
+            loss=losses.CausalLoss(chunk_size=self.settled.plan.loss_chunk_size),
+            on_progress=self._progress,
+            on_details=self._keep,
+            ranks=self._ranks,
+        )
+
+    @property
+    def _batch_size(self) -> int:
+        return self.settled.asked.eval.batch_size or self.done.micro_batch_size
+
+    @property
+    def _in_step(self) -> bool:
+        return self.settled.plan.strategy == "fsdp"
+
+    @property
+    def _ranks(self) -> Ranks:
+        return ALONE if self._in_step else self.settled.ranks
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        if self._in_step:  # all leave after the same pass
+            if any(map(any, self.settled.ranks.table([self.stop.code is not None]))):
+                raise training.Interrupted
+        else:
+            self.stop.interrupt()
+        self.journal.progress(what, done, total)
+
+    def _keep(self, figures: dict[str, Any], answers: list[evaluation.Answer]) -> None:
+        if self.settled.ranks.first:
+            told = [one.to_dict() for one in answers]
+            keep_details(self.settled.folder, self.done.step, figures, told)

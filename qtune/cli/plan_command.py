@@ -176,7 +176,8 @@ def exchange_lines(made: Plan) -> Iterator[str]:
     share = f"{duration(found.exchange_seconds)}, {found.exchange_share:.0%} of it"
     yield f"between devices: {' and '.join(parts)} a step ({rate}): {share}"
     if found.hidden_from_tokens is not None:
-        yield f"layers come unnoticed from {found.hidden_from_tokens:,} tokens a pass"
+        even, here = f"{found.hidden_from_tokens:,}", f"{found.pass_tokens:,}"
+        yield f"layers arrive behind the work from {even} tokens a pass, here {here}"
     yield gain(made)
 
 

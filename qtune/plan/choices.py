@@ -187,8 +187,10 @@ class Planner:
         )
 
     def _offloads(self) -> tuple[bool, ...]:
-        wish = self.costs.recipe.distributed.offload
-        if self.costs.machine.device == "cpu":
+        recipe = self.costs.recipe
+        wish = recipe.distributed.offload
+        stays = wish == "auto" and recipe.memory.base == "resident"
+        if stays or self.costs.machine.device == "cpu":
             return (False,)
         return (False, True) if wish == "auto" else (wish,)
 

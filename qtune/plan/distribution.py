@@ -41,6 +41,8 @@ class Distribution:
     """The smallest batch_size that the devices are faster with than one; None without one."""
     hidden_from_tokens: int | None
     """Tokens of a pass from which layers come while others compute; None where none come."""
+    pass_tokens: int
+    """Tokens of a pass as it is planned."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def distribution(
         speed_up=None if one is None else one / seconds,
         pays_from_rows=None if alone is None else _pays_from(planner, chosen, alone),
         hidden_from_tokens=work.break_even_tokens(chosen.way) if shares else None,
+        pass_tokens=chosen.way.micro_batch_size * planner.costs.row_tokens,
     )
 
 

@@ -57,6 +57,13 @@ class Machine:
         note = f"{human(busy)} of it are in use" if busy > _GIB else "all of it is free"
         return cls("cuda", name, free, host, cores(), note)
 
+    @classmethod
+    def probe_for(cls, processes: int) -> Machine:
+        """What each of so many processes of this machine has: the one of their GPUs with the least
+        memory free, or a part of this CPU's."""
+        found = [cls.probe(name) for name in gpus()[:processes]] or [cls.probe()]
+        return min(found, key=lambda machine: machine.device_memory).share(processes)
+
     def share(self, processes: int) -> Machine:
         """What one of so many processes of this machine has, each on a device of its own; a CPU's
         memory and cores are for all of them."""

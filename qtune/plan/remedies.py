@@ -30,6 +30,7 @@ LIGHTER = {
 _DEAR = (
     *("quantization.bits", "method.rank", "method.modules_to_save", "data.max_length"),
     "memory.base",
+    "distributed.offload",
 )
 
 
@@ -134,9 +135,19 @@ def _groups(recipe: Recipe, machine: Machine) -> Iterator[list[Setting]]:
         yield from _lora_groups(recipe.method)
     if lengths := _halved(recipe.data.max_length, SHORTEST_ROW):
         yield [Setting("data", "max_length", length) for length in lengths]
-    # last: who asks for a resident base does not want to wait for the link
-    if recipe.memory.base == "resident" and recipe.quantization.bits == 4:
+    yield from _linked_groups(recipe)
+
+
+def _linked_groups(recipe: Recipe) -> Iterator[list[Setting]]:
+    """Last: who asks for layers on the device does not want to wait for the link."""
+    shared = recipe.distributed
+    if recipe.quantization.bits != 4:
+        return
+    if shared.strategy != "fsdp" and recipe.memory.base == "resident":
         yield [Setting("memory", "base", "stream")]
+    stays = shared.offload == "auto" and recipe.memory.base == "resident"
+    if shared.strategy != "ddp" and (stays or shared.offload is False):
+        yield [Setting("distributed", "offload", True)]
 
 
 def _free_groups(recipe: Recipe) -> Iterator[list[Setting]]:

@@ -92,7 +92,8 @@ class MemorySection(Section):
     loss_chunk_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Supervised positions whose logits exist at a time."""
     budget: Size | None = None
-    """Device memory the run may use, such as 20GB; without it all that is free."""
+    """Device memory the run may use, such as 20GB, of each device where there are several; without
+    it all that is free."""
     on_oom: Literal["error", "shrink"] = "error"
     """What happens when memory runs out in a step: the run stops (exit 5) and can go on, or the
     step is done again in micro-batches of half the rows, as are the rest; the loss is the same."""

@@ -51,7 +51,7 @@ def plan(
 ) -> Planned:
     """Plan a recipe for so many given cards, or processes of this machine; no torch, no weights, no
     rows kept."""
-    machine = Machine.probe().share(processes) if gpu is None else card_of(gpu)
+    machine = Machine.probe_for(processes) if gpu is None else card_of(gpu)
     return plan_for(recipes.load(path, overrides), machine, processes)
 
 

@@ -160,3 +160,35 @@ def test_65b_is_planned_without_anything_heavy(recipe: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "0 []\n"
+
+
+def test_several_devices_are_planned_together(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "24GB", "--processes", "8"]) == 0
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0] == "8 x 24 GB GPU, llama"
+    assert lines[1].startswith("memory, each ")
+    for part in (
+        "4.05 GB  one of 8 parts of 32.4 GB",
+        "distributed.strategy  fsdp ",
+        "on 8 x RTX 3090, rows at their longest",
+        "between devices: 5.60 GB of gradients and 56.7 GB of layers a step (PCIe, 10.0 GB/s)",
+        "times as fast as one",
+        "host memory: 8 x ",
+    ):
+        assert part in shown.out
+    assert max(map(len, lines[1:-9])) <= 80
+    assert run_app(["plan", str(recipe), "--gpu", "24GB", "--processes", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["processes"], found["strategy"], found["offload"]) == (8, "fsdp", False)
+    assert found["distribution"]["gradient_bytes"] == pytest.approx(5.60e9, rel=0.01)
+
+
+def test_one_device_says_nothing_of_others(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["plan", str(recipe), "--gpu", "80GB"]) == 0
+    shown = capsys.readouterr().out
+    assert not any(word in shown for word in ("between devices", "distributed", "each"))

@@ -175,3 +175,24 @@ def test_the_gpus_have_names_that_show_each_alone(
     assert gpus() == names
     for name in names:
         assert Machine.probe(name).name == ("NVIDIA A" if name == "GPU-aa" else "NVIDIA B")
+
+
+def test_processes_of_a_cpu_share_its_memory_and_cores() -> None:
+    whole = Machine("cpu", "CPU, 8 cores", 30_000, 30_000, 8, "free memory of this machine")
+    assert whole.share(1) is whole
+    each = whole.share(3)
+    assert (each.device_memory, each.host_memory, each.cores) == (10_000, 10_000, 2)
+    assert "one of 3 parts" in each.note
+
+
+def test_processes_with_a_gpu_each_share_the_host() -> None:
+    each = Machine("cuda", "GPU", 24, 90, 8).share(4)
+    assert (each.device_memory, each.host_memory, each.cores) == (24, 22, 2)
+
+
+def test_of_several_gpus_the_one_with_least_room_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_gpus(monkeypatch, None)
+    assert Machine.probe_for(1).device_memory == 48669 * 2**20
+    both = Machine.probe_for(2)
+    assert (both.name, both.device_memory) == ("NVIDIA H100", 40000 * 2**20)
+    assert both.cores == max(1, Machine.probe().cores // 2)

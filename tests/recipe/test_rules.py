@@ -193,3 +193,27 @@ def test_a_set_that_nothing_reads_is_a_fault_all_the_same(write: Write) -> None:
     path = write(MINIMAL)
     with pytest.raises(UsageError, match=r"eval\.max_new_tokens: nothing would read it"):
         load(path, ["eval.max_new_tokens=9"])
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("memory: {base: stream}", "memory.base"),
+        ("memory: {dequantized_layers: all}", "memory.dequantized_layers"),
+        ("memory: {on_oom: shrink}", "memory.on_oom"),
+        ("quantization: {bits: 16}", "quantization.bits"),
+        ("method: {name: peft, type: IA3}", "method.name"),
+    ],
+)
+def test_layers_that_cannot_be_shared_out(read: Read, faults: Faults, text: str, key: str) -> None:
+    [fault] = faults(f"{text}\ndistributed: {{strategy: fsdp}}\n")
+    assert "distributed.strategy: 'fsdp' " in fault
+    (rule,) = [r for r in CONFLICTS if r.key == "distributed.strategy" and r.because == (key,)]
+    assert rule.message in fault
+    for strategy in ("auto", "ddp"):
+        read(f"{text}\ndistributed: {{strategy: {strategy}}}\n")
+
+
+def test_whole_bases_have_no_shares_to_put_elsewhere(faults: Faults) -> None:
+    [fault] = faults("distributed: {strategy: ddp, offload: true}\n")
+    assert " distributed.offload: nothing would read it: " in fault

@@ -16,10 +16,9 @@ from torch.nn import functional
 from qtune import oom
 from qtune.data.batch import collate_classified
 from qtune.data.rounding import placed
-from qtune.evaluation.decode import evaluating
+from qtune.evaluation.batches import each_row
 from qtune.evaluation.intervals import mean_interval
 from qtune.evaluation.likelihood import LossMeasure, summarise
-from qtune.evaluation.sharing import shared
 from qtune.evaluation.tally import mean_tally
 from qtune.oom import during
 from qtune.ranks import ALONE
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
 
     from qtune.data import Rows
     from qtune.data.batch import Batch
+    from qtune.evaluation.batches import Progress
     from qtune.ranks import Ranks
 
-    Progress = Callable[[int, int], None]
     Scores = Callable[[Any, Batch], torch.Tensor]
 
 
@@ -118,26 +117,20 @@ def measure_labels(
 ) -> LabelMeasure:
     """Label every row once; `on_progress(done, all)` after each batch of this process's part."""
     names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
-    order = (-rows.lengths).argsort(kind="stable").tolist()
     longest = int(rows.lengths.max()) - 1  # the last of a row is the number of its label
     padding = getattr(model.config, "pad_token_id", None) or 0
 
-    def measure(numbers: Sequence[int]) -> list[tuple[float, Labelled]]:
-        found: list[tuple[float, Labelled]] = []
-        with evaluating(model):
-            for start in range(0, len(numbers), batch_size):
-                chosen = numbers[start : start + batch_size]
-                batch = collate_classified(rows, chosen, pad_id=padding)
-                batch = placed(batch, device, longest=longest, pad_id=padding)
-                with during(oom.EVALUATION, tokens=batch.computed):
-                    logits_BC = scores(model, batch)
-                found += _labelled(logits_BC, batch, names)
-                if on_progress is not None:
-                    on_progress(len(found), len(numbers))
-        return found
+    def measure(numbers: Sequence[int]) -> Iterator[tuple[float, Labelled]]:
+        batch = collate_classified(rows, numbers, pad_id=padding)
+        batch = placed(batch, device, longest=longest, pad_id=padding)
+        with during(oom.EVALUATION, tokens=batch.computed):
+            logits_BC = scores(model, batch)
+        return _labelled(logits_BC, batch, names)
 
-    found = dict(zip(order, shared(order, measure, ranks), strict=True))
-    losses, ordered = zip(*(found[number] for number in range(len(rows))), strict=True)
+    found = each_row(
+        model, rows, measure, batch_size=batch_size, on_progress=on_progress, ranks=ranks
+    )
+    losses, ordered = zip(*found, strict=True)
     return LabelMeasure(summarise(losses, [1] * len(rows)), names, ordered)
 
 

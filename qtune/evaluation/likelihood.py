@@ -12,24 +12,22 @@ from qtune import oom
 from qtune.data.batch import collate
 from qtune.data.rounding import placed
 from qtune.errors import DataError, ModelError
-from qtune.evaluation.decode import evaluating
+from qtune.evaluation.batches import each_row
 from qtune.evaluation.intervals import Interval, ratio_interval
-from qtune.evaluation.sharing import shared
 from qtune.evaluation.tally import Tally, ratio_tally
 from qtune.oom import during
 from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import torch
 
     from qtune.data import Rows
+    from qtune.evaluation.batches import Progress
     from qtune.evaluation.tally import Floats
     from qtune.losses import CausalLoss
     from qtune.ranks import Ranks
-
-    Progress = Callable[[int, int], None]
 
 _HOPELESS = 700.0  # nats; exp of more is no float
 
@@ -87,27 +85,19 @@ def measure_loss(
     ranks: Ranks = ALONE,
 ) -> LossMeasure:
     """Measure every row once; `on_progress(done, all)` after each batch of this process's part."""
-    # Rows of like length share a batch: less padding, and the same sums.
-    order = (-rows.lengths).argsort(kind="stable").tolist()
     longest = int(rows.lengths.max())
 
-    def measure(numbers: Sequence[int]) -> list[tuple[float, int]]:
-        found: list[tuple[float, int]] = []
-        with evaluating(model):
-            for start in range(0, len(numbers), batch_size):
-                chosen = [rows[number] for number in numbers[start : start + batch_size]]
-                batch = placed(
-                    collate(chosen, pad_id=pad_id), device, longest=longest, pad_id=pad_id
-                )
-                with during(oom.EVALUATION, tokens=batch.computed):
-                    row_sums, row_counts = loss.per_row(model, batch)
-                found += zip(row_sums.tolist(), row_counts.tolist(), strict=True)
-                if on_progress is not None:
-                    on_progress(len(found), len(numbers))
-        return found
+    def measure(numbers: Sequence[int]) -> Iterable[tuple[float, int]]:
+        batch = collate([rows[number] for number in numbers], pad_id=pad_id)
+        batch = placed(batch, device, longest=longest, pad_id=pad_id)
+        with during(oom.EVALUATION, tokens=batch.computed):
+            row_sums, row_counts = loss.per_row(model, batch)
+        return zip(row_sums.tolist(), row_counts.tolist(), strict=True)
 
-    found = dict(zip(order, shared(order, measure, ranks), strict=True))
-    sums, counts = zip(*(found[number] for number in range(len(rows))), strict=True)
+    found = each_row(
+        model, rows, measure, batch_size=batch_size, on_progress=on_progress, ranks=ranks
+    )
+    sums, counts = zip(*found, strict=True)
     return summarise(sums, counts)
 
 

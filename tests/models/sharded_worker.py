@@ -112,8 +112,9 @@ class Opened:
 
 
 def computed(tiny: str, odd: str, ranks: Ranks) -> dict[str, Any]:
-    """How far shards are from the whole in what they compute."""
-    found = {}
+    """How far shards are from the whole (which keeps all activations) in what they compute."""
+    found: dict[str, Any] = {}
+    wholes: dict[Any, dict[str, Any]] = {}
     cases: list[tuple[str, str, Any, Any, bool]] = [
         (tiny, kernels, policy, LORA, policy == "layer")
         for kernels in ("plain", "fused")
@@ -122,11 +123,14 @@ def computed(tiny: str, odd: str, ranks: Ranks) -> dict[str, Any]:
     cases += [(tiny, "fused", "none", DORA, False), (odd, "plain", "layer", LORA, False)]
     for folder, kernels, policy, config, offload in cases:
         spread = Spread(ranks, "fsdp", offload)
-        how: dict[str, Any] = {"kernels": kernels, "policy": policy}
-        whole = learnt(load(folder, policy=policy), config, **how)
+        same = folder, kernels, config.use_dora
+        if same not in wholes:
+            wholes[same] = learnt(load(folder), config, kernels=kernels, policy="none")
         base = load(folder, spread, policy)
-        key = "-".join([Path(folder).name, kernels, policy, "dora" if config is DORA else "lora"])
-        found[key] = apart(whole, learnt(base, config, **how)) | state(base)
+        here = learnt(base, config, kernels=kernels, policy=policy)
+        name = "dora" if config is DORA else "lora"
+        key = f"{Path(folder).name}-{kernels}-{policy}-{name}"
+        found[key] = apart(wholes[same], here) | state(base)
     return found
 
 
@@ -157,6 +161,7 @@ def sent(folders: dict[str, str], ranks: Ranks) -> dict[str, Any]:
 
 
 def refused(call: Any) -> list[str]:
+    """The kind, code and words of the error that a call ends with."""
     try:
         call()
     except QtuneError as error:
@@ -164,26 +169,23 @@ def refused(call: Any) -> list[str]:
     return []
 
 
-def broken(folder: str) -> list[str]:
-    """How a fault of the reader ends this process."""
-
-    def run() -> None:
-        with joined(seat(), on_cpu=True) as ranks:
-            load(folder, Spread(ranks, "ddp"))
-
-    return refused(run)
+def all_of_it(folders: dict[str, str], told: dict[str, Any]) -> None:
+    """Everything in one start; the last folder is broken, which ends all processes."""
+    with joined(seat(), on_cpu=True) as ranks:
+        told["computed"] = computed(folders["tiny"], folders["odd"], ranks)
+        told["sent"] = sent(folders, ranks)
+        told["bits"] = refused(lambda: load(folders["tiny"], Spread(ranks, "fsdp"), bits=8))
+        load(folders["broken"], Spread(ranks, "fsdp"))
 
 
 def main() -> None:
+    """The folders by name as JSON, and where to leave what was found."""
     folders, target = json.loads(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     told: dict[str, Any] = {}
-    with joined(seat(), on_cpu=True) as ranks:
-        told["computed"] = computed(folders["tiny"], folders["odd"], ranks)
-        told["sent"] = sent(folders, ranks)
-        told["bits"] = refused(lambda: load(folders["tiny"], Spread(ranks, "fsdp"), bits=8))
+    told["broken"] = refused(lambda: all_of_it(folders, told))
     target.write_text(json.dumps(told))
 
 

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from qtune.errors import UsageError
+from qtune.models import load as load_base
 from qtune.models.sharding import Spread
 from qtune.ops.nf4 import from_storage, library, quantize, to_storage
+from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.models.sharded_worker import content, load
 from tests.models.test_prequantized import save_packed
 from tests.models.together import together
+from tests.models.workshop import CPU, edit_tensors
 from tests.tiny import save_tiny, tiny_llama
 
 ODD = {"hidden_size": 6, "intermediate_size": 9, "num_attention_heads": 1, "head_dim": 2}
@@ -35,8 +39,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "odd": save_tiny(place / "odd", odd),
         "tied": save_tiny(place / "tied", tiny_llama(tie_word_embeddings=True)),
         "packed": save_packed(place),
+        "broken": edit_tensors(save_tiny(place / "broken"), _spoil),
     }
     return {name: str(folder) for name, folder in made.items()}
+
+
+def _spoil(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +114,25 @@ def test_only_4_bits_are_sharded(told: list[dict[str, Any]]) -> None:
         assert "distributed.strategy" in message
 
 
-def test_a_streamed_base_is_not_sharded() -> None:
-    assert not Spread().sharded
+def test_a_fault_of_the_one_that_reads_ends_all(told: list[dict[str, Any]]) -> None:
+    kind, code, message = told[0]["broken"]
+    assert (kind, code) == ("ModelError", "4")
+    assert "model.layers.1.mlp.up_proj.weight holds nan" in message
+    assert told[1]["broken"][0] in ("PeerFault", "PeerLost")  # the first may be gone already
+
+
+def test_a_streamed_base_is_not_sharded(folders: dict[str, str]) -> None:
+    """Told before a process is asked for anything."""
+    model = ModelSection(name_or_path=folders["packed"])
+    with pytest.raises(UsageError, match="streamed"):
+        load_base(
+            model,
+            QuantizationSection(),
+            device=CPU,
+            activations="none",
+            base="stream",
+            spread=Spread(strategy="fsdp"),
+        )
 
 
 @pytest.mark.parametrize("shape", [(9, 6), (3, 6), (64, 64), (1, 1)])

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -35,6 +36,7 @@ from qtune.cli.sweep_command import sweep
 from qtune.cli.train_command import train
 from qtune.cli.watch_command import watch
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
+from qtune.ranks import seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +108,8 @@ def main() -> NoReturn:
     # cores makes both ten times slower; a short spin costs nothing on a quiet machine. It is read
     # once, when torch loads libgomp.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if seat().rank:  # the first process of a run speaks for all
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
     sys.exit(run_app())
 
 
@@ -138,6 +142,8 @@ def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
 
 
 def _refused(error: QtuneError, arguments: list[str] | None, *, as_json: bool) -> int:
+    if seat().rank:
+        return int(error.code)
     print_error(error)
     words = sys.argv[1:] if arguments is None else arguments
     tell_job_page(error, verb=words[0] if words else "")
@@ -154,7 +160,8 @@ def _run_and_flush(arguments: list[str] | None) -> int:
 
 
 def _stopped(code: ExitCode, *, as_json: bool) -> int:
-    news().print("stopped")
+    if not seat().rank:
+        news().print("stopped")
     return _answer(code, [Fault(message="stopped")], as_json=as_json)
 
 

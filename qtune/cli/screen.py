@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from qtune.cli.output import news
+from qtune.ranks import seat
 from qtune.run.display import Quiet
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def showing(title: str, *, quiet: bool) -> Iterator[Display]:
-    """A display for the time of the block: the panel on a terminal, lines elsewhere."""
-    display = Quiet() if quiet else _on_stderr(title)
+    """A display for the time of the block: the panel on a terminal, lines elsewhere; of the
+    processes of a run the first one has it."""
+    display = Quiet() if quiet or seat().rank else _on_stderr(title)
     try:
         yield display
     finally:

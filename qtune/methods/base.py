@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from qtune.methods.adapter import Adapter
+    from qtune.ranks import Ranks
     from qtune.recipe.methods import MethodConfig
 
 
@@ -130,6 +131,10 @@ class Method(ABC):
 
     def will_train(self, total_steps: int) -> None:  # noqa: B027 - hooks default to nothing
         """Called once before training, a resumed one too, with the whole run's length."""
+
+    def join(self, ranks: Ranks) -> None:  # noqa: B027 - hooks default to nothing
+        """Called once before training with the processes that train it together: what one of them
+        draws or chooses from its own rows, all of them must take."""
 
     def before_step(self, step: int) -> None:  # noqa: B027 - hooks default to nothing
         """Called before the first micro-batch of an optimizer step, and once more when the step is

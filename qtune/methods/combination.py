@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from qtune.ranks import Ranks
     from qtune.recipe.methods import CombinationConfig, SingleMethod
 
 _OUTSIDE = ("bitfit", "bottleneck")
@@ -121,6 +122,11 @@ class Combination(Method):
         """Tell every part."""
         for part in self._parts.values():
             part.will_train(total_steps)
+
+    def join(self, ranks: Ranks) -> None:
+        """Tell every part."""
+        for part in self._parts.values():
+            part.join(ranks)
 
     def before_step(self, step: int) -> None:
         """Tell every part."""

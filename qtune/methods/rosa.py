@@ -30,6 +30,7 @@ from qtune.methods.rosa_linear import (
 from qtune.methods.strict import refuse_differences
 from qtune.ops.linears import features
 from qtune.plan.sparse import place_count
+from qtune.ranks import ALONE
 from qtune.recipe.methods import RosaConfig
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from qtune.methods.lora_linear import LoraLinear
+    from qtune.ranks import Ranks
     from qtune.recipe.methods import LowRankConfig, MethodConfig
 
 _KEYS = ("density",)
@@ -53,6 +55,7 @@ class Rosa(LowRank):
     def __init__(self, config: MethodConfig, *, seed: int) -> None:
         super().__init__(config, seed=seed)
         assert isinstance(config, RosaConfig)
+        self._ranks = ALONE
         self._mask = _indices_of(Path(config.mask_from)) if config.mask_from else {}
 
     def attach(self, model: nn.Module, *, tokenizer: Any = None) -> None:
@@ -81,11 +84,18 @@ class Rosa(LowRank):
         for layer in self.layers().values():
             layer.look_out(choosing=layer.places is None and step >= self.config.warmup_steps)
 
+    def join(self, ranks: Ranks) -> None:
+        """The first process chooses the places for all."""
+        self._ranks = ranks
+
     def after_backward(self, step: int) -> None:  # noqa: ARG002
         """Take the places that were chosen; a layer that no token went through waits."""
-        for layer in self.layers().values():
-            layer.settle()
-            layer.look_out(choosing=False)
+        looking = [layer for layer in self.layers().values() if layer.choosing]
+        if looking:
+            chosen = self._ranks.of_first(lambda: [layer.chosen for layer in looking])
+            for layer, places in zip(looking, chosen, strict=True):
+                layer.settle(places)
+                layer.look_out(choosing=False)
 
     def layers(self) -> dict[str, RosaLinear]:
         """The adapted linears by their names in the file."""

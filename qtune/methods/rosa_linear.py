@@ -55,11 +55,16 @@ class RosaLinear(LoraLinear):
         """Choose in this step, or do not; what was chosen in a step that was not done is void."""
         self.choosing, self._chosen = choosing, None
 
-    def settle(self) -> None:
+    @property
+    def chosen(self) -> Tensor | None:
+        """Places in the flattened weight that this step's first micro-batch chose, on the CPU."""
+        return None if self._chosen is None else self._chosen.cpu()
+
+    def settle(self, chosen: Tensor | None) -> None:
         """Take the places that were chosen, if any; their values are zero and train from now on."""
-        if self._chosen is None:
+        if chosen is None:
             return
-        self.put(self._chosen)
+        self.put(chosen)
         # with a gradient the optimizer makes its state now, and a checkpoint has it
         self.values.grad = torch.zeros_like(self.values)
 

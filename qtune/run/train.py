@@ -339,6 +339,7 @@ def make_job(
         learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay
     )
     pupil.method.will_train(steps.total)
+    pupil.method.join(settled.ranks)
     return training.Job(
         model=pupil.base.model,
         method=pupil.method,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtune import oom, plan
 from qtune.errors import ResourceError
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 3
 # Settings that lower what is held outside of a pass over a micro-batch.
-_OF_THE_BASE = ("memory.base", "memory.dequantized_layers")
+_SHARED = ("distributed.strategy", "distributed.offload")
+_OF_THE_BASE = ("memory.base", "memory.dequantized_layers", *_SHARED)
 _OUTSIDE = (*_OF_THE_BASE, "optim.name", "method.dtype")
 
 
@@ -54,7 +55,7 @@ def _helping(
     found = _switches(asked, decided, rows)
     chosen = [one for one in found if keys is None or one.key in keys]
     if progress and progress.step:  # states and adapters of another kind would not go on
-        chosen = [one for one in chosen if one.key.startswith("memory.")]
+        chosen = [one for one in chosen if one.key.startswith(("memory.", "distributed."))]
     for switch in cheapest(chosen, needed=error.asked or 0):
         yield _told(switch, decided)
     if not chosen and asked.quantization.bits > 4:
@@ -71,10 +72,13 @@ def planned_anew(asked: Recipe, decided: Plan, rows: int, **data: int) -> Plan:
     values = {"micro_batch_size": rows, "activations": decided.activations, "base": decided.base}
     values["dequantized_layers"] = decided.dequantized_layers
     values["loss_chunk_size"] = decided.loss_chunk_size
-    sections = {
+    sections: dict[str, Any] = {
         "memory": asked.memory.model_copy(update=values),
         "data": asked.data.model_copy(update=data),
     }
+    if decided.strategy != "none":
+        shared = {"strategy": decided.strategy, "offload": decided.offload}
+        sections["distributed"] = asked.distributed.model_copy(update=shared)
     shape, processes = shape_for(asked), decided.processes
     changed = asked.model_copy(update=sections)
     return plan.make(changed, decided.machine, shape, processes=processes)

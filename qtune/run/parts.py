@@ -21,6 +21,7 @@ Part = dict[str, str | int | None]
 _PASSING = (
     *("activations", "gradients in flight", "layer inputs", "layer inputs on their way"),
     *("matrix products", "work of one layer", "logits", "dequantised weight"),
+    *("gathered layers", "parts on their way", "gradients on their way"),
 )
 _PROCESS = ("interpreter and libraries", "CUDA context")
 _NAMED = ("gradients", "optimizer states", "allocator slack", *_PROCESS, *_PASSING)

@@ -24,6 +24,8 @@ CASES: dict[str, list[str]] = {
     "none, plain": ["memory.activations=none", "memory.kernels=plain"],
     "selective, fused": ["memory.activations=selective"],
     "layer, fused": ["memory.activations=layer"],
+    "2 processes, ddp": ["distributed.strategy=ddp", "memory.activations=layer"],
+    "2 processes, fsdp": ["distributed.strategy=fsdp", "memory.activations=layer"],
 }
 RECIPE = f"""\
 model: {{name_or_path: ./model}}
@@ -70,6 +72,8 @@ def run(folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
     output = folder / "runs" / name.replace(", ", "-").replace(" ", "-")
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "qtune", "train", str(folder / "recipe.yaml")]
+    if name.startswith("2 processes"):  # as many rows in each as in the one of the other cases
+        command += ["--processes", "2", "--set", "train.batch_size=8"]
     command += ["-o", str(output), *(part for each in settings for part in ("--set", each))]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     memory = json.loads((output / "report.json").read_text())["memory"]

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
 }
 TOOLS = {
     "qtune": 'exec "$PYTHON" -m qtune "$@"',
+    "scancel": 'kill -${1#--signal=} $(cat "$SLURM_TEST/tasks")',
     "squeue": 'cat "$SLURM_TEST/state"',
     "scontrol": 'if [ "$1" = show ]; then echo first; echo second; '
     'else echo "$*" >> "$SLURM_TEST/requeued"; fi',
@@ -56,7 +57,9 @@ tasks = [
     )
     for task in range(size)
 ]
-signal.signal(signal.SIGTERM, lambda number, _: [task.send_signal(number) for task in tasks])
+with open(os.environ["SLURM_TEST"] + "/tasks", "w") as file:
+    file.write(" ".join(str(task.pid) for task in tasks))
+signal.signal(signal.SIGTERM, lambda *_: [task.kill() for task in tasks])  # as srun does
 sys.exit(max(task.wait() for task in tasks))
 """
 

@@ -271,7 +271,7 @@ NOT_HERE: dict[str, str] = {
     ),
     **dict.fromkeys(
         ("fsdp", "fsdp_config", "deepspeed", "ddp_timeout", "devices", "num_nodes"),
-        "one device: remove it",
+        "qtune train --processes says how many devices, distributed.strategy what each holds",
     ),
     **dict.fromkeys(
         ("hub_model_id", "push_to_hub", "hub_strategy"), "qtune uploads nothing: remove it"

@@ -61,7 +61,10 @@ _OWN_CACHE: Reason = ("not needed", "rows are encoded once and kept by their con
 _NEVER_OVERWRITTEN: Reason = ("not needed", "qtune never overwrites")
 _NOTHING: Reason = ("not needed", "changes nothing here")
 _TRACKER: Reason = ("not needed", "trackers read it from their own environment variables")
-_ONE_DEVICE: Reason = ("not needed", "settings of several devices: qtune trains on one")
+_DEVICES: Reason = (
+    "left to the plan",
+    "distributed.strategy: auto chooses what each device holds; --processes says how many",
+)
 _NO_UPLOAD: Reason = ("not needed", "training uploads nothing")
 _NO_CODE: Reason = ("not in qtune", "code of a model repository is never run")
 _STEPS: Reason = (
@@ -117,7 +120,7 @@ _NAMES: dict[Reason, str] = {
         "mlflow_experiment_name mlflow_tracking_uri run_name wandb_mode wandb_token "
         "tensorboard_dir log_dir trackio_space_id project"
     ),
-    _ONE_DEVICE: (
+    _DEVICES: (
         "fsdp fsdp_config deepspeed ddp_timeout num_nodes ddp ddp_bucket_cap_mb local_rank "
         "fsdp_version accelerator_config tensor_parallel_size"
     ),

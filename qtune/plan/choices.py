@@ -30,9 +30,7 @@ AS_FAST = 1.02
 
 def why_whole(costs: Costs) -> str:
     """Why no device may hold a share of the layers alone; empty if it may."""
-    memory, parts = costs.recipe.memory, parts_of(costs.recipe.method)
-    if any(isinstance(part, BridgeConfig) for part in parts):
-        return "a tuner of PEFT needs whole layers"
+    memory = costs.recipe.memory
     if costs.holding.bits != 4 or not costs.layers.number:
         return "only 4-bit layers are shared out"
     if memory.base == "stream":
@@ -189,7 +187,8 @@ class Planner:
     def _offloads(self) -> tuple[bool, ...]:
         recipe = self.costs.recipe
         wish = recipe.distributed.offload
-        stays = wish == "auto" and recipe.memory.base == "resident"
+        bridged = any(isinstance(part, BridgeConfig) for part in parts_of(recipe.method))
+        stays = wish == "auto" and (bridged or recipe.memory.base == "resident")
         if stays or self.costs.machine.device == "cpu":
             return (False,)
         return (False, True) if wish == "auto" else (wish,)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from qtune.plan.activations import Activations, activations_of
 from qtune.plan.adapters import (
@@ -25,10 +25,10 @@ from qtune.plan.adapters import (
     trainable_tensors,
 )
 from qtune.plan.kept import columns_by_layer, frozen_bytes
+from qtune.plan.layers import LayerBytes, layers_held, layers_of
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import FROZEN, MemoryItem
-from qtune.plan.sizes import count, human
-from qtune.plan.targets import layer_index
+from qtune.plan.sizes import count
 from qtune.plan.teacher import teacher_pass, teacher_weights
 from qtune.plan.weights import (
     Holding,
@@ -60,29 +60,12 @@ if TYPE_CHECKING:
 SLACK = {"cuda": 0.03, "cpu": 0.1}
 LOSS_CHUNK = 1024
 SPARSE_ROWS = 2048
-# Copies of a layer's values beside the shares: in use, and two that arrive (torch's FSDP2).
-GATHERED = 3
 # Bytes of the gradients that are summed over all processes at a time.
 BUCKET = 2**25
 CUDA_CONTEXT = 700_000_000
 # Resident size of an interpreter with torch, transformers, bitsandbytes and datasets: 475 MB
 # measured; threads and buffers on top.
 LIBRARIES = 600_000_000
-
-
-@dataclass(frozen=True)
-class LayerBytes:
-    """Layers that hold quantised weights: how many, and the bytes of the largest."""
-
-    number: int
-    packed: int
-    """Its quantised values alone."""
-    packed_together: int
-    """Those of all layers that are numbered, which can be shared out."""
-    folded: int
-    """As it is quantised, with its constants."""
-    unfolded: int
-    """The same weights in the compute dtype."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +112,10 @@ class Costs:
         """The table, with all optimizer states on the device."""
         tokens = way.micro_batch_size * self.row_tokens
         passing = list(self._activations(tokens, way.activations))
-        table = [*self._quantized(way), *self.fixed, *passing]
+        base = layers_held(
+            self.layers, self.quantized, way, processes=self.processes, device=self.machine.device
+        )
+        table = [*base, *self.fixed, *passing]
         table += self._columns(way.activations)
         table.append(self._logits(tokens, way.loss_chunk_size))
         table += teacher_pass(
@@ -149,34 +135,6 @@ class Costs:
         table += self._process()
         table.append(_item("allocator slack", slack, f"{share:.0%} of the above"))
         return table
-
-    def _quantized(self, way: Way) -> Iterator[MemoryItem]:
-        if way.strategy == "fsdp":
-            yield from self._shared(way)
-            return
-        if way.base == "resident":
-            yield from self.quantized
-            layers = way.dequantized_layers
-            if layers:
-                size = layers * self.layers.unfolded
-                yield _item("unfolded layers", size, f"{layers} of {self.shape.layers}, kept")
-            return
-        where: Literal["host", "disk"] = "host" if self.machine.device == "cuda" else "disk"
-        yield from (replace(item, where=where) for item in self.quantized)
-        yield _item("layers on their way", 2 * self.layers.folded, "two, each when it is its turn")
-
-    def _shared(self, way: Way) -> Iterator[MemoryItem]:
-        """A part of every layer, the whole of a few, and what is not in parts."""
-        values, *rest = self.quantized
-        layers, number = self.layers, self.processes
-        size = values.bytes - layers.packed_together + ceil(layers.packed_together / number)
-        reason = f"one of {number} parts of {human(values.bytes)}"
-        yield replace(values, bytes=size, where="host" if way.offload else "device", reason=reason)
-        yield from rest
-        size, reason = GATHERED * layers.packed, "the one that computes, and two that arrive"
-        yield _item("gathered layers", size, reason)
-        if way.offload:
-            yield _item("parts on their way", 2 * ceil(layers.packed / number), "from the host")
 
     def _activations(self, tokens: int, policy: ActivationPolicy) -> Iterator[MemoryItem]:
         each, layers = self.activations, self.activations.layers
@@ -263,7 +221,7 @@ def costs_of(recipe: Recipe, machine: Machine, shape: ModelShape, *, processes: 
         ),
         quantized=tuple(_quantized(shape, holding)),
         fixed=fixed,
-        layers=_layers(shape, holding),
+        layers=layers_of(shape, holding),
         unfolded=dequantized_bytes(shape, holding),
         pageable=min(states.pageable(tensors), machine.host_memory or sys.maxsize),
         processes=processes,
@@ -306,27 +264,6 @@ def _rest(shape: ModelShape, holding: Holding) -> Iterator[MemoryItem]:
     parts = "embeddings, norms, biases" + ("; the head is tied" if shape.tied else ", head")
     yield _item(
         "the rest of the base", leftover_bytes(shape, holding), f"{parts} in {holding.dense}"
-    )
-
-
-def _layers(shape: ModelShape, holding: Holding) -> LayerBytes:
-    packed: dict[int | None, int] = {}
-    folded: dict[int | None, int] = {}
-    unfolded: dict[int | None, int] = {}
-    for linear in shape.linears:
-        if holding.quantizes(linear):
-            layer = layer_index(linear.name)
-            values = weight_bytes(linear, holding)
-            packed[layer] = packed.get(layer, 0) + values
-            folded[layer] = folded.get(layer, 0) + values + constant_bytes(linear, holding)
-            size = linear.weights * holding.compute_bytes
-            unfolded[layer] = unfolded.get(layer, 0) + size
-    return LayerBytes(
-        number=len(folded),
-        packed=max(packed.values(), default=0),
-        packed_together=sum(size for layer, size in packed.items() if layer is not None),
-        folded=max(folded.values(), default=0),
-        unfolded=max(unfolded.values(), default=0),
     )
 
 

@@ -6,23 +6,19 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from qtune.errors import UsageError
-from qtune.plan.adapters import saved_modules
-from qtune.plan.choices import Choice, Planner, why_whole
+from qtune.plan.choices import Choice, Planner
 from qtune.plan.decisions import Verdict
 from qtune.plan.devices import device_of
 from qtune.plan.disk import disk_of
-from qtune.plan.distribution import distribution, fewest_devices
+from qtune.plan.distribution import Distribution, distribution, fewest_devices
 from qtune.plan.memory import Costs, costs_of
-from qtune.plan.plan import PAGED_OUT, MemoryItem, Plan
+from qtune.plan.plan import PAGED_OUT, MemoryItem, Plan, Remedy
+from qtune.plan.refusals import refuse_holding, refuse_model
 from qtune.plan.remedies import remedies
-from qtune.plan.selective import trained_weights
 from qtune.plan.sizes import parse_size
 from qtune.plan.steps import schedule
 from qtune.plan.switches import switches
-from qtune.plan.targets import is_within
 from qtune.plan.work import Work
-from qtune.recipe.methods import LowRankConfig, SelectiveConfig, parts_of
 
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine
@@ -42,18 +38,15 @@ def make(
 
     `processes`: that train together, one a device; the machine is what one of them has.
     """
-    refuse_attention(recipe, shape)
-    refuse_length(recipe, shape)
+    refuse_model(recipe, shape)
     costs = costs_of(recipe, machine, shape, processes=processes)
-    refuse_quantized_copies(costs)
-    refuse_base(costs)
-    refuse_strategy(costs)
+    refuse_holding(costs)
     planner = planner_of(costs, budget_of(recipe, machine))
     choices = planner.choices()
     chosen = planner.choose(choices)
     way = chosen.way
     verdict = Verdict(planner, choices, chosen)
-    fits, passes = planner.fits(chosen), ceil(costs.rows / way.micro_batch_size)
+    fits = planner.fits(chosen)
     return Plan(
         machine=machine,
         memory=_place_states(chosen),
@@ -62,7 +55,7 @@ def make(
         strategy=way.strategy,
         offload=way.offload,
         micro_batch_size=way.micro_batch_size,
-        gradient_accumulation_steps=passes,
+        gradient_accumulation_steps=ceil(costs.rows / way.micro_batch_size),
         activations=way.activations,
         base=way.base,
         dequantized_layers=way.dequantized_layers,
@@ -83,25 +76,30 @@ def make(
         seconds_per_step=chosen.seconds,
         tokens_per_second=chosen.estimate.tokens_per_second,
         next_best=verdict.next_best(),
-        distribution=None
-        if processes == 1
-        else distribution(planner, chosen, _alone(planner), passes=passes),
+        distribution=_distribution(planner, chosen),
         switches=tuple(switches(planner, chosen)),
-        remedies=()
-        if fits
-        else remedies(
-            recipe, machine, least=lambda changed: least(changed, machine, shape, processes)
-        ),
+        remedies=() if fits else _remedies(costs),
         fits_on=None if fits else _more_devices(planner),
     )
 
 
-def _alone(planner: Planner) -> Choice | None:
-    """How one of the devices would run it alone; None where it has no room for it."""
+def _distribution(planner: Planner, chosen: Choice) -> Distribution | None:
+    """What several devices send one another, and gain over one alone; None with one."""
     costs = planner.costs
+    if costs.processes == 1:
+        return None
     one = planner_of(costs_of(costs.recipe, costs.machine, costs.shape), planner.budget)
-    best = one.choose(one.choices())
-    return best if one.fits(best) else None
+    alone = one.choose(one.choices())
+    passes = ceil(costs.rows / chosen.way.micro_batch_size)
+    return distribution(planner, chosen, alone if one.fits(alone) else None, passes=passes)
+
+
+def _remedies(costs: Costs) -> tuple[Remedy, ...]:
+    """What would make it fit."""
+    machine, shape, processes = costs.machine, costs.shape, costs.processes
+    return remedies(
+        costs.recipe, machine, least=lambda changed: least(changed, machine, shape, processes)
+    )
 
 
 def _more_devices(planner: Planner) -> int | None:
@@ -134,75 +132,6 @@ def budget_of(recipe: Recipe, machine: Machine) -> int:
     if recipe.memory.budget is None:
         return machine.device_memory
     return min(parse_size(recipe.memory.budget, place="memory.budget"), machine.device_memory)
-
-
-def refuse_attention(recipe: Recipe, shape: ModelShape) -> None:
-    """`UsageError` when transformers has no such attention for the family."""
-    if recipe.model.attn_implementation == "sdpa" and not shape.sdpa:
-        raise UsageError(
-            f"transformers runs {shape.family} without sdpa",
-            place="model.attn_implementation",
-            hint="set it to eager",
-        )
-
-
-def refuse_length(recipe: Recipe, shape: ModelShape) -> None:
-    """`UsageError` for rows with more tokens than an encoder has positions."""
-    if shape.encoder and shape.max_positions and recipe.data.max_length > shape.max_positions:
-        raise UsageError(
-            f"{recipe.data.max_length:,} tokens, {shape.family} has {shape.max_positions:,} "
-            "positions",
-            place="data.max_length",
-            hint=f"set it to {shape.max_positions}, and data.overlong: truncate_end",
-        )
-
-
-def refuse_base(costs: Costs) -> None:
-    """`UsageError` for a base that cannot be held as the recipe asks."""
-    memory, four = costs.recipe.memory, costs.holding.bits == 4 and costs.layers.number > 0
-    if memory.base == "stream" and not (four and costs.layers.number > 2):
-        raise UsageError(
-            "only 4-bit layers are streamed, three of them or more",
-            place="memory.base",
-            hint="set quantization.bits: 4, or memory.base: resident",
-        )
-    if memory.dequantized_layers in ("auto", 0):
-        return
-    if memory.base == "stream" or not four:
-        what = "layers that are streamed" if four else "weights that are not in 4 bits"
-        raise UsageError(f"{what} are not kept unfolded", place="memory.dequantized_layers")
-
-
-def refuse_strategy(costs: Costs) -> None:
-    """`UsageError` for layers that cannot be shared out, where the recipe wants that."""
-    reason = why_whole(costs)
-    if costs.processes > 1 and costs.recipe.distributed.strategy == "fsdp" and reason:
-        raise UsageError(
-            f"cannot be fsdp: {reason}", place="distributed.strategy", hint="set it to ddp or auto"
-        )
-
-
-def refuse_quantized_copies(costs: Costs) -> None:
-    """`UsageError` when a module to train whole holds quantised weights."""
-    parts = [part for part in parts_of(costs.recipe.method) if isinstance(part, LowRankConfig)]
-    for module in (name for part in parts for name in saved_modules(part, costs.shape)):
-        for linear in costs.shape.linears:
-            if is_within(linear.name, module) and costs.holding.quantizes(linear):
-                raise UsageError(
-                    f"{module} holds quantised weights, which cannot be trained",
-                    place="method.modules_to_save",
-                    hint=f"add {linear.name.rpartition('.')[2]} to quantization.skip_modules",
-                )
-    for part in parts_of(costs.recipe.method):
-        names = trained_weights(part, costs.shape) if isinstance(part, SelectiveConfig) else ()
-        linears = {linear.name: linear for linear in costs.shape.linears}
-        for name in names:
-            if costs.holding.quantizes(linears[name]):
-                raise UsageError(
-                    f"{name} is quantised, and a quantised matrix cannot be trained",
-                    place="method.parts",
-                    hint="take the 16-bit model" if costs.holding.already else "",
-                )
 
 
 def _place_states(choice: Choice) -> tuple[MemoryItem, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune.plan.plan import Remedy
 from qtune.plan.sizes import parse_size
-from qtune.recipe.methods import LoraConfig
+from qtune.recipe.methods import BridgeConfig, LoraConfig, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +146,8 @@ def _linked_groups(recipe: Recipe) -> Iterator[list[Setting]]:
     if shared.strategy != "fsdp" and recipe.memory.base == "resident":
         yield [Setting("memory", "base", "stream")]
     stays = shared.offload == "auto" and recipe.memory.base == "resident"
-    if shared.strategy != "ddp" and (stays or shared.offload is False):
+    bridged = any(isinstance(part, BridgeConfig) for part in parts_of(recipe.method))
+    if shared.strategy != "ddp" and not bridged and (stays or shared.offload is False):
         yield [Setting("distributed", "offload", True)]
 
 

@@ -76,17 +76,21 @@ def _sharing_conflicts() -> Iterator[Conflict]:
             "set quantization.bits: 4, or strategy: ddp",
             lambda r: r.quantization.bits != 4,
         ),
-        (
-            "method.name",
-            "shares out layers that a tuner of PEFT needs whole",
-            "take a method of qtune's own, or strategy: ddp",
-            lambda r: any(isinstance(part, BridgeConfig) for part in parts_of(r.method)),
-        ),
     )
     for because, message, hint, test in reasons:
         yield Conflict(
             "distributed.strategy", (because,), message, hint, partial(_shares_out, test=test)
         )
+    yield Conflict(
+        "distributed.offload",
+        ("method.name",),
+        "puts weights elsewhere than a tuner of PEFT looks for them",
+        "remove it, or take a method of qtune's own",
+        lambda r: (
+            r.distributed.offload is True
+            and any(isinstance(part, BridgeConfig) for part in parts_of(r.method))
+        ),
+    )
 
 
 def _shares_out(recipe: Recipe, *, test: Callable[[Recipe], bool]) -> bool:

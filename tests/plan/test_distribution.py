@@ -92,7 +92,6 @@ def test_shares_wait_in_host_memory_where_the_device_has_no_room() -> None:
         ({"memory": {"base": "stream"}}, "streamed"),
         ({"memory": {"on_oom": "shrink"}}, "in step"),
         ({"memory": {"dequantized_layers": 2}}, "unfolded"),
-        ({"method": {"name": "peft", "type": "IA3"}}, "tuner of PEFT"),
     ],
 )
 def test_what_cannot_be_shared_out_stays_whole_or_is_refused(

@@ -202,7 +202,6 @@ def test_a_set_that_nothing_reads_is_a_fault_all_the_same(write: Write) -> None:
         ("memory: {dequantized_layers: all}", "memory.dequantized_layers"),
         ("memory: {on_oom: shrink}", "memory.on_oom"),
         ("quantization: {bits: 16}", "quantization.bits"),
-        ("method: {name: peft, type: IA3}", "method.name"),
     ],
 )
 def test_layers_that_cannot_be_shared_out(read: Read, faults: Faults, text: str, key: str) -> None:
@@ -217,3 +216,9 @@ def test_layers_that_cannot_be_shared_out(read: Read, faults: Faults, text: str,
 def test_whole_bases_have_no_shares_to_put_elsewhere(faults: Faults) -> None:
     [fault] = faults("distributed: {strategy: ddp, offload: true}\n")
     assert " distributed.offload: nothing would read it: " in fault
+
+
+def test_what_peft_trains_is_not_put_elsewhere(read: Read, faults: Faults) -> None:
+    read("method: {name: peft}\ndistributed: {strategy: fsdp}\n")
+    [fault] = faults("method: {name: peft}\ndistributed: {offload: true}\n")
+    assert "distributed.offload: true puts weights elsewhere" in fault

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtune.errors import ExitCode, Fault, QtuneError, ResourceError
@@ -26,7 +28,8 @@ T = TypeVar("T")
 _PATIENCE = timedelta(
     days=7
 )  # one may read rows for hours; one that has died is told by its socket
-_TELLING = timedelta(seconds=2)  # that another's fault may take to be known
+_TELLING, _LOOK = 2.0, 0.05  # seconds that another's fault may take to be known
+ENDS = "QTUNE_ENDS"  # names the file in which a launcher tells of a process that was killed
 _BUCKET = 2**23  # elements of the gradients that travel together
 _FAULT = "qtune/fault"
 
@@ -181,12 +184,30 @@ class Ranks:
             self._store.set(_FAULT, json.dumps(told))
 
     def cause(self, error: PeerLost) -> QtuneError:
-        """What another one has told of its end; the error itself where it had no time to."""
+        """What another one, or who started us, has told of its end; the error itself where nobody
+        had the time to."""
+        end = time.monotonic() + _TELLING
         try:
-            self._store.wait([_FAULT], _TELLING)
-            return PeerFault(**json.loads(self._store.get(_FAULT)))
+            while time.monotonic() < end:
+                if self._store.check([_FAULT]):
+                    return PeerFault(**json.loads(self._store.get(_FAULT)))
+                killed = _killed() if self.first else None
+                if killed is not None:
+                    return killed
+                time.sleep(_LOOK)
         except (RuntimeError, ValueError):  # torch's own errors are RuntimeErrors
-            return error
+            pass
+        return error
+
+
+def _killed() -> PeerLost | None:
+    """What a launcher tells of a process that was killed; taken away, as we say it now."""
+    name = os.environ.get(ENDS)
+    if name is None or not Path(name).exists():
+        return None
+    told = json.loads(Path(name).read_text(encoding="utf-8"))
+    Path(name).unlink()
+    return PeerLost(told["message"], hint=told["hint"])
 
 
 ALONE = Ranks()

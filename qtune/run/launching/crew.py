@@ -12,11 +12,14 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from qtune.durable import write_json
 from qtune.errors import ECHO_SECONDS, STOP_SIGNALS
 from qtune.run.launching.ends import End, code_of
 from qtune.run.launching.environment import environments, held_port
@@ -43,8 +46,8 @@ class Graces:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The exit code of a run; a fault that no process could tell; whether the first one has
-    ended by itself, and so has said what it had to say."""
+    """The exit code of a run; a fault that no process has told; whether the first one has ended by
+    itself, and so has said what it had to say."""
 
     code: int
     fault: Fault | None
@@ -62,16 +65,18 @@ def launch(
     """Run a command as so many processes; the first one has our terminal, of the others only
     stderr comes through `say`. None of them is left when this returns."""
     voices = Voices(say, held=on_terminal)
-    with held_port() as port, heard() as signals:
-        with Crew(signals, voices, graces) as crew:
-            crew.start(command, environments(size, port))
+    with held_port() as port, heard() as signals, tempfile.TemporaryDirectory() as place:
+        told = Path(place) / "killed.json"
+        with Crew(signals, voices, graces, told) as crew:
+            crew.start(command, environments(size, port, told))
             crew.watch()
         voices.release()
         code, fault = code_of(crew.ends)
         if crew.cut_short is not None:
             code, fault = crew.cut_short, None
         spoke = any(end.rank == 0 and end.code >= 0 for end in crew.ends)
-        return Outcome(code, fault, spoke)
+        # who has read it takes it away, and says it
+        return Outcome(code, fault if told.exists() else None, spoke)
 
 
 class Crew:
@@ -79,13 +84,13 @@ class Crew:
     a terminal's Ctrl-C too, reaches it once: through us.
 
     `ends`: of those that are over, in the order in which that was seen. `cut_short`: the code of
-    a second signal, which ended all at once.
+    a second signal, which ended all at once. `told`: where one that was killed is told of.
     """
 
-    def __init__(self, signals: socket.socket, voices: Voices, graces: Graces) -> None:
+    def __init__(self, signals: socket.socket, voices: Voices, graces: Graces, told: Path) -> None:
         self.ends: list[End] = []
         self.cut_short: int | None = None
-        self._signals, self._voices, self._graces = signals, voices, graces
+        self._signals, self._voices, self._graces, self._told = signals, voices, graces, told
         self._alive: dict[int, subprocess.Popen[bytes]] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
@@ -199,6 +204,9 @@ class Crew:
             code = int(STOP_SIGNALS[self._asked])
         end = End(rank, code, forced=self._forcing)
         self.ends.append(end)
+        if code < 0 and not end.forced:
+            fault = {"message": end.fault.message, "hint": end.fault.hint}
+            write_json(self._told, fault)
         if rank == 0:
             self._voices.release()
         if self._kill_at is None:

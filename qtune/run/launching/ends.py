@@ -41,7 +41,7 @@ class End:
         except ValueError:
             name = f"signal {-self.code}"
         memory = "" if name != "SIGKILL" else ", as the system does when memory runs out"
-        hint = "its last checkpoint is whole: go on with --resume"
+        hint = "--resume goes on from the last checkpoint"
         return Fault(message=f"rank {self.rank} was killed by {name}{memory}", hint=hint)
 
 

@@ -8,17 +8,19 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune import parent
+from qtune import parent, ranks
 from qtune.plan.cores import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _HERE = "127.0.0.1"
 
 
-def environments(size: int, port: int) -> list[dict[str, str]]:
-    """By rank; what the person has set of threads and of the network stays."""
+def environments(size: int, port: int, ends: Path) -> list[dict[str, str]]:
+    """By rank; what the person has set of threads and of the network stays. `ends`: the file in
+    which one that was killed is told of."""
     shared = {
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
@@ -27,6 +29,7 @@ def environments(size: int, port: int) -> list[dict[str, str]]:
         "MASTER_ADDR": _HERE,
         "MASTER_PORT": str(port),
         parent.NAME: str(os.getpid()),
+        ranks.ENDS: str(ends),
     }
     defaults = {"OMP_NUM_THREADS": str(max(1, cores() // size))}
     if sys.platform == "linux":  # a host whose name leads elsewhere, or nowhere, meets as well

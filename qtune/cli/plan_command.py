@@ -31,9 +31,10 @@ def plan(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(
-            "--processes", metavar="N", min=1, help="Plan for N such devices of one machine."
-        ),
+        typer.Option("--processes", metavar="N", min=1, help="Plan for N such devices together."),
+    ] = 1,
+    machines: Annotated[
+        int, typer.Option("--machines", metavar="M", min=1, help="On how many machines they are.")
     ] = 1,
     overrides: Overrides = None,
     suggest: Annotated[
@@ -55,7 +56,7 @@ def plan(
     from qtune.run import plan as run
 
     given: Sequence[str] = overrides or ()
-    planned = run.plan(recipe, overrides=given, gpu=gpu, processes=processes)
+    planned = run.plan(recipe, overrides=given, gpu=gpu, processes=processes, machines=machines)
     found = run.suggest(recipe, planned, overrides=given, gpu=gpu) if suggest else None
     if found is not None:
         print_json(found.to_dict()) if as_json else print_text(found.text.rstrip())

@@ -4,6 +4,7 @@ Dense bf16 products with fp32 sums, memory bandwidth, and the link from pinned h
 it gives in practice (PCIe 3: 12, 4: 25, 5: 50 GB/s). Between devices: NVLink where the board has
 it, half of the data sheet's sum of both ways; else PCIe through host memory, half of the link. A
 CPU's figures are measured, a core; between processes of one machine gloo over loopback, 1 GB/s.
+Between machines a network of 100 Gb/s is assumed, of which a ring takes one way in and out of each.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from qtune.plan.machine import Machine
 
 PCIE_3, PCIE_4, PCIE_5 = 12e9, 25e9, 50e9
+NETWORK = 12.5e9
 _GIB = 2**30
 
 

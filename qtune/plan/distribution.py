@@ -75,7 +75,7 @@ def distribution(
     traffic, shares = traffic_of(planner.costs, chosen.way), chosen.way.strategy == "fsdp"
     one = None if alone is None else alone.seconds
     return Distribution(
-        wire=work.device.wire,
+        wire=work.wire,
         bandwidth=work.between,
         gradient_bytes=traffic.gradients,
         weight_bytes=passes * traffic.visits * traffic.weights,

@@ -33,6 +33,8 @@ class Machine:
     cores: int
     note: str = ""
     """How device_memory was found."""
+    seats: int = 0
+    """Processes of a run on each such machine; 0 where all of them are on one."""
 
     @classmethod
     def gpu(cls, size: int) -> Machine:
@@ -68,13 +70,13 @@ class Machine:
         """What one of so many processes of this machine has, each on a device of its own; a CPU's
         memory and cores are for all of them."""
         if processes == 1:
-            return self
+            return replace(self, seats=1)
         host, cores = self.host_memory // processes, max(1, self.cores // processes)
         if self.device == "cuda":
-            return replace(self, host_memory=host, cores=cores)
+            return replace(self, host_memory=host, cores=cores, seats=processes)
         note = f"one of {processes} parts of the {self.note}"
         memory = self.device_memory // processes
-        return Machine("cpu", f"CPU, {cores} cores", memory, host, cores, note)
+        return Machine("cpu", f"CPU, {cores} cores", memory, host, cores, note, processes)
 
 
 def host_memory(root: Path = Path("/")) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qtune.plan.adapters import DTYPE_BYTES
+from qtune.plan.devices import NETWORK
 from qtune.plan.traffic import traffic_of
 from qtune.recipe.lessons import lessons_of
 from qtune.recipe.methods import LowRankConfig, leading
@@ -160,7 +161,14 @@ class Work:
     @property
     def between(self) -> float:
         """Bytes a second that each device sends to the others."""
-        return self.device.between * MOVES
+        device = self.device.between
+        return MOVES * (min(device, NETWORK) if self.wire == "network" else device)
+
+    @property
+    def wire(self) -> str:
+        """What joins the devices."""
+        seats = self.costs.machine.seats
+        return "network" if 0 < seats < self.costs.processes else self.device.wire
 
     def _teaching(self, tokens: int) -> float:
         """The teacher's pass, its head and the unfolding of its weights."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import plan as plans
 from qtune import recipe as recipes
+from qtune.errors import UsageError
 from qtune.plan import Machine, Plan, parse_size
 from qtune.run.labels import named
 from qtune.run.shapes import shape_and_note, with_bridge, with_teacher
@@ -47,11 +48,25 @@ def card_of(text: str) -> Machine:
 
 
 def plan(
-    path: Path, *, overrides: Sequence[str] = (), gpu: str | None = None, processes: int = 1
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    gpu: str | None = None,
+    processes: int = 1,
+    machines: int = 1,
 ) -> Planned:
-    """Plan a recipe for so many given cards, or processes of this machine; no torch, no weights, no
-    rows kept."""
-    machine = Machine.probe_for(processes) if gpu is None else card_of(gpu)
+    """Plan a recipe for a given card or this machine; no torch, no weights, no rows kept.
+
+    `processes`: that train together, one a device, as many on each of `machines` alike.
+    """
+    each, rest = divmod(processes, machines)
+    if rest:
+        raise UsageError(
+            f"{processes} processes are not as many on each of {machines} machines",
+            place="--machines",
+            hint="--processes counts those of all machines together",
+        )
+    machine = Machine.probe_for(each) if gpu is None else card_of(gpu).share(each)
     return plan_for(recipes.load(path, overrides), machine, processes)
 
 
@@ -104,7 +119,8 @@ def suggest(
     if found is None:
         return None
     changed, processes = (*overrides, *found.settings), planned.plan.processes
-    made = plan(path, overrides=changed, gpu=gpu, processes=processes).plan
+    machines = processes // (planned.plan.machine.seats or processes)
+    made = plan(path, overrides=changed, gpu=gpu, processes=processes, machines=machines).plan
     share = f"{plans.human(made.device_bytes)} of {plans.human(made.budget_bytes)}"
     speed = f"about {plans.duration(made.seconds_per_step)} a step"
     lines = [f"# planned with it on {made.machine.name}: {share}, {speed}\n", found.yaml()]

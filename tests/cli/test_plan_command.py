@@ -135,6 +135,7 @@ def test_settings_are_planned_over_the_recipe(
         (["--gpu", "big"], 2, "--gpu: 'big' is not a size"),
         (["--set", "model.name_or_path=/nowhere/model", "--gpu", "48GB"], 4, "no such folder"),
         (["--set", "method.target_modules=[q_prj]", "--gpu", "48GB"], 2, "q_proj"),
+        (["--processes", "3", "--machines", "2"], 2, "3 processes are not as many on each of 2"),
     ],
 )
 def test_faults_are_one_line_with_their_code(
@@ -183,6 +184,7 @@ def test_several_devices_are_planned_together(
     assert run_app(["plan", str(recipe), "--gpu", "24GB", "--processes", "8", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["processes"], found["strategy"], found["offload"]) == (8, "fsdp", False)
+    assert (found["machine"]["seats"], found["distribution"]["wire"]) == (8, "PCIe")
     assert found["distribution"]["gradient_bytes"] == pytest.approx(5.60e9, rel=0.01)
 
 

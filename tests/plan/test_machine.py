@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,9 +180,10 @@ def test_the_gpus_have_names_that_show_each_alone(
 
 def test_processes_of_a_cpu_share_its_memory_and_cores() -> None:
     whole = Machine("cpu", "CPU, 8 cores", 30_000, 30_000, 8, "free memory of this machine")
-    assert whole.share(1) is whole
+    assert whole.share(1) == replace(whole, seats=1)
     each = whole.share(3)
     assert (each.device_memory, each.host_memory, each.cores) == (10_000, 10_000, 2)
+    assert each.seats == 3
     assert "one of 3 parts" in each.note
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,3 +119,11 @@ def test_parts_that_wait_in_host_memory_come_over_the_link_first() -> None:
     assert many > few
     at_once = packed / 4 / 50e9
     assert several._gathering(away) - several._gathering(SHARED) == pytest.approx(at_once)
+
+
+def test_between_machines_the_network_is_the_narrowest() -> None:
+    here, apart = (work(H100.share(seats), processes=8) for seats in (8, 4))
+    assert (here.wire, here.between) == ("NVLink", 450e9 * MOVES)
+    assert (apart.wire, apart.between) == ("network", 12.5e9 * MOVES)
+    slow = work(replace(cpu(8), seats=1), processes=2, config=TINY)
+    assert (slow.wire, slow.between) == ("network", 1e9 * MOVES)

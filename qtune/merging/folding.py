@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qtune.models.writing import TensorSpec
 
 AT_ONCE = 2**18  # elements of a block: what is made of them on the way stays in a core's cache
-SAMPLED = 4  # one of so many blocks of a tensor is measured; all are checked
+SAMPLED = 16  # one of so many blocks of a tensor is measured; all are checked
 
 
 class Folding:
@@ -134,15 +134,16 @@ class _Edited:
     def make(self, number: int, start: int, stop: int, place: Tensor) -> Effect:
         """Fill the place of some rows."""
         base = self.rows.read(start, stop).float()
+        sampled = number % SAMPLED == 0
+        before = base.clone() if sampled or not self.changed.is_set() else base
         edited = self.fold(base, start, stop)
-        check_shape(self.name, base, edited)
+        check_shape(self.name, before, edited)
         place.copy_(edited.view(place.shape))
         check_finite(self.name, edited, place)
-        if number % SAMPLED == 0:
-            effect = measured(self.name, base, edited, place)
+        if sampled:
+            effect = measured(self.name, before, edited, place)
         else:
-            changed = self.changed.is_set() or not torch.equal(edited, base)
-            effect = Effect(self.name, changed)
+            effect = Effect(self.name, before is base or not torch.equal(edited, before))
         if effect.changed:
             self.changed.set()
         return effect

@@ -130,7 +130,10 @@ class _Sheet:
     """Part of a file in memory: from a page's begin, as the disk wants it."""
 
     def __init__(self, size: int) -> None:
-        self.memory = memoryview(mmap.mmap(-1, size))
+        memory = mmap.mmap(-1, size)
+        with suppress(AttributeError, OSError):  # the disk finds few large pages sooner than many
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self.memory = memoryview(memory)
 
     def begin(self, position: int) -> _Sheet:
         """Hold what comes at that position of the file; what its page has before comes later."""

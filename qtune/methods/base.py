@@ -43,7 +43,8 @@ class Edit:
     optional: bool = False
     """Left out where the base has no such parameter."""
     by_rows: Callable[[Tensor | None, int, int], Tensor] | None = None
-    """`apply` for rows [start, stop) of the stored tensor alone; None where it needs all of it."""
+    """`apply` for rows [start, stop) of the stored tensor alone, in whose memory the result may be;
+    None where it needs all of it."""
     shape: tuple[int, ...] | None = None
     """Of the tensor it edits, as stored, where the adapter says it."""
 

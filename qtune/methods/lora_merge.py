@@ -51,13 +51,14 @@ def _update(
     def apply(base: Tensor | None) -> Tensor:
         assert base is not None, "needs_base"
         weight = base.t() if fan_in_fan_out else base
+        weight = weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         merged = _fold(weight, down.float(), up.float(), scale=scale, magnitude=magnitude)
         return merged.t().contiguous() if fan_in_fan_out else merged
 
     def by_rows(base: Tensor | None, start: int, stop: int) -> Tensor:
         assert base is not None, "needs_base"
         if fan_in_fan_out:  # a row of W^T is a column of A
-            return torch.addmm(base, down[:, start:stop].t().float(), up.t().float(), alpha=scale)
+            return base.addmm_(down[:, start:stop].t().float(), up.t().float(), alpha=scale)
         norms = None if magnitude is None else magnitude[start:stop]
         return _fold(base, down.float(), up[start:stop].float(), scale=scale, magnitude=norms)
 
@@ -74,14 +75,14 @@ def _update(
 def _fold(
     weight: Tensor, down: Tensor, up: Tensor, *, scale: float, magnitude: Tensor | None
 ) -> Tensor:
-    """W + s B A, or m (W + s B A) / ||W + s B A||_row; all [n, m] fp32."""
+    """W + s B A, or m (W + s B A) / ||W + s B A||_row, in the place of W; all [n, m] fp32."""
     if weight.shape != (up.shape[0], down.shape[1]):
         raise ModelError(
             f"an update of {up.shape[0]}x{down.shape[1]} does not fit a weight of "
             f"{'x'.join(str(size) for size in weight.shape)}",
             hint="the adapter belongs to another base model",
         )
-    merged = torch.addmm(weight.float(), up, down, alpha=scale)
+    merged = weight.addmm_(up, down, alpha=scale)
     if magnitude is None:
         return merged
     tiny = torch.finfo(torch.float32).tiny

@@ -116,12 +116,12 @@ def read_tensors(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor
 
 def read_bytes(path: Path, entry: Mapping[str, Any], start: int, stop: int) -> Tensor:
     """Bytes [start, stop) of one tensor of a table, as uint8 in memory of their own."""
-    content = _memory(stop - start)
+    content = torch.empty(stop - start, dtype=torch.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(entry["data_start"] + start)
-        if not _read(file, content):
+        if not _read(file, content.numpy().data):
             raise _broken(path, "a tensor ends early", path.stat().st_size)
-    return torch.frombuffer(content, dtype=torch.uint8) if len(content) else torch.empty(0).byte()
+    return content
 
 
 def read_rows(path: Path, entry: Mapping[str, Any], start: int, stop: int) -> Tensor:
@@ -151,7 +151,7 @@ def _memory(size: int) -> bytearray | mmap.mmap:
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-def _read(file: FileIO, content: bytearray | mmap.mmap) -> bool:
+def _read(file: FileIO, content: bytearray | mmap.mmap | memoryview) -> bool:
     """Fill the bytes from where the file stands; False when it ends before."""
     done = 0
     with memoryview(content) as target:

@@ -6,7 +6,8 @@ import ctypes
 from contextlib import suppress
 
 THRESHOLD = 2**20  # bytes
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's malloc.h
+KEPT, KEPT_BLOCK = 2**24, 2**22  # bytes
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 
 
 def give_back_at_once() -> bool:
@@ -18,4 +19,16 @@ def give_back_at_once() -> bool:
     """
     with suppress(OSError, AttributeError):
         return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, THRESHOLD))
+    return False
+
+
+def keep_for_the_next() -> bool:
+    """Let each thread keep some freed megabytes for tensors alike; False as above.
+
+    To get new pages from the system for each block of a weight takes half as long as to make it.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        told = library.mallopt(_MMAP_THRESHOLD, KEPT_BLOCK)
+        return bool(told and library.mallopt(_TRIM_THRESHOLD, KEPT))
     return False

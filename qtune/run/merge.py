@@ -23,6 +23,7 @@ from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe.results import MergeSection
 from qtune.run import base_choice, cards, requantized
+from qtune.run.allocator import keep_for_the_next
 from qtune.run.combined import Asked, together
 from qtune.run.memory import held_bytes
 from qtune.run.reading import load_reader
@@ -85,6 +86,7 @@ def merge(
         work, choice = base_choice.choose(subject, work, display)
         section = section.model_copy(update={"base": work.base})
     trained = trained_model(subject, adapter, work, section, display) if verify else None
+    keep_for_the_next()
     lossy = trained is not None and section.quantize != "none"
     report = merging.write(
         work,

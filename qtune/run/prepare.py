@@ -81,7 +81,7 @@ def decide(asked: Recipe, place: Seat = ALONE.seat) -> Plan:
     plan.refuse_lengths(asked, shape)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
-    machine = plan.Machine.probe().share(place.local_size)
+    machine = plan.Machine.probe_for(place.local_size)
     decided = plan.make(asked, machine, shape, rows=rows, processes=place.size)
     decided.check()
     return decided
@@ -207,6 +207,10 @@ def plan_line(asked: Recipe, decided: Plan) -> str:
     if asked.data.packing:
         most = f"at most {size} x {asked.data.max_length:,} tokens a pass"
         batch = f"{asked.train.batch_size} rows a step, packed, {most}"
+    if decided.processes > 1:
+        where = ", offloaded" if decided.offload else ""
+        each = "" if asked.data.packing else " each"
+        batch += f"{each}; {decided.processes} processes ({decided.strategy}{where})"
     kept = _KEPT[decided.activations]
     memory = f"{plan.human(decided.device_bytes)} of {plan.human(decided.budget_bytes)}"
     length = f"{steps.total:,} steps, {steps.warmup:,} of warm-up" if steps else "steps unknown"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ _TELLING, _LOOK = 2.0, 0.05  # seconds that another's fault may take to be known
 ENDS = "QTUNE_ENDS"  # names the file in which a launcher tells of a process that was killed
 _BUCKET = 2**23  # elements of the gradients that travel together
 _FAULT = "qtune/fault"
+_LOST = re.compile(r"\bgloo\b|\bnccl|^Dist\w*Error:", re.IGNORECASE)
 
 
 class PeerLost(ResourceError):  # noqa: N818 - the name is the statement
@@ -176,6 +178,16 @@ class Ranks:
             for gradient, piece in zip(gradients, pieces, strict=True):
                 gradient.copy_(piece.view_as(gradient))
 
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """What torch's own collectives in the block say of one that has gone becomes `PeerLost`."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.alone or not _LOST.search(f"{type(error).__name__}: {error}"):
+                raise
+            raise _lost() from error
+
     def tell(self, error: QtuneError) -> None:
         """Leave a fault of this process for the first one, which will say it."""
         if self._store is not None and not isinstance(error, PeerLost):
@@ -231,7 +243,8 @@ def joined(place: Seat, *, on_cpu: bool) -> Iterator[Ranks]:
         )
     ranks = Ranks(place, store)
     try:
-        yield ranks
+        with ranks.noticing():
+            yield ranks
     except PeerLost as error:
         raise ranks.cause(error) from error
     except QtuneError as error:
@@ -250,10 +263,14 @@ def _together() -> Iterator[Any]:
     try:
         yield distributed
     except RuntimeError as error:
-        raise PeerLost(
-            "another process of this run has ended",
-            hint="its own lines say why; the run can go on with --resume",
-        ) from error
+        raise _lost() from error
+
+
+def _lost() -> PeerLost:
+    return PeerLost(
+        "another process of this run has ended",
+        hint="its own lines say why; the run can go on with --resume",
+    )
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

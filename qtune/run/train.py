@@ -115,7 +115,12 @@ def _train(settled: Settled, journal: Journal, *, started: float) -> tuple[dict[
             journal.write_to(folder.log)
             leaving.enter_context(leaving_page(folder.path, journal.line))
             leaving.enter_context(gates.telling_failure(folder.path, settled.loaded.name))
-        with folder.writing(), journal.keeping_errors(), training.stop_on_signals() as stop:
+        with (
+            folder.writing(),
+            journal.keeping_errors(),
+            training.stop_on_signals() as stop,
+            ranks.noticing(),
+        ):
             if ranks.first:
                 pins.write_lock(
                     folder.path,

@@ -120,7 +120,7 @@ def learner(
     journal.line(trial.choose(asked.memory.kernels, device))
     if asked.memory.budget is not None:
         limit(device, budget=decided.budget_bytes)
-    spread = models.Spread(ranks=ranks, strategy=decided.strategy)
+    spread = models.Spread(ranks, decided.strategy, offload=decided.offload)
     if decided.base == "stream":
         give_back_at_once()
         quantising = partial(journal.progress, "quantising")

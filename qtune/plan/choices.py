@@ -99,11 +99,15 @@ class Planner:
         """All that the recipe leaves open; layers are shared out where whole ones do not fit, and
         what needs the link to the host is weighed where nothing else fits."""
         for strategy in self.strategies():
-            plain = self._weighed(self._homes((strategy,)), self._policies(PLAIN))
+            plain = self.plain(strategy)
             if any(self.fits(choice) for choice in plain):
                 return plain
         homes = self._homes(self.strategies(), linked=True)
         return self._weighed(homes, self._policies(self._all_policies()))
+
+    def plain(self, strategy: Strategy) -> tuple[Choice, ...]:
+        """All of one strategy that need no link to the host."""
+        return self._weighed(self._homes((strategy,)), self._policies(PLAIN))
 
     def strategies(self) -> tuple[Strategy, ...]:
         """How the base may be held where several processes train, the mildest first."""

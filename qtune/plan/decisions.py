@@ -101,13 +101,14 @@ class Verdict:
             return f"ddp would need at least {human(least)}"
         if reason := why_whole(self.costs):
             return reason
-        rivals = [each for each in self.choices if each.way.strategy == "fsdp"]
-        if not rivals:
-            return f"fsdp {self._beside(strategy='fsdp', base='resident')}"
-        rival = self.planner.choose(rivals)
+        shared = [each for each in self.choices if each.way.strategy == "fsdp"]
+        rival = self.planner.choose(shared or self.planner.plain("fsdp"))
         if not self.planner.fits(rival):
             return f"fsdp would need at least {human(rival.least_bytes)}"
-        return f"fsdp is {rival.seconds / self.chosen.seconds - 1:.0%} slower"
+        slower = rival.seconds / self.chosen.seconds - 1
+        if slower > -0.005:
+            return f"fsdp is {slower:.0%} slower"
+        return f"fsdp may be {-slower:.0%} faster, and ties each pass to those of all"
 
     def _offload(self) -> Iterator[Decision]:
         key, way = "distributed.offload", self.chosen.way

@@ -54,6 +54,24 @@ def test_the_base_stays_whole_where_it_fits() -> None:
     assert part(made, "gradients on their way") == 2**25
 
 
+def test_shared_layers_that_may_be_faster_are_said_to_be() -> None:
+    """Whole layers leave room for few tokens a pass, shared ones for many."""
+    asked: dict[str, Any] = {"max_length": 512, "train": {"batch_size": 64}}
+    whole = plan(gpu(45), 8, LLAMA_70B, method={"name": "lora", "rank": 8}, **asked)
+    shared = plan(
+        gpu(45),
+        8,
+        LLAMA_70B,
+        method={"name": "lora", "rank": 8},
+        distributed={"strategy": "fsdp"},
+        **asked,
+    )
+    assert (whole.strategy, shared.strategy) == ("ddp", "fsdp")
+    faster = 1 - shared.seconds_per_step / whole.seconds_per_step
+    assert faster > 0.005
+    assert f"fsdp may be {faster:.0%} faster" in reason(whole, "distributed.strategy")[1]
+
+
 def test_layers_are_shared_out_where_whole_ones_do_not_fit() -> None:
     made = plan(gpu(24), 8, LLAMA_70B)
     assert (made.strategy, made.base, made.dequantized_layers) == ("fsdp", "resident", 0)

@@ -191,7 +191,7 @@ def gain(made: Plan) -> str:
         return "one such device has no room for it"
     alone = f"{found.speed_up:.1f} times as fast as one ({duration(found.seconds_alone)} a step)"
     if found.pays_from_rows is None:
-        return f"{alone}, with any batch_size"
+        return f"{alone}; with no batch_size do more than one pay"
     return f"{alone}; more than one pay from train.batch_size {found.pays_from_rows}"
 
 

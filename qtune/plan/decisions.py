@@ -106,7 +106,9 @@ class Verdict:
         if not self.planner.fits(rival):
             return f"fsdp would need at least {human(rival.least_bytes)}"
         slower = rival.seconds / self.chosen.seconds - 1
-        if slower > -0.005:
+        if abs(slower) < 0.005:
+            return "fsdp is no faster"
+        if slower > 0:
             return f"fsdp is {slower:.0%} slower"
         return f"fsdp may be {-slower:.0%} faster, and ties each pass to those of all"
 

@@ -78,6 +78,13 @@ class Machine:
         memory = self.device_memory // processes
         return Machine("cpu", f"CPU, {cores} cores", memory, host, cores, note, processes)
 
+    def alone(self) -> Machine:
+        """What one process would have if the others of its machine were not: of a CPU all of it."""
+        if self.device == "cuda" or self.seats <= 1:
+            return replace(self, seats=1)
+        memory, cores = self.device_memory * self.seats, self.cores * self.seats
+        return Machine("cpu", f"CPU, {cores} cores", memory, memory, cores, self.note, 1)
+
 
 def host_memory(root: Path = Path("/")) -> tuple[int, str]:
     """Bytes of host memory that are free for us, and what says so: the machine or a cgroup."""

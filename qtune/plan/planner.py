@@ -88,10 +88,12 @@ def _distribution(planner: Planner, chosen: Choice) -> Distribution | None:
     costs = planner.costs
     if costs.processes == 1:
         return None
-    one = planner_of(costs_of(costs.recipe, costs.machine, costs.shape), planner.budget)
-    alone = one.choose(one.choices())
+    machine = costs.machine.alone()
+    alone = costs_of(costs.recipe, machine, costs.shape)
+    one = planner_of(alone, budget_of(costs.recipe, machine))
+    best = one.choose(one.choices())
     passes = ceil(costs.rows / chosen.way.micro_batch_size)
-    return distribution(planner, chosen, alone if one.fits(alone) else None, passes=passes)
+    return distribution(planner, chosen, best if one.fits(best) else None, passes=passes)
 
 
 def _remedies(costs: Costs) -> tuple[Remedy, ...]:

@@ -145,6 +145,15 @@ def test_the_gain_is_what_two_plans_say() -> None:
     assert json.loads(json.dumps(several.to_dict()))["distribution"]["wire"] == "PCIe"
 
 
+def test_two_processes_of_a_cpu_are_no_faster_than_one_with_all_its_cores() -> None:
+    machine = Machine("cpu", "CPU, 4 cores", 10**10, 10**10, 4)
+    found = plan(machine.share(2), 2).distribution
+    assert found is not None
+    assert found.seconds_alone == plan(machine, 1).seconds_per_step
+    assert found.speed_up is not None
+    assert found.speed_up < 1.1
+
+
 def test_one_device_without_room_has_no_pace() -> None:
     asked = {"memory": {"base": "resident"}}
     found = plan(gpu(24), 8, LLAMA_70B, **asked).distribution

@@ -185,6 +185,10 @@ def test_processes_of_a_cpu_share_its_memory_and_cores() -> None:
     assert (each.device_memory, each.host_memory, each.cores) == (10_000, 10_000, 2)
     assert each.seats == 3
     assert "one of 3 parts" in each.note
+    again = Machine("cpu", "CPU, 8 cores", 30_000, 30_000, 8).share(4).alone()
+    assert (again.name, again.device_memory, again.cores) == ("CPU, 8 cores", 30_000, 8)
+    card = Machine("cuda", "GPU", 24, 90, 8).share(4)
+    assert card.alone() == replace(card, seats=1)
 
 
 def test_processes_with_a_gpu_each_share_the_host() -> None:

@@ -119,7 +119,15 @@ class Sharder:
         return shard.cpu() if self.spread.offload else shard
 
     def finish(self) -> Sharded:
-        """Make each layer one group, and the decoder their root: it is what losses call."""
+        """Make each layer one group, and the decoder their root: it is what losses call.
+
+        `ModelError` where no layer has anything to shard.
+        """
+        if not self._shards:
+            raise ModelError(
+                f"{type(self.network).__name__} has no layers with 4-bit weights to shard",
+                hint="set distributed.strategy to ddp",
+            )
         layers: dict[str, list[str]] = {}
         for name in self._shards:
             layers.setdefault(_layer_of(name), []).append(name)

@@ -16,9 +16,9 @@ from qtune.ops.nf4 import from_storage, library, quantize, to_storage
 from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.models.sharded_worker import content, load
 from tests.models.test_prequantized import save_packed
-from tests.models.together import together
 from tests.models.workshop import CPU, edit_tensors
 from tests.tiny import save_tiny, tiny_llama
+from tests.together import together
 
 ODD = {"hidden_size": 6, "intermediate_size": 9, "num_attention_heads": 1, "head_dim": 2}
 POLICIES = ("none", "selective", "layer", "offload")

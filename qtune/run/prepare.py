@@ -155,7 +155,7 @@ def learner(
         journal.line(f"{decided.dequantized_layers} layers kept unfolded, too: {plan.human(size)}")
     for line in inventory_lines(models.inventory(base.model)):
         journal.line(line)
-    teacher = load_teacher(asked, base, method, device=device, journal=journal)
+    teacher = load_teacher(asked, base, method, device=device, journal=journal, ranks=ranks)
     taught = teacher.network if teacher else base.model
     shares = _shares_prefixes(asked, (base.model, taught), tokenizer, journal)
     torch.manual_seed(asked.train.seed + ranks.seat.rank)  # dropout differs, as rows do

@@ -13,6 +13,7 @@ import torch
 from qtune import losses, models, plan
 from qtune.data.lessons import Lessons
 from qtune.errors import ModelError, UsageError
+from qtune.ranks import ALONE
 from qtune.recipe.lessons import content_hash, lessons_of, read_notes
 from qtune.run.shapes import shape_and_note, teacher_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qtune.data.stream import Stream
     from qtune.methods.base import Method
     from qtune.models import Base
+    from qtune.ranks import Ranks
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Journal
 
@@ -100,19 +102,27 @@ def _id(vocabulary: dict[str, int], token: str) -> str:
 
 
 def load_teacher(
-    asked: Recipe, base: Base, method: Method, *, device: torch.device, journal: Journal
+    asked: Recipe,
+    base: Base,
+    method: Method,
+    *,
+    device: torch.device,
+    journal: Journal,
+    ranks: Ranks = ALONE,
 ) -> losses.Teacher | None:
     """Who teaches: nobody who is asked now, the base without what is trained, or another model,
-    proven as the base was."""
+    proven as the base was, and whole at each of the `ranks`."""
     if asked.loss.teacher is None or lessons_of(asked) is not None:
         return None
     if teacher_of(asked) is None:
         journal.line("teacher: the base, without what is trained")
         return losses.Teacher(base.model, alone=method.disabled)
-    return losses.Teacher(load_network(asked, device=device, journal=journal))
+    return losses.Teacher(load_network(asked, device=device, journal=journal, ranks=ranks))
 
 
-def load_network(asked: Recipe, *, device: torch.device, journal: Journal) -> Any:
+def load_network(
+    asked: Recipe, *, device: torch.device, journal: Journal, ranks: Ranks = ALONE
+) -> Any:
     """The other model that teaches, in eval mode."""
     section = teacher_of(asked)
     assert section is not None
@@ -120,7 +130,12 @@ def load_network(asked: Recipe, *, device: torch.device, journal: Journal) -> An
     held = plan.teacher_quantization(asked, shape)
     loading = partial(journal.progress, "loading the teacher")
     network = models.load(
-        section, held, device=device, activations="none", on_progress=loading
+        section,
+        held,
+        device=device,
+        activations="none",
+        on_progress=loading,
+        spread=models.Spread(ranks),
     ).model
     own, _ = shape_and_note(asked.model, published=False)
     tokens = min(own.vocab_size, shape.vocab_size)

@@ -11,7 +11,8 @@ import torch
 
 from qtune.merging.account import Effect, check_finite, check_shape, measured
 from qtune.merging.bases import Rows
-from qtune.merging.shard_file import Block, on_cores
+from qtune.merging.shard_file import on_cores
+from qtune.merging.sheet import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -16,6 +16,7 @@ from qtune.merging.folding import AT_ONCE, Folding
 from qtune.merging.layout import lay_out
 from qtune.merging.progress import NAME as PROGRESS
 from qtune.merging.progress import Progress, key_of
+from qtune.merging.sheet import finished
 from qtune.merging.staging import check_space, check_target, resumable
 from qtune.models import writing
 from qtune.ops.linears import class_heads
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from qtune.merging.blueprint import Blueprint
     from qtune.merging.fidelity import Fidelity
     from qtune.merging.layout import Layout
+    from qtune.merging.sheet import Block
     from qtune.methods.base import Edit
     from qtune.models.writing import TensorSpec
     from qtune.recipe.inputs import ModelSection, QuantizationSection
@@ -214,11 +216,9 @@ def _write_files(
     return total
 
 
-def _blocks(
-    folding: Folding, specs: Sequence[TensorSpec], count: Counter
-) -> Iterator[shard_file.Block]:
+def _blocks(folding: Folding, specs: Sequence[TensorSpec], count: Counter) -> Iterator[Block]:
     """A weight file from its header on."""
-    yield shard_file.finished(writing.header(specs))
+    yield finished(writing.header(specs))
     for spec in specs:
         rest = spec.bytes
         for block in folding.blocks(spec):

@@ -11,10 +11,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qtune.artefacts import read_object
-from qtune.durable import sweep, write_json
+from qtune.durable import sha256_of, sweep, write_json
 from qtune.errors import QtuneError
 from qtune.merging.account import Account
-from qtune.merging.shard_file import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

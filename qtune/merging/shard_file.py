@@ -8,55 +8,27 @@ them does, and drive out what others keep there.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import FileIO
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qtune.durable import BLOCK, flush, rename
-from qtune.models.writing import content_of
+from qtune.durable import flush, rename
+from qtune.merging.sheet import PAGE, Sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from torch import Tensor
+    from qtune.merging.sheet import Block
 
 SHEET = 2**22  # bytes that are hashed and written at once; a larger block has a sheet of its own
-PAGE = mmap.PAGESIZE
 MAKERS = 16  # at most; one thread cannot hash for more
 PART = ".part"
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some rows of a tensor that are yet to be made."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    make: Callable[[Tensor], Any]
-    """Fills the given tensor, in any thread; what it returns is told to who writes the file."""
-
-    @property
-    def bytes(self) -> int:
-        """Its size in the file."""
-        return prod(self.shape) * self.dtype.itemsize
-
-
-def finished(content: bytes) -> Block:
-    """A block that is there already."""
-
-    def make(place: Tensor) -> None:
-        place.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-
-    return Block((len(content),), torch.uint8, make)
 
 
 def makers() -> int:
@@ -83,16 +55,6 @@ def write(path: Path, blocks: Iterable[Block]) -> tuple[str, list[Any]]:
     return press.sha256, told
 
 
-def sha256_of(path: Path) -> str:
-    """What a file holds now."""
-    digest = hashlib.sha256()
-    content = bytearray(BLOCK)
-    with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(content):
-            digest.update(memoryview(content)[:count])
-    return digest.hexdigest()
-
-
 def _past_the_page_cache(path: str, flags: int) -> int:
     """Opens a file for writes of whole pages that are not copied; as any other where the system or
     the file system cannot."""
@@ -117,52 +79,14 @@ def _threads() -> Iterator[tuple[ThreadPoolExecutor, ...]]:
     """Makers, a hasher and a writer. None shares its work, this thread neither: to wait for a part
     of it that has no core took more time than all the work."""
     alone: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    count = makers()
     with (
+        on_cores(1),  # left last: what the makers set, later threads would begin with
         ThreadPoolExecutor(1) as writer,
         ThreadPoolExecutor(1) as hasher,
-        ThreadPoolExecutor(makers(), **alone) as each,
-        on_cores(1),
+        ThreadPoolExecutor(count, **alone) as each,
     ):
         yield each, hasher, writer
-
-
-class _Sheet:
-    """Part of a file in memory: from a page's begin, as the disk wants it."""
-
-    def __init__(self, size: int) -> None:
-        memory = mmap.mmap(-1, size)
-        with suppress(AttributeError, OSError):  # the disk finds few large pages sooner than many
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        self.memory = memoryview(memory)
-
-    def begin(self, position: int) -> _Sheet:
-        """Hold what comes at that position of the file; what its page has before comes later."""
-        self.first = self.end = position % PAGE
-        self.making: list[Future[Any]] = []
-        return self
-
-    def has_room(self, block: Block) -> bool:
-        """Whether a block fits behind those that are in it."""
-        return self.end + block.bytes <= len(self.memory)
-
-    def add(self, block: Block, makers: ThreadPoolExecutor) -> None:
-        """Have a block made in its place."""
-        place = self.memory[self.end : self.end + block.bytes]
-        fits = len(place) > 0 and self.end % block.dtype.itemsize == 0
-        self.making.append(makers.submit(_make if fits else _make_apart, block, place))
-        self.end += block.bytes
-
-
-def _make(block: Block, place: memoryview) -> Any:
-    return block.make(torch.frombuffer(place, dtype=block.dtype).view(block.shape))
-
-
-def _make_apart(block: Block, place: memoryview) -> Any:
-    """For a place that is no place of a tensor."""
-    values = torch.empty(block.shape, dtype=block.dtype)
-    told = block.make(values)
-    place[:] = content_of(values)
-    return told
 
 
 class _Press:
@@ -172,7 +96,7 @@ class _Press:
         self._stream = stream
         self._makers, self._hasher, self._writer = threads
         self._most = most
-        self._under_way: deque[Future[tuple[list[Any], Future[_Sheet]]]] = deque()
+        self._under_way: deque[Future[tuple[list[Any], Future[Sheet]]]] = deque()
         self._digest = hashlib.sha256()
         self._tail = b""
         self._told: list[Any] = []
@@ -185,7 +109,7 @@ class _Press:
     def run(self, blocks: Iterable[Block]) -> list[Any]:
         """Write all blocks; what they told. Raises what any thread met."""
         position = 0
-        sheet = _Sheet(SHEET).begin(0)
+        sheet = Sheet(SHEET).begin(0)
         for block in blocks:
             if not sheet.has_room(block):
                 self._under_way.append(self._hasher.submit(self._hash, sheet))
@@ -198,21 +122,21 @@ class _Press:
         self._end(sheet, position)
         return self._told
 
-    def _next(self, block: Block) -> _Sheet:
+    def _next(self, block: Block) -> Sheet:
         """A sheet that is free and large enough."""
         size = max(SHEET, PAGE + block.bytes)
         if len(self._under_way) + 1 < self._most:
-            return _Sheet(size)
+            return Sheet(size)
         sheet = self._come_back()
-        return sheet if len(sheet.memory) == size else _Sheet(size)
+        return sheet if len(sheet.memory) == size else Sheet(size)
 
-    def _come_back(self) -> _Sheet:
+    def _come_back(self) -> Sheet:
         """The oldest sheet, when it is written."""
         told, writing = self._under_way.popleft().result()
         self._told += told
         return writing.result()
 
-    def _hash(self, sheet: _Sheet) -> tuple[list[Any], Future[_Sheet]]:
+    def _hash(self, sheet: Sheet) -> tuple[list[Any], Future[Sheet]]:
         """Take a made sheet into the digest; its last page waits for the next sheet."""
         told = [each.result() for each in sheet.making]
         sheet.memory[: sheet.first] = self._tail
@@ -221,13 +145,13 @@ class _Press:
         self._tail = bytes(sheet.memory[whole : sheet.end])
         return told, self._writer.submit(self._write, sheet, whole)
 
-    def _write(self, sheet: _Sheet, size: int) -> _Sheet:
+    def _write(self, sheet: Sheet, size: int) -> Sheet:
         rest = sheet.memory[:size]
         while rest:
             rest = rest[self._stream.write(rest) :]
         return sheet
 
-    def _end(self, sheet: _Sheet, size: int) -> None:
+    def _end(self, sheet: Sheet, size: int) -> None:
         """The last page, cut off where the file ends."""
         if self._tail:
             sheet.memory[:PAGE] = self._tail.ljust(PAGE, b"\0")

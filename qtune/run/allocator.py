@@ -25,7 +25,7 @@ def give_back_at_once() -> bool:
 def keep_for_the_next() -> bool:
     """Let each thread keep some freed megabytes for tensors alike; False as above.
 
-    To get new pages from the system for each block of a weight takes half as long as to make it.
+    Else the system gives, and empties, new pages for each block of a weight that is merged.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

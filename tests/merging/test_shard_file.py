@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from qtune.merging import shard_file
-from qtune.merging.shard_file import PAGE, SHEET, Block, finished, write
+from qtune.merging.shard_file import SHEET, write
+from qtune.merging.sheet import PAGE, Block, finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +79,13 @@ def test_blocks_stand_in_their_order(
 def test_sheets_are_bounded_and_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_file, "SHEET", 4 * PAGE)
     made: list[int] = []
-    plain = shard_file._Sheet.__init__
+    plain = shard_file.Sheet.__init__
 
     def counted(self: Any, size: int) -> None:
         made.append(size)
         plain(self, size)
 
-    monkeypatch.setattr(shard_file._Sheet, "__init__", counted)
+    monkeypatch.setattr(shard_file.Sheet, "__init__", counted)
     values = torch.arange(PAGE - 3)
     write(tmp_path / "x", (block_of(values) for _ in range(60)))
     assert len(set(made)) == 2  # the first one, and those for blocks that are larger

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from qtune.durable import write_text
@@ -146,7 +147,8 @@ def working_set(work: Merge) -> int:
         for spec in work.layout.specs
         if spec.name in work.edits and work.edits[spec.name].by_rows is None
     ]
-    blocks = shard_file.makers() * AT_ONCE
+    row = max(prod(spec.shape[1:]) for spec in work.layout.specs)
+    blocks = max(shard_file.makers() * AT_ONCE, row)
     sheets = shard_file.sheets() * shard_file.SHEET
     return sheets + BLOCK_BYTES * blocks + WHOLE_BYTES * max(whole, default=0)
 

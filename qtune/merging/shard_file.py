@@ -123,12 +123,17 @@ class _Press:
         return self._told
 
     def _next(self, block: Block) -> Sheet:
-        """A sheet that is free and large enough."""
-        size = max(SHEET, PAGE + block.bytes)
-        if len(self._under_way) + 1 < self._most:
-            return Sheet(size)
+        """A sheet that is free and large enough; one for a large block comes after all others, as
+        it may take most of the memory."""
+        needed = PAGE + block.bytes
+        if needed > SHEET:
+            while self._under_way:
+                self._come_back()
+            return Sheet(needed)
+        if len(self._under_way) < self._most:
+            return Sheet(SHEET)
         sheet = self._come_back()
-        return sheet if len(sheet.memory) == size else Sheet(size)
+        return sheet if len(sheet.memory) == SHEET else Sheet(SHEET)
 
     def _come_back(self) -> Sheet:
         """The oldest sheet, when it is written."""

@@ -77,7 +77,6 @@ def test_blocks_stand_in_their_order(
 
 
 def test_sheets_are_bounded_and_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_file, "SHEET", 4 * PAGE)
     made: list[int] = []
     plain = shard_file.Sheet.__init__
 
@@ -86,12 +85,34 @@ def test_sheets_are_bounded_and_used_again(tmp_path: Path, monkeypatch: pytest.M
         plain(self, size)
 
     monkeypatch.setattr(shard_file.Sheet, "__init__", counted)
-    values = torch.arange(PAGE - 3)
+    monkeypatch.setattr(shard_file, "SHEET", 4 * PAGE)
+    values = torch.arange(PAGE // 8 + 5)
     write(tmp_path / "x", (block_of(values) for _ in range(60)))
-    assert len(set(made)) == 2  # the first one, and those for blocks that are larger
-    large = 8 * len(values) + PAGE
-    assert made.count(large) <= shard_file.sheets()
+    assert made == [4 * PAGE] * shard_file.sheets()
     assert (tmp_path / "x").stat().st_size == 60 * 8 * len(values)
+
+
+def test_large_blocks_are_made_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_file, "SHEET", 4 * PAGE)
+    monkeypatch.setattr(shard_file, "makers", lambda: 3)
+    busy: list[int] = []
+    seen: list[int] = []
+
+    def make(place: Tensor) -> None:
+        large = len(place) > 4 * PAGE
+        busy.extend([1] * large)
+        time.sleep(0.002)
+        place.fill_(7)
+        if large:
+            seen.append(len(busy))
+            busy.pop()
+
+    sizes = [PAGE, 9 * PAGE, 8 * PAGE, PAGE, PAGE, 5 * PAGE]
+    write(tmp_path / "x", [Block((size,), torch.uint8, make) for size in sizes * 5])
+    assert (tmp_path / "x").read_bytes() == b"\7" * sum(sizes) * 5
+    assert seen == [1] * 15
 
 
 @pytest.mark.parametrize("where", ["maker", "blocks", "disk"])

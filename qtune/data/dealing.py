@@ -54,22 +54,26 @@ class Hand:
     ) -> list[Batch]:
         """The micro-batches of its rows of a step, in memory that a GPU reads by itself where there
         is one."""
-        hands = dealt(lengths, self.seat.size)
-        own = hands[self.seat.rank]
-        sizes = [lengths[number] for number in own]
-        chosen = [rows[number] for number in own]
-        found = [layout.batch(chosen, sequences) for sequences in layout.numbers(sizes)]
+        found = [layout.batch(rows, sequences) for sequences in self.numbers(layout, lengths)]
         if self.in_step:
-            passes = max(len(layout.numbers([lengths[row] for row in hand])) for hand in hands)
-            idle = found[-1] if found else layout.batch([rows[0]], [[0]])
+            everyones = (_numbers(layout, lengths, hand) for hand in self._hands(lengths))
+            passes = max(map(len, everyones))
+            idle = found[-1] if found else layout.batch(rows, [[0]])
             found += [idle.idled()] * (passes - len(found))
         return [batch.pinned() for batch in found] if torch.cuda.is_available() else found
 
     def numbers(self, layout: Layout, lengths: Sequence[int]) -> list[list[list[int]]]:
         """Rows of each sequence of each of its micro-batches, by their place in the step."""
-        own = dealt(lengths, self.seat.size)[self.seat.rank]
-        found = layout.numbers([lengths[number] for number in own])
-        return [[[own[number] for number in one] for one in each] for each in found]
+        return _numbers(layout, lengths, self._hands(lengths)[self.seat.rank])
+
+    def _hands(self, lengths: Sequence[int]) -> list[list[int]]:
+        return dealt(lengths, self.seat.size)
+
+
+def _numbers(layout: Layout, lengths: Sequence[int], hand: Sequence[int]) -> list[list[list[int]]]:
+    """As of a layout, for the rows in a hand; the last step of an epoch may leave it empty."""
+    found = layout.numbers([lengths[number] for number in hand]) if hand else []
+    return [[[hand[number] for number in one] for one in each] for each in found]
 
 
 WHOLE = Hand()

@@ -1,0 +1,32 @@
+"""What each process of `test_processes.py` does: one run after another, all of them together."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from qtune.errors import QtuneError
+from qtune.run.display import Quiet
+from qtune.run.resume import Wanted
+from qtune.run.train import train
+
+
+def main(asked: str, told: str) -> None:
+    """The ends of runs, each with its recipe, overrides, a port of its own, and keys that may
+    differ."""
+    found: list[tuple[int, object, object]] = []
+    for recipe, overrides, port, changes in json.loads(asked):
+        os.environ["MASTER_PORT"] = str(port)
+        wanted = Wanted(required=bool(changes), changes=tuple(changes))
+        try:
+            report, code = train(recipe, overrides=overrides, wanted=wanted, display=Quiet())
+            found.append((code, report["tokens"], report["evaluations"][-1]["loss"]))
+        except QtuneError as error:
+            found.append((int(error.code), str(error), None))
+    Path(told).write_text(json.dumps({"runs": found}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

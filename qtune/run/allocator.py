@@ -15,7 +15,8 @@ def give_back_at_once() -> bool:
     they go; False where the C library cannot be told.
 
     glibc raises this threshold with every large block that is freed, and then keeps hundreds of
-    megabytes of unfolded weights in its heap: as much as streaming a base saves.
+    megabytes of unfolded weights, or of gathered layers, in its heap: as much as streaming a base
+    or sharing it out saves.
     """
     with suppress(OSError, AttributeError):
         return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, THRESHOLD))

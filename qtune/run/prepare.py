@@ -118,13 +118,8 @@ def learner(
     limit_threads(device, journal)
     methods.create(asked.method, seed=asked.train.seed)  # its faults come before any weight
     journal.line(trial.choose(asked.memory.kernels, device))
-    if asked.memory.budget is not None:
-        limit(device, budget=decided.budget_bytes)
+    _make_room(asked, decided, device=device, journal=journal)
     spread = models.Spread(ranks, decided.strategy, offload=decided.offload)
-    if decided.base == "stream":
-        give_back_at_once()
-        quantising = partial(journal.progress, "quantising")
-        provide(asked.model, asked.quantization, say=journal.line, on_progress=quantising)
     base = models.load(
         asked.model,
         asked.quantization,
@@ -161,6 +156,18 @@ def learner(
     torch.manual_seed(asked.train.seed + ranks.seat.rank)  # dropout differs, as rows do
     name = asked.model.name_or_path
     return Learner(base, method, tokenizer, name, shares_prefixes=shares, teacher=teacher)
+
+
+def _make_room(asked: Recipe, decided: Plan, *, device: torch.device, journal: Journal) -> None:
+    """What must be before the base is read: limits, and the copy that a streamed one comes from."""
+    if asked.memory.budget is not None:
+        limit(device, budget=decided.budget_bytes)
+    if decided.base == "stream" or decided.strategy == "fsdp":  # layers come and go
+        give_back_at_once()
+    if decided.base == "stream":
+        quantising = partial(journal.progress, "quantising")
+        with ranks.one_before_the_rest():
+            provide(asked.model, asked.quantization, say=journal.line, on_progress=quantising)
 
 
 def method_of(asked: Recipe, network: Any) -> MethodConfig:

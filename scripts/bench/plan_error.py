@@ -1,7 +1,8 @@
 """Peak resident memory of real runs on a CPU against the plan's figure.
 
-A random Llama (hidden 768, 8 layers, vocabulary 8,192) is written once; each case trains three
-steps of rows at their longest in a process of its own and reads plan and peak off its report.
+Random Llamas (vocabulary 8,192) are written once; each case trains three steps of rows at their
+longest in a process of its own and reads plan and peak off its report. Two processes train a larger
+model on short rows, so that its weights are what counts: whole in each, or shared out.
 
   scripts/bench/plan_error.py --folder /tmp/plan-error --output scripts/bench/plan_error.json
 """
@@ -13,12 +14,30 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKENIZER = REPOSITORY / "recipes" / "quickstart" / "model"
-LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, and the rows that it learns."""
+
+    hidden: int
+    layers: int
+    length: int
+    rows: int
+    """Of a pass."""
+
+    def __str__(self) -> str:
+        tokens = f"{self.rows} x {self.length} tokens a pass"
+        return f"hidden {self.hidden}, {self.layers} layers, {tokens}"
+
+
+LONG, WIDE = Size(768, 8, 512, 4), Size(1536, 16, 64, 1)
 CASES: dict[str, list[str]] = {
     "none, fused": ["memory.activations=none"],
     "none, plain": ["memory.activations=none", "memory.kernels=plain"],
@@ -27,17 +46,22 @@ CASES: dict[str, list[str]] = {
     "2 processes, ddp": ["distributed.strategy=ddp", "memory.activations=layer"],
     "2 processes, fsdp": ["distributed.strategy=fsdp", "memory.activations=layer"],
 }
-RECIPE = f"""\
+RECIPE = """\
 model: {{name_or_path: ./model}}
-data: {{train: [{{path: ./rows.jsonl}}], max_length: {LENGTH}}}
+data: {{train: [{{path: ./rows.jsonl}}], max_length: {length}}}
 method: {{name: lora, rank: 16, dropout: 0.05}}
 optim: {{name: adamw}}
-train: {{batch_size: 4, max_steps: 3}}
-memory: {{micro_batch_size: 4}}
+train: {{batch_size: {rows}, max_steps: 3}}
+memory: {{micro_batch_size: {rows}}}
 """
 
 
-def prepare(folder: Path) -> None:
+def size_of(name: str) -> Size:
+    """The model of a case."""
+    return WIDE if name.startswith("2 processes") else LONG
+
+
+def prepare(folder: Path, size: Size) -> None:
     """Model, rows and recipe, unless they are there."""
     if (folder / "recipe.yaml").is_file():
         return
@@ -46,12 +70,12 @@ def prepare(folder: Path) -> None:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=8,
+        hidden_size=size.hidden,
+        intermediate_size=size.hidden * 8 // 3,
+        num_hidden_layers=size.layers,
         num_attention_heads=12,
         vocab_size=8192,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=512,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
@@ -62,9 +86,9 @@ def prepare(folder: Path) -> None:
     draw = torch.Generator().manual_seed(1)
     with (folder / "rows.jsonl").open("w") as stream:
         for _ in range(16):
-            ids = torch.randint(3, 700, (LENGTH,), generator=draw).tolist()
+            ids = torch.randint(3, 700, (size.length,), generator=draw).tolist()
             stream.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
-    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe.yaml").write_text(RECIPE.format(length=size.length, rows=size.rows))
 
 
 def run(folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
@@ -72,12 +96,12 @@ def run(folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
     output = folder / "runs" / name.replace(", ", "-").replace(" ", "-")
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "qtune", "train", str(folder / "recipe.yaml")]
-    if name.startswith("2 processes"):  # as many rows in each as in the one of the other cases
-        command += ["--processes", "2", "--set", "train.batch_size=8"]
+    if size_of(name) is WIDE:  # as many rows in each as in one alone
+        command += ["--processes", "2", "--set", f"train.batch_size={2 * WIDE.rows}"]
     command += ["-o", str(output), *(part for each in settings for part in ("--set", each))]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     memory = json.loads((output / "report.json").read_text())["memory"]
-    return {"case": name, **memory}
+    return {"case": name, "model": str(size_of(name)), **memory}
 
 
 def main() -> None:
@@ -87,11 +111,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only", choices=CASES, action="append")
     asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    prepare(asked.folder)
     found = []
     for name in asked.only or CASES:
-        found.append(run(asked.folder, name, CASES[name]))
+        size = size_of(name)
+        place = asked.folder / f"{size.hidden}"
+        place.mkdir(parents=True, exist_ok=True)
+        prepare(place, size)
+        found.append(run(place, name, CASES[name]))
         print(
             f"{name:18} planned {found[-1]['predicted_bytes'] / 1e6:6.0f} MB   "
             f"peak {found[-1]['measured_peak_bytes'] / 1e6:6.0f} MB   "
@@ -99,8 +125,7 @@ def main() -> None:
             flush=True,
         )
         if asked.output:
-            facts = {"model": "hidden 768, 8 layers, 4 x 512 tokens a pass", "cases": found}
-            asked.output.write_text(json.dumps(facts, indent=2) + "\n")
+            asked.output.write_text(json.dumps({"cases": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,10 +58,10 @@ class Sharded:
 
     def line(self) -> str:
         """What is sharded, for the log."""
-        where = "host memory" if self.offload else "the device"
+        where = "in host memory" if self.offload else "on the device"
         return (
             f"the base is sharded: of {len(self.layer_bytes)} layers of together "
-            f"{human(sum(self.layer_bytes))} this process holds {human(self.shard_bytes)} in "
+            f"{human(sum(self.layer_bytes))} this process holds {human(self.shard_bytes)} "
             f"{where}, and gathers {human(max(self.layer_bytes))} a layer"
         )
 

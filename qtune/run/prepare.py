@@ -118,7 +118,8 @@ def learner(
     limit_threads(device, journal)
     methods.create(asked.method, seed=asked.train.seed)  # its faults come before any weight
     journal.line(trial.choose(asked.memory.kernels, device))
-    _make_room(asked, decided, device=device, journal=journal)
+    with ranks.one_before_the_rest():  # a copy is made once a machine
+        _make_room(asked, decided, device=device, journal=journal)
     spread = models.Spread(ranks, decided.strategy, offload=decided.offload)
     base = models.load(
         asked.model,
@@ -166,8 +167,7 @@ def _make_room(asked: Recipe, decided: Plan, *, device: torch.device, journal: J
         give_back_at_once()
     if decided.base == "stream":
         quantising = partial(journal.progress, "quantising")
-        with ranks.one_before_the_rest():
-            provide(asked.model, asked.quantization, say=journal.line, on_progress=quantising)
+        provide(asked.model, asked.quantization, say=journal.line, on_progress=quantising)
 
 
 def method_of(asked: Recipe, network: Any) -> MethodConfig:

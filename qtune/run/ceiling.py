@@ -47,10 +47,14 @@ class Ceiling:
     outputs: int
     device: torch.device
     dtype: torch.dtype
+    processes: int = 1
+    """That share the steps, each on a device like this one."""
     _rate: float | None = field(default=None, init=False)
 
     @classmethod
-    def of(cls, shape: ModelShape, *, device: torch.device, dtype: torch.dtype) -> Ceiling:
+    def of(
+        cls, shape: ModelShape, *, device: torch.device, dtype: torch.dtype, processes: int = 1
+    ) -> Ceiling:
         """The limit of a model whose linear layers are frozen."""
         return cls(
             weights=shape.linear_parameters,
@@ -59,6 +63,7 @@ class Ceiling:
             outputs=shape.intermediate_size,
             device=device,
             dtype=dtype,
+            processes=processes,
         )
 
     def share_of(self, done: Done) -> float | None:
@@ -68,7 +73,7 @@ class Ceiling:
         if self._rate is None:
             self._rate = matmul_rate(self.inputs, self.outputs, self.device, self.dtype)
         needed = 4 * (self.weights * done.tokens + self.head_weights * done.supervised)
-        return needed / self._rate / done.seconds
+        return needed / (self.processes * self._rate) / done.seconds
 
 
 def matmul_rate(inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> float:

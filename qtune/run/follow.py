@@ -276,6 +276,7 @@ class Follower:
         self._saved_at = time.perf_counter()
 
     def _save(self) -> None:
-        self.progress.peak_bytes = max(self.progress.peak_bytes, peak_bytes())
+        fullest = max((one.peak_bytes for one in self._agreed.told), default=0)
+        self.progress.peak_bytes = max(self.progress.peak_bytes, peak_bytes(), fullest)
         self._write(self.progress)
         self._saved_step = self.progress.step

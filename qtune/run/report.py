@@ -24,6 +24,7 @@ def train_report(
     own = tokens - progress.shared
     return {
         "recipe": loaded.name,
+        "processes": decided.processes,
         "steps": progress.step,
         "tokens": tokens,
         "supervised_tokens": progress.supervised,

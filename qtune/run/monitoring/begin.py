@@ -27,5 +27,6 @@ def monitor(
         shape_of_model(asked.model),
         device=torch.device(decided.machine.device),
         dtype=getattr(torch, asked.quantization.compute_dtype),
+        processes=decided.processes,
     )
     return Monitor(sampler, Alerts.of_plan(decided), ceiling, folder=folder, before=before)

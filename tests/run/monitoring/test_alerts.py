@@ -98,3 +98,21 @@ def test_every_warning_says_what_to_do() -> None:
     found = watch.on_readings({"peak_bytes": 10, "host_free_bytes": 1, "disk_free_bytes": 1})
     assert {alert.name for alert in found} == {"memory", "host memory", "disk"}
     assert all(": " in alert.message for alert in found)
+
+
+@pytest.mark.parametrize(
+    ("joining", "seconds", "named"),
+    [
+        ([9.0, 9.5, 1.0, 8.5], 40.0, 2),
+        ([1.0, 6.0], 30.0, 0),
+        ([9.0, 9.5, 8.0, 8.5], 40.0, None),
+        ([9.0, 0.0], 15.0, None),
+    ],
+)
+def test_the_process_that_the_others_wait_for_is_named(
+    joining: list[float], seconds: float, named: int | None
+) -> None:
+    watch = Alerts()
+    found = [one for _ in range(3) for one in watch.on_ranks(joining, seconds=seconds)]
+    assert len(found) == (named is not None)
+    assert all(f"process {named} " in alert.message for alert in found)

@@ -33,7 +33,7 @@ LEAST = 1e-5
 LONG = 900.0
 QUICKSTART = (
     *("train.max_steps=24", "checkpoint.steps=3", "eval.steps=12", "eval.generate_rows=0"),
-    *("quantization.compute_dtype=float32", "model.offline=true"),
+    *("quantization.compute_dtype=float32", "model.offline=true", "logging.steps=1"),
 )
 
 
@@ -70,32 +70,37 @@ def processes_of(folder: Path) -> dict[int, int]:
     return found
 
 
-def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until a file is there, or nothing will write it."""
-    while not file.exists() and process.poll() is None:
-        time.sleep(0.02)
+def steps_of(folder: Path) -> int:
+    """Steps that a run has logged."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum('"kind": "train"' in line for line in lines)
 
 
-def straight(recipe: str, folder: Path, settings: list[str]) -> dict[str, float]:
-    """The run without a break; seconds of all of it, and from its first line of metrics on."""
+def straight(recipe: str, folder: Path, settings: list[str]) -> tuple[float, int]:
+    """The run without a break; seconds until it learns, and its steps."""
     began = time.perf_counter()
     process = start(recipe, folder, settings, PROCESSES)
-    wait_for(folder / "metrics.jsonl", process)
-    learning = time.perf_counter()
+    while steps_of(folder) < 1 and process.poll() is None:
+        time.sleep(0.02)
+    starting = time.perf_counter() - began
     finish(process)
-    ended = time.perf_counter()
-    return {"whole": round(ended - began, 1), "learning": round(ended - learning, 1)}
+    return round(starting, 1), steps_of(folder)
 
 
 def killed(
-    recipe: str, folder: Path, settings: list[str], seconds: dict[str, float], draw: random.Random
+    recipe: str, folder: Path, settings: list[str], whole: tuple[float, int], draw: random.Random
 ) -> dict[str, Any]:
-    """End one process: two times in three while they learn, else at any moment."""
+    """End one process: two times in three after a random step, else while they start."""
     process = start(recipe, folder, settings, PROCESSES)
-    when = "learning" if draw.randrange(3) else "whole"
-    if when == "learning":
-        wait_for(folder / "metrics.jsonl", process)
-    time.sleep(draw.uniform(0.0, 0.9 * seconds[when]))
+    starting, steps = whole
+    step = draw.randrange(steps) if draw.randrange(3) else None
+    pause = draw.uniform(0.0, starting if step is None else 0.3)
+    while step is not None and steps_of(folder) < step and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(pause)
     rank, victim = draw.randrange(PROCESSES), None
     while victim is None and process.poll() is None:
         victim = processes_of(folder).get(rank)
@@ -107,7 +112,7 @@ def killed(
     saved = sorted(path.name for path in folder.glob("checkpoints/step-*"))
     return {
         "rank": None if victim is None else rank,
-        "when": when,
+        "after_step": step,
         "code": process.returncode,
         "seconds_to_end": round(took, 1),
         "told": f"rank {rank} was killed by SIGKILL" in said.decode(),
@@ -127,11 +132,14 @@ def difference(folder: Path, other: Path) -> tuple[float, bool]:
 
 
 def one_round(
-    recipe: str, place: Path, settings: list[str], seconds: dict[str, float], draw: random.Random
+    recipe: str, place: Path, settings: list[str], whole: tuple[float, int], draw: random.Random
 ) -> dict[str, Any]:
     """Kill one, go on with copies of what is left."""
     folder = place / f"round-{draw.randrange(10**9)}"
-    told = killed(recipe, folder, settings, seconds, draw)
+    told = killed(recipe, folder, settings, whole, draw)
+    while told["rank"] is None:  # it was done before
+        shutil.rmtree(folder)
+        told = killed(recipe, folder, settings, whole, draw)
     told["resumed"] = {}
     for processes in WITH:
         copy = folder.with_name(f"{folder.name}-{processes}")
@@ -147,7 +155,7 @@ def one_round(
 
 def is_good(told: dict[str, Any]) -> bool:
     """Whether a round held what is promised."""
-    ended = told["rank"] is None or (told["code"] == LOST and told["told"])
+    ended = told["code"] == LOST and told["told"]
     same = told["resumed"][str(PROCESSES)]["equal_bits"]
     near = all(one["difference"] <= LEAST for one in told["resumed"].values())
     return bool(ended and not told["left"] and same and near)
@@ -161,7 +169,7 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
     return {
         "rounds": len(rounds),
-        "killed": sum(told["rank"] is not None for told in rounds),
+        "killed_before_a_checkpoint": sum(told["newest"] is None for told in rounds),
         "most_seconds_to_end": max(told["seconds_to_end"] for told in rounds),
         "largest_difference": worst,
         "equal_bits": sum(told["resumed"][str(PROCESSES)]["equal_bits"] for told in rounds),
@@ -181,13 +189,13 @@ def main() -> None:
     draw = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        seconds = straight(asked.recipe, place / "straight", settings)
+        whole = straight(asked.recipe, place / "straight", settings)
         rounds = []
         for number in range(asked.rounds):
-            rounds.append(one_round(asked.recipe, place, settings, seconds, draw))
+            rounds.append(one_round(asked.recipe, place, settings, whole, draw))
             sys.stderr.write(f"round {number + 1}: {rounds[-1]}\n")
-    report = {"recipe": Path(asked.recipe).name, "settings": settings, "straight_seconds": seconds}
-    report |= summary(rounds) | {"each": rounds}
+    report: dict[str, Any] = {"recipe": Path(asked.recipe).name, "settings": settings}
+    report |= {"seconds_to_start": whole[0], "steps": whole[1]} | summary(rounds) | {"each": rounds}
     RESULT.write_text(json.dumps(report, indent=2) + "\n")
     sys.stdout.write(json.dumps({key: report[key] for key in report if key != "each"}) + "\n")
     sys.exit(report["good"] != report["rounds"])

@@ -12,14 +12,16 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 
 def give_back_at_once() -> bool:
     """Let tensors of a megabyte and more have pages of their own, which the system gets back when
-    they go; False where the C library cannot be told.
+    they go, as it gets now what is kept of others; False where the C library cannot be told.
 
     glibc raises this threshold with every large block that is freed, and then keeps hundreds of
     megabytes of unfolded weights, or of gathered layers, in its heap: as much as streaming a base
     or sharing it out saves.
     """
     with suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, THRESHOLD))
+        library = ctypes.CDLL(None)
+        library.malloc_trim(ctypes.c_size_t(0))
+        return bool(library.mallopt(_MMAP_THRESHOLD, THRESHOLD))
     return False
 
 

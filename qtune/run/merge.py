@@ -23,7 +23,7 @@ from qtune.models.files import locate
 from qtune.models.pruning import REPORT as PRUNED
 from qtune.recipe.results import MergeSection
 from qtune.run import base_choice, cards, requantized
-from qtune.run.allocator import keep_for_the_next
+from qtune.run.allocator import give_back_at_once, keep_for_the_next
 from qtune.run.combined import Asked, together
 from qtune.run.memory import held_bytes
 from qtune.run.reading import load_reader
@@ -178,6 +178,7 @@ class Trained:
     def check(self, folder: Path) -> Fidelity:
         """Load the merged folder in plain transformers, or, too large for it, layer by layer;
         `CheckError` when it is another model."""
+        give_back_at_once()
         found = self._layer_by_layer(folder) if self.layerwise else self._whole(folder)
         judged = self.section.base == "dequantized" and not self.section.keep_mask
         if judged and not found.kl <= self.section.max_kl:

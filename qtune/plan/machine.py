@@ -63,7 +63,8 @@ class Machine:
     def probe_for(cls, processes: int) -> Machine:
         """What each of so many processes of this machine has: the one of their GPUs with the least
         memory free, or a part of this CPU's."""
-        found = [cls.probe(name) for name in gpus()[:processes]] or [cls.probe()]
+        names = gpus()[:processes] if processes > 1 else []
+        found = [cls.probe(name) for name in names] or [cls.probe()]
         return min(found, key=lambda machine: machine.device_memory).share(processes)
 
     def share(self, processes: int) -> Machine:

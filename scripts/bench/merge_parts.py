@@ -42,8 +42,10 @@ class Clocks:
 def arithmetic(clocks: Clocks, shape: tuple[int, int], rank: int, times: int) -> None:
     """Unfold so many weights of a shape, add a product to each and round it, block by block."""
     import torch
-    from bitsandbytes import functional
 
+    from qtune.ops.nf4 import library
+
+    functional = library().functional
     out, inner = shape
     rows = BLOCK // inner
     codes = torch.randint(0, 256, (rows * inner // 2, 1), dtype=torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from qtune.errors import ModelError
-from qtune.merging.bases import OriginalBase, TrainedBase
+from qtune.merging.bases import OriginalBase, Rows, TrainedBase
 from qtune.merging.blueprint import blueprint
 from qtune.recipe.inputs import ModelSection, QuantizationSection
 from tests.merging.test_merge import trained_weights
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ELEMENTS = 300  # of a block: some rows of each weight
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("count", [0, 1, 8, 187, 2048])
+@pytest.mark.parametrize("most", [1, 7, 186])
+def test_blocks_are_even(count: int, step: int, most: int) -> None:
+    rows = Rows((count, 10), lambda start, stop: torch.zeros(stop - start, 10), step)
+    spans = list(rows.spans(10 * most))
+    assert [row for start, stop in spans for row in range(start, stop)] == list(range(count))
+    sizes = [stop - start for start, stop in spans]
+    assert all(size <= max(most, step) for size in sizes)
+    assert all(start % step == 0 for start, _ in spans)
+    assert len(set(sizes[:-1])) <= 1
+    assert len(sizes) == ceil(ceil(count / step) / max(1, most // step))  # no more than needed
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from qtune.errors import QtuneError
 from qtune.run.display import Quiet
@@ -17,6 +19,14 @@ def main(asked: str, told: str) -> None:
     """The ends of runs, each with its recipe, overrides, a port of its own, and keys that may
     differ."""
     found: list[tuple[int, object, object]] = []
+    preparing = importlib.import_module("qtune.data.prepare")
+    encode, encoded = preparing._encode, []
+
+    def counting(*words: Any) -> Any:
+        encoded.append(words)
+        return encode(*words)
+
+    preparing._encode = counting  # type: ignore[attr-defined]
     for recipe, overrides, port, changes in json.loads(asked):
         os.environ["MASTER_PORT"] = str(port)
         wanted = Wanted(required=bool(changes), changes=tuple(changes))
@@ -25,7 +35,7 @@ def main(asked: str, told: str) -> None:
             found.append((code, report["tokens"], report["evaluations"][-1]["loss"]))
         except QtuneError as error:
             found.append((int(error.code), str(error), None))
-    Path(told).write_text(json.dumps({"runs": found}))
+    Path(told).write_text(json.dumps({"runs": found, "encodings": len(encoded)}))
 
 
 if __name__ == "__main__":

@@ -93,9 +93,11 @@ def told(folder: Path) -> list[dict[str, Any]]:
             port.bind(("127.0.0.1", 0))
             output = f"train.output_dir={folder / name}"
             file = str(folder / f"{recipe}.yaml")
-            asked.append((file, [output, *overrides], port.getsockname()[1], changes))
+            kept = f"data.cache_dir={folder / 'rows'}"
+            asked.append((file, [output, kept, *overrides], port.getsockname()[1], changes))
     found = together("tests.run.processes_worker", json.dumps(asked), folder=folder)
     names = [name for name, *_ in runs]
+    assert [rank["encodings"] for rank in found] == [2, 0]  # two files, read by one of them
     return [dict(zip(names, rank["runs"], strict=True)) for rank in found]
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtune import data, evaluation, losses, methods
+from qtune import data, evaluation, losses
 from qtune.data.batch import filler_id
 from qtune.data.rows import Encoded, RowStore
 from qtune.durable import write_text
@@ -257,11 +257,8 @@ def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
 def measure_run(
     tasks: Sequence[AskedTask], pupil: Learner, asked: Recipe, folder: Path, journal: Journal
 ) -> dict[str, Any]:
-    """The tasks of a finished run, on the weights in its adapter folder and on the base; for its
-    report. Every answer stands in tasks.predictions.jsonl."""
-    if not tasks:
-        return {}
-    pupil.method.load_adapter(methods.read(folder / "adapter").tensors)
+    """The tasks of a finished run, on the weights that its pupil holds and on the base; for its
+    report. Every answer stands in `folder`/tasks.predictions.jsonl."""
     ledger = Ledger(folder, {"tasks": [task.settings() for task in tasks]})
     micro = asked.memory.micro_batch_size
     means = Means(

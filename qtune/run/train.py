@@ -16,23 +16,22 @@ from qtune.data.rounding import Rounded
 from qtune.errors import DivergedError, ExitCode
 from qtune.oom import LOADING, OutOfMemory, during
 from qtune.ranks import ALONE, joined, seat
-from qtune.run import cards, gates, pins, resume
+from qtune.run import gates, pins, resume
+from qtune.run.conclusion import conclude
 from qtune.run.display import Journal, Quiet
-from qtune.run.doubts import doubts
 from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower, Outlets
 from qtune.run.held_out import HeldOut
 from qtune.run.labels import named
-from qtune.run.memory import forget_peak, memory_line
+from qtune.run.memory import forget_peak
 from qtune.run.monitoring.begin import monitor
 from qtune.run.monitoring.sampler import Sampler
 from qtune.run.pages.write import leaving_page
 from qtune.run.parts import kept_bytes
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
 from qtune.run.profile import Profile
-from qtune.run.report import train_report
 from qtune.run.saving import Saver, load_into, load_progress
-from qtune.run.tasks import measure_run, read_tasks, require_measures
+from qtune.run.tasks import read_tasks, require_measures
 from qtune.run.teaching import open_lessons
 from qtune.run.trackers import accelerator, flat
 from qtune.runs.onlooker import Onlooker
@@ -130,9 +129,7 @@ def _train(settled: Settled, journal: Journal, *, started: float) -> tuple[dict[
                     pupil.base.fingerprint,
                 )
             progress, code = learn(settled, pupil, journal, stop, started=started)
-        done = ranks.of_first(
-            lambda: conclude(settled, pupil, progress, code, journal, started=started)
-        )
+        done = conclude(settled, pupil, progress, code, journal, started=started)
         settled.tracker.end_training()  # which parts the processes, too
         return done
 
@@ -274,49 +271,6 @@ def standing(settled: Settled) -> Progress:
         progress = settled.ranks.of_first(lambda: load_progress(checkpoint))
     progress.micro_batch_size = settled.plan.micro_batch_size
     return progress
-
-
-def conclude(
-    settled: Settled,
-    pupil: Learner,
-    progress: Progress,
-    code: ExitCode | None,
-    journal: Journal,
-    *,
-    started: float,
-) -> tuple[dict[str, Any], int]:
-    """Publish the adapter and the report of a run that came to its end; tell where one that was
-    stopped stands: the work of the first process."""
-    folder = settled.folder
-    report = train_report(settled.loaded, settled.plan, pupil, settled.prepared, progress)
-    report["seconds"] = round(time.perf_counter() - started, 3)
-    journal.line(memory_line(report["memory"]))
-    if code is not None:
-        reason = _stopped(folder, progress.step, code)
-        journal.line(reason)
-        gates.stopped(folder.path, settled.loaded.name, reason, code, journal)
-        return report, int(code)
-    best = progress.best.step if settled.asked.checkpoint.final == "best" else None
-    report["adapter_step"] = best or progress.step
-    report["doubts"] = doubts(progress, report["adapter_step"])
-    for line in report["doubts"]:
-        journal.line(f"warning: {line}")
-    with folder.writing():
-        folder.publish(report["adapter_step"])
-        report |= measure_run(settled.tasks, pupil, settled.asked, folder.path, journal)
-        report, verdict = gates.conclude(folder.path, settled.asked.gates, report, journal)
-        folder.write_report(report)
-        cards.leave_beside(folder.adapter)
-    journal.line(f"adapter of step {report['adapter_step']} in {folder.path.name}/adapter")
-    return report, int(verdict)
-
-
-def _stopped(folder: RunFolder, step: int, code: ExitCode) -> str:
-    why = "stopped: train.max_time is up" if code is ExitCode.TIME_LIMIT else "stopped"
-    if not step:
-        return f"{why} before the first step; there are no weights to keep"
-    saved = folder.checkpoint(step).relative_to(folder.path.parent)
-    return f"{why} after step {step}, saved in {saved}; go on with --resume"
 
 
 def make_job(

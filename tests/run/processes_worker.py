@@ -32,7 +32,8 @@ def main(asked: str, told: str) -> None:
         wanted = Wanted(required=bool(changes), changes=tuple(changes))
         try:
             report, code = train(recipe, overrides=overrides, wanted=wanted, display=Quiet())
-            found.append((code, report["tokens"], report["evaluations"][-1]["loss"]))
+            held_out, task = report["evaluations"][-1], report["tasks"]["adapter"]["task"]
+            found.append((code, report["tokens"], [held_out["loss"], task["loss"]]))
         except QtuneError as error:
             found.append((int(error.code), str(error), None))
     Path(told).write_text(json.dumps({"runs": found, "encodings": len(encoded)}))

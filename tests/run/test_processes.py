@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "optim": {"name": "adamw", "learning_rate": 2e-3},
     "train": {"batch_size": 8, "max_steps": 20},
     "memory": {"micro_batch_size": 2},
-    "eval": {"at_start": False, "generate_rows": 3, "max_new_tokens": 4},
+    "eval": {"at_start": False, "generate_rows": 3, "max_new_tokens": 4, "tasks": ["task.yaml"]},
     "checkpoint": {"steps": 6, "final": "last"},
 }
 ROWS = 17  # the last step of an epoch has one row, so one process has none
@@ -69,6 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(folder / "base")
     write_rows(folder / "train.jsonl", ROWS)
     write_rows(folder / "test.jsonl", 5, first=100)
+    (folder / "task.yaml").write_text("kind: loss\ndata: {path: test.jsonl}\n")
     for name in (*PLAIN, *METHODS):
         method = METHODS.get(name, LORA)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(SETTINGS | {"method": method}))
@@ -128,9 +129,10 @@ def test_two_learn_what_one_learns(folder: Path, told: list[dict[str, Any]], nam
     recipe = name if name in METHODS else "replicated"
     report = _alone(folder, f"one-{name}", *alone, recipe=recipe)
     for rank in told:
-        code, tokens, loss = rank[f"two-{name}"]
+        code, tokens, losses = rank[f"two-{name}"]
         assert (code, tokens) == (0, report["tokens"])
-        assert loss == pytest.approx(report["evaluations"][-1]["loss"], abs=1e-5)
+        ours = [report["evaluations"][-1]["loss"], report["tasks"]["adapter"]["task"]["loss"]]
+        assert losses == pytest.approx(ours, abs=1e-5)
     assert _far(folder / f"one-{name}", folder / f"two-{name}") < 1e-5
     begun = _adapter(folder / f"one-{name}")
     assert max(float(tensor.abs().max()) for tensor in begun.values()) > 1e-2

@@ -62,6 +62,8 @@ def load(
     `stream` takes a checkpoint that is stored in 4 bits, or has such a copy. The processes of a
     `spread` call this together: the first one reads, the others are sent what it has placed.
     """
+    if device.type == "cpu":
+        device = torch.device("cpu")  # to a numbered one everything is copied, from views too
     refuse(spread, bits=quantization.bits, streamed=base == "stream")
     with spread.ranks.one_before_the_rest():
         folder = resolve(model)

@@ -138,6 +138,17 @@ def _equal_runs(copy: Path, method: str = "lora", *, steps: int = 1, **settings:
     assert sum(base.streamed.slots.moves) >= 2 * steps * LAYERS  # layers did come and go
 
 
+def test_a_cpu_with_a_number_is_the_same(folder: Path) -> None:
+    """Under several processes accelerate calls it cpu:0, and `to` copies what is no view then."""
+    ids = torch.arange(3, 23)[None]
+    seen = []
+    for device in (CPU, torch.device("cpu:0")):
+        base = _load(folder / "llama-nf4", "stream", device=device)
+        with torch.no_grad():
+            seen.append(base.model.eval()(input_ids=ids).logits)
+    assert torch.equal(*seen)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_streamed_training_has_the_bits_of_resident(folder: Path, family: str) -> None:
     _equal_runs(folder / f"{family}-nf4", steps=5 if family == "llama" else 1)

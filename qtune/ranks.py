@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -193,7 +193,9 @@ class Ranks:
         if self._store is not None and not isinstance(error, PeerLost):
             faults = [asdict(fault) for fault in error.faults]
             told = {"rank": self.seat.rank, "code": int(error.code), "faults": faults}
-            self._store.set(_FAULT, json.dumps(told))
+            with suppress(RuntimeError):  # the first one is gone, and its store
+                self._store.set(_FAULT, json.dumps(told))
+                error.told = not self.first
 
     def cause(self, error: PeerLost) -> QtuneError:
         """What another one, or who started us, has told of its end; the error itself where nobody
@@ -246,7 +248,9 @@ def joined(place: Seat, *, on_cpu: bool) -> Iterator[Ranks]:
         with ranks.noticing():
             yield ranks
     except PeerLost as error:
-        raise ranks.cause(error) from error
+        cause = ranks.cause(error)
+        cause.told = not ranks.first
+        raise cause from error
     except QtuneError as error:
         ranks.tell(error)
         raise

@@ -109,7 +109,8 @@ def main(told: str) -> None:
                 raise DataError("a bad row", place="rows.jsonl:3", hint="mend it")
             ranks.wait()
     except QtuneError as error:
-        Path(told).write_text(json.dumps(said | {"code": int(error.code), "error": str(error)}))
+        fault = {"code": int(error.code), "error": str(error), "told": error.told}
+        Path(told).write_text(json.dumps(said | fault))
 
 
 def test_two_talk_and_the_first_tells_the_others_fault(tmp_path: Path) -> None:
@@ -126,6 +127,7 @@ def test_two_talk_and_the_first_tells_the_others_fault(tmp_path: Path) -> None:
     assert second["error"] == "rows.jsonl:3: a bad row (mend it)"
     assert first["error"] == "rows.jsonl:3: rank 1: a bad row (mend it)"
     assert (first["code"], second["code"]) == (ExitCode.DATA, ExitCode.DATA)
+    assert (first["told"], second["told"]) == (False, True)  # who says it, and who need not
 
 
 if __name__ == "__main__":

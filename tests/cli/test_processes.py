@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from qtune.cli import train_command
 from qtune.cli.app import run_app
-from qtune.cli.train_command import train
-from qtune.errors import ExitCode, Fault
+from qtune.errors import DataError, ExitCode, Fault
 from qtune.run.launching import train as launching
 from qtune.run.launching.crew import Outcome
 
@@ -67,7 +67,7 @@ def test_each_gets_the_command_line_without_the_number(recipe: str, started: lis
     # a new option of the verb must be thought of here as well
     asked = {"recipe", "overrides", "output", "max_steps", "resume", "allow_change", "processes"}
     asked |= {"as_json", "quiet", "dry_run", "deep"}  # the last two start no process
-    assert asked == set(inspect.signature(train).parameters)
+    assert asked == set(inspect.signature(train_command.train).parameters)
 
 
 def test_a_faulty_recipe_is_told_once(
@@ -142,3 +142,21 @@ def test_the_fault_of_one_that_was_killed_is_one_line_and_one_object(
     assert said.err == "error: rank 1 was killed by SIGKILL (go on with --resume)\n"
     # the object of a run is that of its first process, unless it could not tell
     assert ("SIGKILL" in said.out) is not first_spoke
+
+
+def test_a_process_is_silent_only_of_what_the_first_one_says(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run_app(["train", f"{recipe}.gone"]) == ExitCode.USAGE  # as on a second machine
+    assert "recipe.yaml.gone" in capfd.readouterr().err
+    error = DataError("no rows")
+    error.told = True
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train_command, "_run", fail)
+    assert run_app(["train", recipe]) == ExitCode.DATA
+    assert capfd.readouterr().err == ""

@@ -75,8 +75,7 @@ def launch(
         if crew.cut_short is not None:
             code, fault = crew.cut_short, None
         spoke = any(end.rank == 0 and end.code >= 0 for end in crew.ends)
-        # who has read it takes it away, and says it
-        return Outcome(code, fault if told.exists() else None, spoke)
+        return Outcome(code, fault if crew.untold else None, spoke)
 
 
 class Crew:
@@ -98,7 +97,13 @@ class Crew:
         self._asked_at = 0.0
         self._term_at: float | None = None
         self._kill_at: float | None = None
-        self._forcing = False
+        self._forcing = self._has_told = False
+
+    @property
+    def untold(self) -> bool:
+        """Whether the first process has not taken what we tell of one that was killed, which it
+        says then."""
+        return not self._has_told or self._told.exists()
 
     def __enter__(self) -> Self:
         return self
@@ -204,13 +209,17 @@ class Crew:
             code = int(STOP_SIGNALS[self._asked])
         end = End(rank, code, forced=self._forcing)
         self.ends.append(end)
-        if code < 0 and not end.forced:
-            fault = {"message": end.fault.message, "hint": end.fault.hint}
-            write_json(self._told, fault)
+        if code < 0 and not end.forced and not self._has_told:
+            self._tell(end.fault)
         if rank == 0:
             self._voices.release()
         if self._kill_at is None:
             self._give_time(end)
+
+    def _tell(self, fault: Fault) -> None:
+        with suppress(OSError):  # a full disk: then we say it ourselves
+            write_json(self._told, {"message": fault.message, "hint": fault.hint})
+            self._has_told = True
 
     def _give_time(self, end: End) -> None:
         """The others may go on where they have agreed on this end, and the first one is there."""

@@ -9,6 +9,7 @@ from qtune.errors import ResourceError, UsageError
 from qtune.plan.cores import cores
 from qtune.plan.machine import gpus
 from qtune.run.comparison.children import QTUNE
+from qtune.run.labels import named
 from qtune.run.launching.crew import launch
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def train_by(
     on_terminal: bool,
 ) -> Outcome:
     """Train a recipe in so many processes of this machine: `options` are those of each."""
-    recipe.load(path, settings)  # a fault is said once, before anything starts
+    named(recipe.load(path, settings))  # a fault is said once, before anything starts
     doubt = _too_many(size)
     if doubt is not None:
         say(doubt)

@@ -104,6 +104,12 @@ def test_one_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
     assert not is_alive(int((tmp_path / "grandchild").read_text()))
 
 
+def test_the_first_one_may_say_who_was_killed(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "read", "die:9")
+    assert outcome == Outcome(5, None, first_spoke=True)
+    assert "rank 1 was killed by SIGKILL" in (tmp_path / "read").read_text()
+
+
 def test_the_others_have_time_to_tell_why_one_ended(tmp_path: Path) -> None:
     outcome = run(tmp_path, "exit:3/0.2", "exit:3", "exit:5")
     assert outcome == Outcome(3, None, first_spoke=True)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from qtune.parent import end_with_parent
+from qtune.ranks import ENDS
 
 FOLDER, RANK = Path(sys.argv[1]), int(os.environ["RANK"])
 WORD = sys.argv[2 + RANK]
@@ -81,6 +82,15 @@ def die(rest: str) -> None:
     os.kill(os.getpid(), int(rest))
 
 
+def read(_: str) -> None:
+    """Takes what is told of another one's death, and says it."""
+    told = Path(os.environ[ENDS])
+    until(told)
+    (FOLDER / "read").write_text(told.read_text())
+    told.unlink()
+    sys.exit(5)
+
+
 def leave(rest: str) -> None:
     """With a code, after a while."""
     code, _, pause = rest.partition("/")
@@ -105,6 +115,7 @@ VERBS = {
     "save": save,
     "die": die,
     "exit": leave,
+    "read": read,
     "say": say,
     "environment": environment,
 }

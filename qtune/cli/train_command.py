@@ -76,7 +76,7 @@ def train(  # noqa: PLR0913 - the options of a verb
         raise typer.Exit(train_in_processes(size, recipe, settings, options))
     with showing("qtune train", quiet=quiet) as display:
         if dry_run:
-            report, code = _rehearse(recipe, settings, display, deep=deep), 0
+            report, code = _rehearse(recipe, settings, display, size, deep=deep), 0
         else:
             report, code = _run(recipe, settings, resume, allow_change or (), display)
     if as_json:
@@ -119,15 +119,17 @@ def _run(
 
 
 def _rehearse(
-    recipe: Path, settings: Sequence[str], display: Display, *, deep: bool
+    recipe: Path, settings: Sequence[str], display: Display, processes: int, *, deep: bool
 ) -> dict[str, Any]:
     if deep:
+        if processes > 1:
+            raise UsageError("--deep is run by one process", hint="leave --processes away")
         from qtune.run.deep import deep_run
 
         return deep_run(recipe, overrides=settings, display=display)
     from qtune.run.dry import dry_run
 
-    return dry_run(recipe, overrides=settings, display=display)
+    return dry_run(recipe, overrides=settings, display=display, processes=processes)
 
 
 def parts_table(memory: dict[str, Any]) -> Table:

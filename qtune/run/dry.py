@@ -11,6 +11,7 @@ from qtune.data.source import first_rows
 from qtune.models.files import SMALL, locate
 from qtune.models.preparation import freeze
 from qtune.models.skeleton import build, exchange, quantizable
+from qtune.ranks import Seat
 from qtune.run import pins
 from qtune.run.display import Journal
 from qtune.run.labels import named
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 64
 
 
-def dry_run(path: str | Path, *, overrides: Sequence[str] = (), display: Display) -> dict[str, Any]:
-    """Parse, plan, tokenise the first rows of each source, build on the meta device; returns the
-    plan and the data report of the sample."""
+def dry_run(
+    path: str | Path, *, overrides: Sequence[str] = (), display: Display, processes: int = 1
+) -> dict[str, Any]:
+    """Parse, plan for so many processes of this machine, tokenise the first rows of each source,
+    build on the meta device; returns the plan and the data report of the sample."""
     journal = Journal(display)
     loaded = named(recipe.load(path, overrides))
     asked = loaded.recipe
     run_folder(loaded).check()
-    decided = decide(asked)
+    decided = decide(asked, Seat(size=processes, local_size=processes))
     journal.line(plan_line(asked, decided))
     pins.check_inputs(asked, journal)
     tokenizer, prepared = read_rows(sample_of(asked), journal)

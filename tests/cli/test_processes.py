@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from qtune.cli.app import run_app
 from qtune.errors import DataError, ExitCode, Fault
 from qtune.run.launching import train as launching
 from qtune.run.launching.crew import Outcome
+from tests.run.made_run import write_rows
+from tests.tiny import save_tiny
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,3 +163,17 @@ def test_a_process_is_silent_only_of_what_the_first_one_says(
     monkeypatch.setattr(train_command, "_run", fail)
     assert run_app(["train", recipe]) == ExitCode.DATA
     assert capfd.readouterr().err == ""
+
+
+def test_a_dry_run_plans_for_all_of_them(
+    tmp_path: Path, started: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path / "base")
+    write_rows(tmp_path / "train.jsonl", 8)
+    settings = {"model": {"name_or_path": "base"}, "data": {"train": [{"path": "train.jsonl"}]}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    words = ["train", str(tmp_path / "recipe.yaml"), "--dry-run", "--processes", "2"]
+    assert run_app([*words, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["plan"]["processes"] == 2
+    assert run_app([*words, "--deep"]) == ExitCode.USAGE
+    assert started == []

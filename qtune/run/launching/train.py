@@ -22,7 +22,8 @@ OPTION = "--processes"
 
 
 def number_of(asked: str | None) -> int:
-    """How many processes to start; `auto` is one a visible GPU, and one on a CPU."""
+    """How many processes to start; `auto` is one a visible GPU, and one on a CPU.
+    `ResourceError` where there are fewer GPUs."""
     if asked is None:
         return 1
     if ranks.seat().size > 1:
@@ -37,6 +38,10 @@ def number_of(asked: str | None) -> int:
         raise UsageError(
             f"{asked!r} is no number of processes", place=OPTION, hint="such as 2, or auto"
         )
+    cards = len(gpus())
+    if cards and int(asked) > cards:
+        said = f"{asked} processes, and {cards} visible GPU{'s' if cards > 1 else ''}"
+        raise ResourceError(said, place=OPTION, hint=f"{OPTION} auto takes one a GPU")
     return int(asked)
 
 
@@ -51,20 +56,8 @@ def train_by(
 ) -> Outcome:
     """Train a recipe in so many processes of this machine: `options` are those of each."""
     named(recipe.load(path, settings))  # a fault is said once, before anything starts
-    doubt = _too_many(size)
-    if doubt is not None:
-        say(doubt)
+    if size > cores() and not gpus():
+        say(f"warning: {size} processes share {cores()} cores")
     words = [word for setting in settings for word in ("--set", setting)]
     command = [*QTUNE, "train", *words, *options, "--", str(path)]
     return launch(command, size, say=say, on_terminal=on_terminal)
-
-
-def _too_many(size: int) -> str | None:
-    """`ResourceError` for more processes than GPUs; a warning for more than cores of a CPU."""
-    cards = len(gpus())
-    if cards and size > cards:
-        said = f"{size} processes, and {cards} visible GPU{'s' if cards > 1 else ''}"
-        raise ResourceError(said, place=OPTION, hint=f"{OPTION} auto takes one a GPU")
-    if not cards and size > cores():
-        return f"warning: {size} processes share {cores()} cores"
-    return None

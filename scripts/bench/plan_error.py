@@ -1,8 +1,9 @@
 """Peak resident memory of real runs on a CPU against the plan's figure.
 
 Random Llamas (vocabulary 8,192) are written once; each case trains three steps of rows at their
-longest in a process of its own and reads plan and peak off its report. Two processes train a larger
-model on short rows, so that its weights are what counts: whole in each, or shared out.
+longest in a process of its own and reads plan and peak off its report. Two processes, and one to
+set beside them, train a larger model on short rows, so that its weights are what counts: whole in
+each, or shared out. Cases that are left out stay as they are in the output.
 
   scripts/bench/plan_error.py --folder /tmp/plan-error --output scripts/bench/plan_error.json
 """
@@ -43,6 +44,7 @@ CASES: dict[str, list[str]] = {
     "none, plain": ["memory.activations=none", "memory.kernels=plain"],
     "selective, fused": ["memory.activations=selective"],
     "layer, fused": ["memory.activations=layer"],
+    "1 process, wide": ["memory.activations=layer"],
     "2 processes, ddp": ["distributed.strategy=ddp", "memory.activations=layer"],
     "2 processes, fsdp": ["distributed.strategy=fsdp", "memory.activations=layer"],
 }
@@ -58,7 +60,7 @@ memory: {{micro_batch_size: {rows}}}
 
 def size_of(name: str) -> Size:
     """The model of a case."""
-    return WIDE if name.startswith("2 processes") else LONG
+    return WIDE if "process" in name else LONG
 
 
 def prepare(folder: Path, size: Size) -> None:
@@ -96,7 +98,7 @@ def run(folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
     output = folder / "runs" / name.replace(", ", "-").replace(" ", "-")
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "qtune", "train", str(folder / "recipe.yaml")]
-    if size_of(name) is WIDE:  # as many rows in each as in one alone
+    if name.startswith("2 processes"):  # as many rows in each as in one alone
         command += ["--processes", "2", "--set", f"train.batch_size={2 * WIDE.rows}"]
     command += ["-o", str(output), *(part for each in settings for part in ("--set", each))]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -111,21 +113,24 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only", choices=CASES, action="append")
     asked = parser.parse_args()
-    found = []
+    found: dict[str, dict[str, Any]] = {}
+    if asked.output and asked.output.is_file():
+        found = {each["case"]: each for each in json.loads(asked.output.read_text())["cases"]}
     for name in asked.only or CASES:
         size = size_of(name)
         place = asked.folder / f"{size.hidden}"
         place.mkdir(parents=True, exist_ok=True)
         prepare(place, size)
-        found.append(run(place, name, CASES[name]))
+        found[name] = run(place, name, CASES[name])
         print(
-            f"{name:18} planned {found[-1]['predicted_bytes'] / 1e6:6.0f} MB   "
-            f"peak {found[-1]['measured_peak_bytes'] / 1e6:6.0f} MB   "
-            f"{found[-1]['error']:+.1%}",
+            f"{name:18} planned {found[name]['predicted_bytes'] / 1e6:6.0f} MB   "
+            f"peak {found[name]['measured_peak_bytes'] / 1e6:6.0f} MB   "
+            f"{found[name]['error']:+.1%}",
             flush=True,
         )
         if asked.output:
-            asked.output.write_text(json.dumps({"cases": found}, indent=2) + "\n")
+            kept = [found[case] for case in CASES if case in found]
+            asked.output.write_text(json.dumps({"cases": kept}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

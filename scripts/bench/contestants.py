@@ -114,19 +114,35 @@ def plain(job: Job, ticks: Ticks) -> None:
     loop(job, ticks, get_peft_model(base(job), lora()))
 
 
-def loop(job: Job, ticks: Ticks, model: Any) -> None:
+def plain_ddp(job: Job, ticks: Ticks) -> None:
+    """The same under torchrun: each process has a part of every step, and DDP the gradients."""
+    from peft import get_peft_model
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    distributed.init_process_group("gloo")
+    model = get_peft_model(base(job), lora())
+    start_equal(model, job)
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False, init_sync=False)
+    loop(job, ticks, wrapped, (distributed.get_rank(), distributed.get_world_size()))
+    distributed.destroy_process_group()
+
+
+def loop(job: Job, ticks: Ticks, model: Any, hand: tuple[int, int] = (0, 1)) -> None:
     """Forward, backward, clip, step: nothing around it that could cost time."""
     import torch
     from bitsandbytes.optim import AdamW8bit
 
-    start_equal(model, job)
+    if hand[1] == 1:
+        start_equal(model, job)
     model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = AdamW8bit(trainable, lr=workload.LEARNING_RATE, weight_decay=0.0)
     rows = workload.read_rows(job.folder)
     ticks.begin()
     for step in range(job.steps):
-        batch = padded(rows[step * job.size.batch : (step + 1) * job.size.batch])
+        chosen = rows[step * job.size.batch : (step + 1) * job.size.batch]
+        batch = padded(chosen[hand[0] :: hand[1]])
         loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, workload.MAX_GRAD_NORM)
@@ -351,6 +367,7 @@ CONTESTANTS: dict[str, Callable[[Job, Ticks], None]] = {
     "qtune": qtune,
     "qtune-plain": qtune_plain,
     "plain": plain,
+    "plain-ddp": plain_ddp,
     "trl": trl_defaults,
     "trl-bf16": trl_bf16,
     "trl-tuned": trl_tuned,

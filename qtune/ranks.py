@@ -196,6 +196,9 @@ class Ranks:
             with suppress(RuntimeError):  # the first one is gone, and its store
                 self._store.set(_FAULT, json.dumps(told))
                 error.told = not self.first
+            if ENDS in os.environ:  # should the first one be too busy to say it
+                with suppress(OSError):
+                    word_of(Path(os.environ[ENDS]), self.seat.rank).write_text(json.dumps(faults))
 
     def cause(self, error: PeerLost) -> QtuneError:
         """What another one, or who started us, has told of its end; the error itself where nobody
@@ -212,6 +215,11 @@ class Ranks:
         except (RuntimeError, ValueError):  # torch's own errors are RuntimeErrors
             pass
         return error
+
+
+def word_of(ends: Path, rank: int) -> Path:
+    """Where a process leaves its faults for the launcher that named `ends`."""
+    return ends.with_name(f"rank-{rank}.json")
 
 
 def _killed() -> PeerLost | None:

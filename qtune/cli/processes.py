@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtune.cli.output import news, print_error
-from qtune.errors import QtuneError, ResourceError
+from qtune.errors import ExitCode, QtuneError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ def train_in_processes(
     size: int, recipe: Path, settings: Sequence[str], options: Sequence[str]
 ) -> int:
     """Train a recipe in so many processes; returns the exit code. The first process says what a
-    run of one would say; `ResourceError` where it was killed and cannot."""
+    run of one would say; `QtuneError` where it was killed and cannot."""
     from qtune.run.launching.train import train_by
 
     console = news()
@@ -29,7 +29,8 @@ def train_in_processes(
         console.show_cursor()  # which its panel had hidden
     if ended.fault is not None:
         error = QtuneError.of([ended.fault])
+        error.code = ExitCode(ended.code)
         if not ended.first_spoke:
-            raise ResourceError.of(error.faults)
+            raise error
         print_error(error)
     return ended.code

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from qtune.durable import write_json
 from qtune.errors import ECHO_SECONDS, STOP_SIGNALS
-from qtune.run.launching.ends import End, code_of
+from qtune.run.launching.ends import End, code_of, last_word
 from qtune.run.launching.environment import environments, held_port
 from qtune.run.launching.signals import deaf, heard
 from qtune.run.launching.voices import Voices
@@ -46,8 +46,8 @@ class Graces:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The exit code of a run; a fault that no process has told; whether the first one has ended by
-    itself, and so has said what it had to say."""
+    """The exit code of a run; a fault that no process has told; whether the first one was not
+    killed, and so has left its object on stdout."""
 
     code: int
     fault: Fault | None
@@ -74,7 +74,10 @@ def launch(
         code, fault = code_of(crew.ends)
         if crew.cut_short is not None:
             code, fault = crew.cut_short, None
-        spoke = any(end.rank == 0 and end.code >= 0 for end in crew.ends)
+        first = next((end for end in crew.ends if end.rank == 0), None)
+        if fault is None and (first is None or first.forced) and crew.cut_short is None:
+            fault = last_word(crew.ends, told)
+        spoke = first is not None and first.code >= 0
         return Outcome(code, fault if crew.untold else None, spoke)
 
 

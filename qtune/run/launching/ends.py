@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qtune.errors import STOP_SIGNALS, ExitCode, Fault
+from qtune.ranks import word_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 TOGETHER = frozenset(
     (ExitCode.DONE, ExitCode.CHECK_FAILED, ExitCode.TIME_LIMIT, *STOP_SIGNALS.values())
@@ -63,3 +66,13 @@ def code_of(ends: Sequence[End]) -> tuple[int, Fault | None]:
         return int(ExitCode.RESOURCES), None
     first = sorted(own, key=lambda end: end.rank)
     return next((end.code for end in first if end.code), int(ExitCode.DONE)), None
+
+
+def last_word(ends: Sequence[End], told: Path) -> Fault | None:
+    """The first fault that a process left for the first one, which had no time to say it."""
+    for end in ends:
+        word = word_of(told, end.rank)
+        if word.exists():
+            fault = Fault(**json.loads(word.read_text(encoding="utf-8"))[0])
+            return replace(fault, message=f"rank {end.rank}: {fault.message}")
+    return None

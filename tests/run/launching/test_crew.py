@@ -115,6 +115,14 @@ def test_the_others_have_time_to_tell_why_one_ended(tmp_path: Path) -> None:
     assert outcome == Outcome(3, None, first_spoke=True)
 
 
+@pytest.mark.parametrize("busy", ["deaf", "save:0"])
+def test_a_fault_is_told_though_the_first_one_is_busy(tmp_path: Path, busy: str) -> None:
+    outcome = run(tmp_path, busy, "fault:no row")
+    assert outcome.code == ExitCode.DATA
+    assert str(outcome.fault) == "rows.jsonl:3: rank 1: no row"
+    assert outcome.first_spoke is (busy != "deaf")
+
+
 def test_nobody_waits_for_those_who_outlive_the_first_one(tmp_path: Path) -> None:
     assert run(tmp_path, "exit:9", "deaf").code == 9
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.nn import Linear
 
 from qtune.ops.nf4 import bits_of, int8_parts, state_of
-from qtune.ops.spread import here
+from qtune.ops.spread import device_of, here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,5 +120,5 @@ def _held(module: Any, bits: int) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """What a process holds of it."""
-    return here(tensor).nbytes
+    """What this process holds of it where it computes; shards may wait in host memory."""
+    return here(tensor).nbytes if tensor.device == device_of(tensor) else 0

@@ -20,11 +20,12 @@ WANTED = (*SMALL, "*.safetensors")
 UNWANTED = ("original/*", "onnx/*", "consolidated*", "*training_args*", "*optimizer*")
 
 
-def resolve(model: ModelSection) -> Path:
-    """The local folder of a model: itself, or the snapshot of a hub id (offline is honoured)."""
+def resolve(model: ModelSection, *, patterns: tuple[str, ...] = WANTED) -> Path:
+    """The local folder of a model: itself, or the snapshot of a hub id (offline is honoured), for
+    which only files like `patterns` are fetched."""
     if model.offline:
         hub.go_offline()
-    return locate(model.name_or_path, revision=model.revision)
+    return locate(model.name_or_path, revision=model.revision, patterns=patterns)
 
 
 def locate(

@@ -19,7 +19,7 @@ from qtune.models import activations as activation_policies
 from qtune.models import copies, heads
 from qtune.models.base import Base, inventory
 from qtune.models.conversion import count_quantised, load_converted
-from qtune.models.files import resolve, shard_index
+from qtune.models.files import SMALL, WANTED, resolve, shard_index
 from qtune.models.fingerprint import fingerprint
 from qtune.models.names import Match, check_shapes, match
 from qtune.models.placing import owner_of, place, place_packed
@@ -65,9 +65,9 @@ def load(
     if device.type == "cpu":
         device = torch.device("cpu")  # to a numbered one everything is copied, from views too
     refuse(spread, bits=quantization.bits, streamed=base == "stream")
-    with spread.ranks.one_before_the_rest():
-        folder = resolve(model)
     ranks = ALONE if base == "stream" else spread.ranks  # what streams is read by each for itself
+    with spread.ranks.one_before_the_rest():
+        folder = resolve(model, patterns=WANTED if ranks.first else SMALL)
     source, copy = ranks.of_first(lambda: _origin(folder, quantization))
     network = build(folder, model, dtype=getattr(torch, quantization.compute_dtype))
     reader = Reader.of(copy or folder, network, model, quantization) if ranks.first else None
@@ -75,6 +75,8 @@ def load(
     filled = Filled()
     if pairs.fused:
         refuse(spread, bits=quantization.bits, converted=True)
+        with spread.ranks.one_before_the_rest():
+            folder = resolve(model)
         network = load_converted(folder, quantization, skeleton=network, names=names, device=device)
         if on_progress is not None:
             on_progress(1, 1)

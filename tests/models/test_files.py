@@ -10,6 +10,7 @@ import torch
 
 from qtune.errors import ModelError
 from qtune.models import resolve, shard_index
+from qtune.models.files import SMALL
 from qtune.models.skeleton import model_config
 from qtune.recipe.inputs import ModelSection
 from tests.models.workshop import INDEX, edit_config, load_folder
@@ -48,6 +49,23 @@ def test_a_hub_id_is_found_in_the_cache_by_branch_and_commit(
     assert resolve(ModelSection(name_or_path="owner/tiny", revision=first)) == old
     with pytest.raises(ModelError, match="owner/tiny at revision v9 is not in the local"):
         resolve(ModelSection(name_or_path="owner/tiny", revision="v9"))
+
+
+def test_a_process_that_does_not_read_fetches_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of another machine than the one that reads, which may have no such disk."""
+    asked = []
+
+    def fetch(_: str, *, allow_patterns: list[str], **__: object) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    section = ModelSection(name_or_path="owner/tiny")
+    resolve(section)
+    resolve(section, patterns=SMALL)
+    assert [any("safetensors" in each for each in one) for one in asked] == [True, False]
 
 
 def test_an_unknown_hub_id_offline_says_how_to_get_it(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qtune.methods.adapter import Adapter
-from qtune.models.loading import compute_buffers
+from qtune.models.preparation import compute_buffers
 from qtune.ops.linears import class_heads
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from qtune.errors import ModelError, UsageError
 from qtune.models import heads, writing
 from qtune.models.calibrating import Walk
 from qtune.models.files import resolve
-from qtune.models.loading import Checkpoint, compute_buffers
+from qtune.models.loading import Checkpoint
 from qtune.models.model_folder import SHARD_BYTES, copy_companions, new_model
 from qtune.models.names import check_shapes, match
 from qtune.models.placing import owner_of, place
+from qtune.models.preparation import compute_buffers
 from qtune.models.shards import DTYPES
 from qtune.models.skeleton import build
 from qtune.models.writing import TensorSpec

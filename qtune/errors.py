@@ -64,11 +64,11 @@ class Fault:
 
 
 class QtuneError(Exception):
-    """A fault of the input or the machine, never of qtune; carries its exit code. `told`: another
-    process of the run says it."""
+    """A fault of the input or the machine, never of qtune; carries its exit code.
+    `said_elsewhere`: another process of the run says it."""
 
     code: ExitCode = ExitCode.BUG
-    told: bool = False
+    said_elsewhere: bool = False
 
     def __init__(self, message: str, *, place: str = "", hint: str = "") -> None:
         self.faults: tuple[Fault, ...] = (Fault(message=message, place=place, hint=hint),)

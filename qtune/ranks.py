@@ -195,7 +195,7 @@ class Ranks:
             told = {"rank": self.seat.rank, "code": int(error.code), "faults": faults}
             with suppress(RuntimeError):  # the first one is gone, and its store
                 self._store.set(_FAULT, json.dumps(told))
-                error.told = not self.first
+                error.said_elsewhere = not self.first
             if ENDS in os.environ:  # should the first one be too busy to say it
                 with suppress(OSError):
                     word_of(Path(os.environ[ENDS]), self.seat.rank).write_text(json.dumps(faults))
@@ -257,7 +257,7 @@ def joined(place: Seat, *, on_cpu: bool) -> Iterator[Ranks]:
             yield ranks
     except PeerLost as error:
         cause = ranks.cause(error)
-        cause.told = not ranks.first
+        cause.said_elsewhere = not ranks.first
         raise cause from error
     except QtuneError as error:
         ranks.tell(error)

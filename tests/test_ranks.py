@@ -109,7 +109,7 @@ def main(told: str) -> None:
                 raise DataError("a bad row", place="rows.jsonl:3", hint="mend it")
             ranks.wait()
     except QtuneError as error:
-        fault = {"code": int(error.code), "error": str(error), "told": error.told}
+        fault = {"code": int(error.code), "error": str(error), "told": error.said_elsewhere}
         Path(told).write_text(json.dumps(said | fault))
 
 

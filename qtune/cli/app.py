@@ -142,7 +142,7 @@ def _answer(code: ExitCode, faults: Sequence[Fault], *, as_json: bool) -> int:
 
 
 def _refused(error: QtuneError, arguments: list[str] | None, *, as_json: bool) -> int:
-    if error.told:
+    if error.said_elsewhere:
         return int(error.code)
     print_error(error)
     words = sys.argv[1:] if arguments is None else arguments

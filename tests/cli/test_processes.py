@@ -155,7 +155,7 @@ def test_a_process_is_silent_only_of_what_the_first_one_says(
     assert run_app(["train", f"{recipe}.gone"]) == ExitCode.USAGE  # as on a second machine
     assert "recipe.yaml.gone" in capfd.readouterr().err
     error = DataError("no rows")
-    error.told = True
+    error.said_elsewhere = True
 
     def fail(*_: object) -> None:
         raise error

@@ -22,6 +22,7 @@ from qtune.run.pages.fragments import (
     tiles,
 )
 from qtune.run.pages.measures import held_out_table, measured_tables
+from qtune.run.pages.processes import processes
 from qtune.run.pages.samples import sample_cards
 from qtune.run.pages.style import page
 from qtune.run.pages.told import compact
@@ -58,6 +59,7 @@ def run_page(told: Told) -> str:
         section("Held out", card(held_out_table(told)), *map(card, measured_tables(told))),
         section("Answers before and after", *sample_cards(told)),
         section("Memory, planned and measured", card(_memory(told))),
+        section("Processes", card(processes(told))),
         section("The machine over time", _figures(charts.machine(told), numbers)),
         section("What the plan decided", card(_decisions(told))),
         section("Recipe", card(_asked(told.recipe), _whole(told.recipe))),

@@ -159,3 +159,20 @@ def test_an_older_report_without_parts_shows_those_of_the_plan(tmp_path: Path) -
     text = read(write_run(tmp_path / "run", report_json=older)).text
     assert "NF4 weights" in text
     assert "3.00 MB" in text
+
+
+def test_each_process_is_told_of_and_of_one_alone_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    assert "process 0" not in read(run).text
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "ranks", "step": 9, "joining": [1, 2], "peak_bytes": [1, 2]}\n')
+        file.write('{"kind": "ranks", "step": 10, "joining": [3, 65], "peak_bytes": [2e9, 1e9]}\n')
+    told = read(run).text
+    assert "process 0" in told
+    assert "process 1" in told
+    assert "process 2" not in told
+    assert "2.00 GB" in told
+    assert "1 min 05 s" in told
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "ranks", "step": 11, "joining": "x", "peak_bytes": [1, "y"]}\n')
+    assert "process 0" not in read(run).text

@@ -8,6 +8,7 @@ import typer
 
 from qtune.cli.output import print_error
 from qtune.errors import CheckError, Fault
+from qtune.ranks import seat
 
 
 def exit_by_gates(report: dict[str, Any]) -> None:
@@ -17,5 +18,6 @@ def exit_by_gates(report: dict[str, Any]) -> None:
     failed = [verdict for verdict in verdicts_of(report) if not verdict.passed]
     if failed:
         error = CheckError.of([Fault(message=f"gate failed: {verdict}") for verdict in failed])
-        print_error(error)
+        if not seat().rank:  # every process of a run has the report, the first one says it
+            print_error(error)
         raise typer.Exit(error.code)

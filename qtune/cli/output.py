@@ -9,8 +9,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from qtune.ranks import seat
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -73,8 +71,6 @@ def print_text(text: str) -> None:
 
 def print_error(error: QtuneError) -> None:
     """Every fault of an error, a line each, without a traceback."""
-    if seat().rank:  # of the processes of a run the first one speaks
-        return
     console = news()
     for fault in error.faults:
         console.print("error:", style="bold red", end=" ")

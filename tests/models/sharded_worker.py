@@ -22,11 +22,13 @@ from qtune.ops.nf4 import bits_of, int8_parts, packed_of
 from qtune.ops.spread import is_spread
 from qtune.ranks import Ranks, joined, seat
 from qtune.recipe.inputs import ModelSection, QuantizationSection
-from qtune.recipe.methods import LoraConfig
+from qtune.recipe.methods import BottleneckConfig, LoraConfig, PrefixConfig
 from tests.models.workshop import CPU, IDS
 
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.1)
 DORA = LoraConfig(rank=4, alpha=8.0, dropout=0.0, use_dora=True)
+PREFIX = PrefixConfig(num_virtual_tokens=3)
+BOTTLENECK = BottleneckConfig(placement="houlsby", width=4)
 PROMPTS = [[5, 6, 7], [9, 10]]
 
 
@@ -121,14 +123,15 @@ def computed(tiny: str, odd: str, ranks: Ranks) -> dict[str, Any]:
         for policy in ("none", "selective", "layer", "offload")
     ]
     cases += [(tiny, "fused", "none", DORA, False), (odd, "plain", "layer", LORA, False)]
+    cases += [(tiny, "fused", "layer", config, False) for config in (PREFIX, BOTTLENECK)]
     for folder, kernels, policy, config, offload in cases:
         spread = Spread(ranks, "fsdp", offload)
-        same = folder, kernels, config.use_dora
+        name = "dora" if config is DORA else config.name
+        same = folder, kernels, name
         if same not in wholes:
             wholes[same] = learnt(load(folder), config, kernels=kernels, policy="none")
         base = load(folder, spread, policy)
         here = learnt(base, config, kernels=kernels, policy=policy)
-        name = "dora" if config is DORA else "lora"
         key = f"{Path(folder).name}-{kernels}-{policy}-{name}"
         found[key] = apart(wholes[same], here) | state(base)
     return found

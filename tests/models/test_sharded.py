@@ -26,6 +26,8 @@ CASES = [
     *(f"tiny-{kernels}-{policy}-lora" for kernels in ("plain", "fused") for policy in POLICIES),
     "tiny-fused-none-dora",
     "odd-plain-layer-lora",
+    "tiny-fused-layer-prefix",
+    "tiny-fused-layer-bottleneck",
 ]
 
 

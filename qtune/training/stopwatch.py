@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import Self
 
 import torch
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class Stopwatch:
@@ -22,16 +19,11 @@ class Stopwatch:
         )
         self._times: list[float] = []
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> Self:
         self._note(0)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._note(1)
 
     def _note(self, number: int) -> None:

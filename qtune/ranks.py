@@ -138,6 +138,11 @@ class Ranks:
             distributed.all_gather_object(found, value)
         return found
 
+    def strays(self, value: object) -> list[int]:
+        """The ranks whose value is another one than the first one's."""
+        found = self.everyones(value)
+        return [rank for rank, other in enumerate(found) if other != found[0]]
+
     def of_first(self, make: Callable[[], T]) -> T:
         """What the first makes, at every one; the others make nothing."""
         if self.alone:

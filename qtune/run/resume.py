@@ -142,11 +142,9 @@ def check_rows(
 
 def require_same_rows(prepared: Prepared | Streamed, ranks: Ranks) -> None:
     """`DataError` unless all processes of a run have encoded the same rows."""
-    found = ranks.everyones(row_facts(prepared))
-    others = [rank for rank, rows in enumerate(found) if rows != found[0]]
-    if others:
+    if strays := ranks.strays(row_facts(prepared)):
         raise DataError(
-            f"process {others[0]} has read other rows than process 0",
+            f"process {strays[0]} has read other rows than process 0",
             place="data",
             hint="each machine needs the same files and the same tokenizer",
         )

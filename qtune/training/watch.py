@@ -156,11 +156,7 @@ def check_finite(parameters: Mapping[str, Parameter]) -> None:
 def check_same(parameters: Mapping[str, Parameter], ranks: Ranks) -> None:
     """`DivergedError` when the processes of a run do not hold the same weights any more: one whose
     device or memory is broken spoils the result of all."""
-    if ranks.alone:
-        return
-    found = ranks.everyones(mark(parameters))
-    strays = [rank for rank, marks in enumerate(found) if marks != found[0]]
-    if strays:
+    if not ranks.alone and (strays := ranks.strays(mark(parameters))):
         raise DivergedError(
             f"the weights of process {strays[0]} are no longer those of process 0; not saved",
             hint="its device or its memory may be broken; the last checkpoint is whole",

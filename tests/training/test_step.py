@@ -234,3 +234,24 @@ def test_an_extra_loss_adds_to_the_gradient_and_not_to_the_loss(tiny_folder: Pat
     other = _step(model, method, _split(16))
     assert other.loss == pytest.approx(plain.loss, rel=1e-6)
     assert other.grad_norm > plain.grad_norm
+
+
+def test_counts_follow_a_step_that_is_split_anew() -> None:
+    whole, halves = _split(16), _split(2)
+    counts = Counts.of(whole, ALONE)
+    assert counts.computed > sum(batch.computed for batch in halves)  # less padding in small ones
+    assert counts.split_anew(whole, halves) == Counts.of(halves, ALONE)
+    others = Counts(*(2 * getattr(counts, name) for name in vars(counts)))
+    assert others.split_anew(whole, whole) == others
+
+
+def test_an_idle_batch_goes_through_and_teaches_nothing(tiny_folder: Path) -> None:
+    model, method = learner(tiny_folder)
+    batches = _split(4)
+    plain = _gradients_of(model, method, batches)
+    idle = _gradients_of(model, method, [*batches, batches[0].idled()])
+    assert all(torch.equal(idle[name], gradient) for name, gradient in plain.items())
+    for parameter in method.parameters().values():
+        parameter.grad = None
+    assert accumulate(model, LOSS, [batches[0].idled()], 5) == 0.0
+    assert all(not gradient.any() for gradient in gradients(method).values())

@@ -174,6 +174,7 @@ def copied(source: Path, target: Path) -> dict[str, float]:
 
 def bench(place: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Merge and copy in turn."""
+    load = os.getloadavg()[0]
     subprocess.run(
         [sys.executable, __file__, "--make", str(place), "--shape", asked.shape], check=True
     )
@@ -215,6 +216,12 @@ def bench(place: Path, asked: argparse.Namespace) -> dict[str, Any]:
         ],
         "parts_alone": least,
         "share_of_the_limit": round(least["least_seconds_on_two_cores"] / core, 3),
+        "share_of_the_limit_in_computing_time": round(
+            least["computing_seconds_of_all"]
+            / statistics.median(one["parts"]["computing"] for one in merges),
+            3,
+        ),
+        "load_before": round(load, 2),
         "cpu_seconds": rounded(merges, "cpu_seconds"),
         "verified": verified(place, asked.max_memory) if asked.verify else None,
         "threads": 2,

@@ -121,6 +121,7 @@ class Follower:
             for event in events:
                 if isinstance(event, Boundary):
                     self._on_boundary(event)
+                    self._agreed.settle()  # on what has come while it saved
                     code = self._agreed.code or self._time_limit(event)
                     if code is not None:
                         break

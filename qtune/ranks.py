@@ -70,11 +70,15 @@ class Seat:
 
 def seat() -> Seat:
     """As torchrun and accelerate tell it in the environment; alone without them."""
-    names = {"rank": "RANK", "size": "WORLD_SIZE"}
-    local = {"local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
-    if not all(name in os.environ for name in names.values()):
+    told = os.environ
+    if "RANK" not in told or "WORLD_SIZE" not in told:
         return Seat()
-    return Seat(**{key: int(os.environ.get(name, "0")) for key, name in (names | local).items()})
+    return Seat(
+        rank=int(told["RANK"]),
+        size=int(told["WORLD_SIZE"]),
+        local_rank=int(told.get("LOCAL_RANK", "0")),
+        local_size=int(told.get("LOCAL_WORLD_SIZE", "1")),
+    )
 
 
 class Ranks:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtune import oom
+from qtune.data.heaviest import heaviest
 from qtune.oom import OutOfMemory, during
 from qtune.optim import set_learning_rate
 from qtune.training.events import Boundary, EvalEvent, StepEvent
-from qtune.training.rehearsal import rehearse
+from qtune.training.rehearsal import is_worth_it, rehearse
 from qtune.training.shrinking import shrink, take_back
 from qtune.training.signals import Interrupted
 from qtune.training.state import random_state
@@ -82,17 +83,22 @@ def fit(job: Job) -> Iterator[Event]:
 
 def _rehearsal(job: Job, supply: Supply) -> Iterator[Event]:
     """The longest micro-batch, or the longest that there is memory for."""
+    if job.start >= job.total_steps:
+        return
+    found = heaviest(supply.feed, job.total_steps, start=job.start)
+    if not is_worth_it(job, found):
+        return
     while True:
         random = random_state()
         try:
-            event = rehearse(job, supply.feed)
+            event = rehearse(job, found.batch)
             break
         except OutOfMemory as error:
             take_back(error, job.optimizer, random)
             shrunk = shrink(error, supply, step=job.start, allowed=job.shrinks)
         yield shrunk
-    if event is not None:
-        yield event
+        found = heaviest(supply.feed, job.total_steps, start=job.start)
+    yield event
 
 
 def _steps(job: Job, supply: Supply) -> Iterator[Event]:

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from qtune import oom
-from qtune.data.heaviest import heaviest
 from qtune.oom import during
 from qtune.optim import states_held
 from qtune.training.events import RehearsalEvent
@@ -14,7 +13,8 @@ from qtune.training.state import random_state, set_random_state
 from qtune.training.step import accumulate
 
 if TYPE_CHECKING:
-    from qtune.data.feed import Feed, StreamFeed
+    from qtune.data.batch import Batch
+    from qtune.data.heaviest import Heaviest
     from qtune.training.loop import Job
 
 # A CPU computes at most this share of a run twice. A GPU always does: a pass takes it a second, and
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 CPU_SHARE = 0.02
 
 
-def rehearse(job: Job, feed: Feed | StreamFeed) -> RehearsalEvent | None:
+def is_worth_it(job: Job, found: Heaviest) -> bool:
+    """Whether a rehearsal costs little enough time; all processes of a run give one answer."""
+    shares = [share for (share,) in job.ranks.table([found.share])]
+    on_cpu = next(job.model.parameters()).device.type == "cpu"
+    return not on_cpu or max(shares) <= CPU_SHARE
+
+
+def rehearse(job: Job, batch: Batch) -> RehearsalEvent:
     """Forward and backward pass of the micro-batch that takes the most memory, beside the states
-    of the optimizer; None where it would cost too much time.
+    of the optimizer.
 
     No weight, gradient or random generator is other than before: the run does not know of it.
     `OutOfMemory` says what did not fit.
     """
-    if job.start >= job.total_steps:
-        return None
-    found = heaviest(feed, job.total_steps, start=job.start)
-    on_cpu = next(job.model.parameters()).device.type == "cpu"
-    if on_cpu and found.share > CPU_SHARE:
-        return None
     begun = time.perf_counter()
-    batch = found.batch
     random, training = random_state(), job.model.training
     job.model.train()
     try:

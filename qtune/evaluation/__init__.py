@@ -20,13 +20,14 @@ from qtune.evaluation.decode import (
 from qtune.evaluation.labels import LabelMeasure, label_difference, measure_labels
 from qtune.evaluation.likelihood import LossMeasure, difference, measure_loss
 from qtune.evaluation.measure import evaluate
-from qtune.evaluation.sharing import Unfinished
+from qtune.evaluation.sharing import Together, Unfinished
 
 __all__ = [
     "Answer",
     "Continuation",
     "LabelMeasure",
     "LossMeasure",
+    "Together",
     "Unfinished",
     "answer",
     "answerable",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from qtune.evaluation.decode import evaluating
-from qtune.evaluation.sharing import shared
-from qtune.ranks import ALONE
+from qtune.evaluation.sharing import BY_ONE, Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qtune.data import Rows
-    from qtune.ranks import Ranks
 
     Progress = Callable[[int, int], None]
 
@@ -28,7 +26,7 @@ def each_row(
     *,
     batch_size: int,
     on_progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    together: Together = BY_ONE,
 ) -> list[T]:
     """What `measure` finds for every row, given the numbers of a batch of them, in eval mode;
     `on_progress(done, all)` after each batch of this process's part."""
@@ -44,5 +42,5 @@ def each_row(
                     on_progress(len(found), len(numbers))
         return found
 
-    found = dict(zip(order, shared(order, part, ranks), strict=True))
+    found = dict(zip(order, together.each(order, part), strict=True))
     return [found[number] for number in range(len(rows))]

@@ -19,9 +19,9 @@ from qtune.data.rounding import placed
 from qtune.evaluation.batches import each_row
 from qtune.evaluation.intervals import mean_interval
 from qtune.evaluation.likelihood import LossMeasure, summarise
+from qtune.evaluation.sharing import BY_ONE, Together
 from qtune.evaluation.tally import mean_tally
 from qtune.oom import during
-from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from qtune.data import Rows
     from qtune.data.batch import Batch
     from qtune.evaluation.batches import Progress
-    from qtune.ranks import Ranks
 
     Scores = Callable[[Any, Batch], torch.Tensor]
 
@@ -113,7 +112,7 @@ def measure_labels(
     batch_size: int,
     device: torch.device,
     on_progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    together: Together = BY_ONE,
 ) -> LabelMeasure:
     """Label every row once; `on_progress(done, all)` after each batch of this process's part."""
     names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
@@ -128,7 +127,7 @@ def measure_labels(
         return _labelled(logits_BC, batch, names)
 
     found = each_row(
-        model, rows, measure, batch_size=batch_size, on_progress=on_progress, ranks=ranks
+        model, rows, measure, batch_size=batch_size, on_progress=on_progress, together=together
     )
     losses, ordered = zip(*found, strict=True)
     return LabelMeasure(summarise(losses, [1] * len(rows)), names, ordered)

@@ -14,9 +14,9 @@ from qtune.data.rounding import placed
 from qtune.errors import DataError, ModelError
 from qtune.evaluation.batches import each_row
 from qtune.evaluation.intervals import Interval, ratio_interval
+from qtune.evaluation.sharing import BY_ONE, Together
 from qtune.evaluation.tally import Tally, ratio_tally
 from qtune.oom import during
-from qtune.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from qtune.evaluation.batches import Progress
     from qtune.evaluation.tally import Floats
     from qtune.losses import CausalLoss
-    from qtune.ranks import Ranks
 
 _HOPELESS = 700.0  # nats; exp of more is no float
 
@@ -82,7 +81,7 @@ def measure_loss(
     pad_id: int,
     device: torch.device,
     on_progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    together: Together = BY_ONE,
 ) -> LossMeasure:
     """Measure every row once; `on_progress(done, all)` after each batch of this process's part."""
     longest = int(rows.lengths.max())
@@ -95,7 +94,7 @@ def measure_loss(
         return zip(row_sums.tolist(), row_counts.tolist(), strict=True)
 
     found = each_row(
-        model, rows, measure, batch_size=batch_size, on_progress=on_progress, ranks=ranks
+        model, rows, measure, batch_size=batch_size, on_progress=on_progress, together=together
     )
     sums, counts = zip(*found, strict=True)
     return summarise(sums, counts)

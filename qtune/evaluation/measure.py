@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.data.batch import filler_id
 from qtune.evaluation.answers import Manner, answer_all, answerable, means, prompts_of, score
 from qtune.evaluation.likelihood import measure_loss
-from qtune.evaluation.sharing import shared
-from qtune.ranks import ALONE
+from qtune.evaluation.sharing import BY_ONE, Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from qtune.data import Rows
     from qtune.evaluation.answers import Answer
     from qtune.losses import CausalLoss
-    from qtune.ranks import Ranks
     from qtune.recipe.results import EvalSection
 
     Progress = Callable[[str, int, int], None]
@@ -33,7 +31,7 @@ def evaluate(
     loss: CausalLoss,
     on_progress: Progress | None = None,
     on_details: Details | None = None,
-    ranks: Ranks = ALONE,
+    together: Together = BY_ONE,
 ) -> dict[str, float]:
     """Loss and perplexity of all rows, and the scores of `generate_rows` answers, by name, of a
     section that says its batch size; `on_details` gets the ends of their intervals, NAME_low and
@@ -49,7 +47,7 @@ def evaluate(
         pad_id=filler_id(tokenizer),
         device=device,
         on_progress=partial(on_progress, "evaluating") if on_progress else None,
-        ranks=ranks,
+        together=together,
     )
     figures = {"loss": measured.loss, "perplexity": measured.perplexity}
     answers: list[Answer] = []
@@ -68,7 +66,7 @@ def evaluate(
             own = [prompts[number] for number in numbers]
             return answer_all(model, tokenizer, own, manner, on_progress=progress)
 
-        answers = shared(range(len(prompts)), say, ranks)
+        answers = together.uncounted.each(range(len(prompts)), say)
         figures |= means(answers, section.measures)
     if on_details is not None:
         on_details(

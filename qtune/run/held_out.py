@@ -7,12 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtune import evaluation, losses, training
-from qtune.ranks import ALONE
 from qtune.run.details import keep_details
 
 if TYPE_CHECKING:
     from qtune.data import Rows
-    from qtune.ranks import Ranks
     from qtune.run.display import Journal
     from qtune.run.prepare import Learner
     from qtune.run.train import Settled
@@ -21,10 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Measures `rows` when called; a signal to stop interrupts it (`Interrupted`).
-
-    Each process of a run measures its own part of them, unless their passes wait for one another.
-    """
+    """Measures `rows` when called, each process its own part; a signal to stop interrupts it
+    (`Interrupted`)."""
 
     rows: Rows
     settled: Settled
@@ -49,7 +45,7 @@ class HeldOut:
             batch_size=self._batch_size,
             device=next(self.pupil.base.model.parameters()).device,
             on_progress=partial(self._progress, "evaluating"),
-            ranks=self._ranks,
+            together=self._together,
         )
         self._keep(measured.to_dict(), [])
         return measured.means()
@@ -64,7 +60,7 @@ class HeldOut:
             loss=losses.CausalLoss(chunk_size=self.settled.plan.loss_chunk_size),
             on_progress=self._progress,
             on_details=self._keep,
-            ranks=self._ranks,
+            together=self._together,
         )
 
     @property
@@ -76,8 +72,8 @@ class HeldOut:
         return self.settled.plan.strategy == "fsdp"
 
     @property
-    def _ranks(self) -> Ranks:
-        return ALONE if self._in_step else self.settled.ranks
+    def _together(self) -> evaluation.Together:
+        return evaluation.Together(self.settled.ranks, self._in_step)
 
     def _progress(self, what: str, done: int, total: int) -> None:
         if self._in_step:  # all leave after the same pass

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from qtune.evaluation.sharing import Unfinished, shared
+from qtune.evaluation.sharing import BY_ONE, Together, Unfinished
 from qtune.ranks import Ranks, Seat
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _squares(numbers: Sequence[int]) -> list[int]:
 
 
 def test_alone_all_are_measured_here() -> None:
-    assert shared(NUMBERS, _squares) == _squares(NUMBERS)
+    assert BY_ONE.each(NUMBERS, _squares) == _squares(NUMBERS)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -45,7 +45,7 @@ def test_the_parts_come_together_in_order(rank: int) -> None:
 
     other = 1 - rank
     ranks = Told(rank, {other: _squares(NUMBERS[other::2])})
-    assert shared(NUMBERS, measure, ranks) == _squares(NUMBERS)
+    assert Together(ranks).each(NUMBERS, measure) == _squares(NUMBERS)
     assert seen == NUMBERS[rank::2]
 
 
@@ -53,7 +53,7 @@ def test_who_has_no_rows_measures_none() -> None:
     def never(_: Sequence[int]) -> list[int]:
         raise AssertionError
 
-    assert shared([4], never, Told(1, {0: [16]})) == [16]
+    assert Together(Told(1, {0: [16]})).each([4], never) == [16]
 
 
 def test_what_one_leaves_is_finished_by_none() -> None:
@@ -64,6 +64,21 @@ def test_what_one_leaves_is_finished_by_none() -> None:
         raise LeftError
 
     with pytest.raises(LeftError):
-        shared(NUMBERS, leave, Told(0, {1: [9, 1]}))
+        Together(Told(0, {1: [9, 1]})).each(NUMBERS, leave)
     with pytest.raises(Unfinished):
-        shared(NUMBERS, _squares, Told(0, {1: None}))
+        Together(Told(0, {1: None})).each(NUMBERS, _squares)
+
+
+def test_in_step_each_makes_as_many_passes() -> None:
+    passes: list[int] = []
+
+    def measure(numbers: Sequence[int]) -> list[int]:
+        passes.append(len(numbers))
+        return _squares(numbers)
+
+    for rank in (0, 1):
+        ranks = Told(rank, {1 - rank: _squares(NUMBERS[1 - rank :: 2])})
+        together = Together(ranks, in_step=True)
+        assert together.each(NUMBERS, measure) == _squares(NUMBERS)
+        assert together.uncounted.each(NUMBERS, measure) == _squares(NUMBERS)
+    assert passes == [3, 5, 3, 5]

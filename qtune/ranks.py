@@ -252,11 +252,14 @@ def joined(place: Seat, *, on_cpu: bool) -> Iterator[Ranks]:
         yield ALONE
         return
     from torch import distributed
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
     with _together():
-        store, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
+        met, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
+        # torchrun starts anew beside the store of those that ended, which holds their addresses
+        store = PrefixStore(f"qtune-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", met)
         distributed.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE
         )

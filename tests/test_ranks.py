@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,5 +133,31 @@ def test_two_talk_and_the_first_tells_the_others_fault(tmp_path: Path) -> None:
     assert (first["told"], second["told"]) == (False, True)  # who says it, and who need not
 
 
+def restarted(told: str) -> None:
+    """One of two processes that torchrun starts again after one was killed."""
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    with joined(seat(), on_cpu=True) as ranks:
+        ranks.wait()
+        if attempt == "0" and not ranks.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = ranks.everyones([attempt, ranks.seat.rank])
+        if ranks.first:
+            Path(told).write_text(json.dumps(found))
+
+
+def test_processes_that_torchrun_starts_again_meet_again(tmp_path: Path) -> None:
+    words = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "tests.test_ranks"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words, "restarted", str(tmp_path / "met")],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "met").read_text()) == [["1", 0], ["1", 1]]
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    restarted(sys.argv[2]) if sys.argv[1] == "restarted" else main(*sys.argv[1:])

@@ -22,6 +22,7 @@ from qtune.models.files import SMALL, WANTED, resolve, shard_index
 from qtune.models.filling import Filled, Filler
 from qtune.models.fingerprint import fingerprint
 from qtune.models.names import Match, check_shapes, match
+from qtune.models.own_product import ask_where_misread
 from qtune.models.preparation import freeze
 from qtune.models.prequantized import Packed, check_config, check_constants, find
 from qtune.models.sharding import WHOLE, refuse
@@ -81,6 +82,7 @@ def load(
         filler = Filler(network, reader, pairs, quantization, device, spread)
         filled = filler.fill(ranks, streams=base == "stream", on_progress=on_progress)
     _audit(network, expected=len(names), bits=quantization.bits)
+    ask_where_misread(network, device)
     freeze(network)
     _adopt_generation_config(network, folder)
     activation_policies.use(network, activations)

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from qtune.errors import ModelError, UsageError
+from qtune.models.own_product import ask_own_product
 from qtune.models.placing import owner_of
-from qtune.ops.nf4 import bits_of, library, packed_of, to_storage
+from qtune.ops.nf4 import bits_of, to_storage
 from qtune.plan import human
 from qtune.ranks import ALONE
 
@@ -66,19 +67,6 @@ class Sharded:
         )
 
 
-class ShardedLinear:
-    """A 4-bit linear whose weight is gathered as bfloat16, without bitsandbytes' own class."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., M] -> [..., N], bit for bit what the whole layer gives."""
-        layer: Any = self
-        codes, state = packed_of(layer)
-        dtype = layer.compute_dtype
-        bias = None if layer.bias is None else layer.bias.to(dtype)
-        product = library().matmul_4bit(x.to(dtype), codes, bias=bias, quant_state=state)
-        return product.to(x.dtype)  # type: ignore[no-any-return]
-
-
 @dataclass
 class Sharder:
     """Takes its shard of each weight as it comes, and hands the layers to torch in the end."""
@@ -103,7 +91,7 @@ class Sharder:
         self._shards[name.removesuffix(".weight")] = self._shard(stored)
         empty = torch.empty_like(stored, device="meta")
         owner.weight = nn.Parameter(empty, requires_grad=False)
-        owner.__class__ = sharded_class(type(owner))
+        ask_own_product(owner)
 
     def _shard(self, stored: Tensor) -> Any:
         """The part of this process, in memory of its own."""
@@ -184,13 +172,3 @@ def _layer_of(name: str) -> str:
     found = _LAYER.match(name)
     assert found is not None
     return found[0]
-
-
-def sharded_class(plain: type) -> type:
-    """A class with the gathered weight's product in front of everything of a layer's own class."""
-    if plain not in _made:
-        _made[plain] = type(f"Sharded{plain.__name__}", (ShardedLinear, plain), {})
-    return _made[plain]
-
-
-_made: dict[type, type] = {}

@@ -7,6 +7,7 @@ each block of 64 along the flattened weight. With double quantisation the consta
 from __future__ import annotations
 
 import logging
+from copy import copy
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,24 @@ def dequantize(packed: Tensor, state: Any) -> Tensor:
         from qtune.ops.triton import nf4 as kernels
 
         return kernels.unfold(packed, state)
+    if is_misread(packed, state):
+        shape = state.shape
+        state = copy(state)
+        rows = 1 if shape.numel() % state.blocksize else shape.numel() // state.blocksize
+        state.shape = torch.Size([rows, shape.numel() // rows])
+        return library().functional.dequantize_4bit(packed.view(-1, 1), state).view(shape)  # type: ignore[no-any-return]
     return library().functional.dequantize_4bit(packed.view(-1, 1), state)  # type: ignore[no-any-return]
+
+
+def is_misread(packed: Tensor, state: Any) -> bool:
+    """Whether bitsandbytes' CPU kernel (0.50.2) takes the constants of other blocks: it lets them
+    begin anew with each row. [8, 96] comes out with an error of 0.36 instead of 0.09; in rows of
+    whole blocks, or as one row, it is read rightly."""
+    return (
+        packed.device.type == "cpu"
+        and len(state.shape) > 1
+        and state.shape[-1] % state.blocksize != 0
+    )
 
 
 def quantize_int8(weight: Tensor, *, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:

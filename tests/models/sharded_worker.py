@@ -17,7 +17,7 @@ from qtune.errors import QtuneError
 from qtune.evaluation.decode import decode
 from qtune.losses.head import hidden_states, output_layer
 from qtune.models import Spread
-from qtune.models.sharding import ShardedLinear
+from qtune.models.own_product import OwnProduct
 from qtune.ops.nf4 import bits_of, int8_parts, packed_of
 from qtune.ops.spread import is_spread
 from qtune.ranks import Ranks, joined, seat
@@ -139,7 +139,7 @@ def computed(tiny: str, odd: str, ranks: Ranks) -> dict[str, Any]:
 
 def state(base: Any) -> dict[str, Any]:
     """What this process holds of the layers."""
-    linears = [each for each in base.model.modules() if isinstance(each, ShardedLinear)]
+    linears = [each for each in base.model.modules() if isinstance(each, OwnProduct)]
     stored = [each.weight.to_local() for each in linears if is_spread(each.weight)]
     return {
         "linears": len(linears),

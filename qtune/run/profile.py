@@ -65,7 +65,11 @@ class Profile:
             activities.append(torch.profiler.ProfilerActivity.CUDA)
             # without stacks, which name the machine's files
             torch.cuda.memory._record_memory_history(context=None)
-        self._running = torch.profiler.profile(activities=activities, record_shapes=True)
+        self._running = torch.profiler.profile(
+            activities=activities,
+            record_shapes=True,
+            acc_events=True,  # torch 2.11 warns of what it would let go, and has one cycle here
+        )
         self._running.start()
         self._began = done + 1
 

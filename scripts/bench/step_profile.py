@@ -129,7 +129,7 @@ def profiled(job: Any, *, warm: int) -> tuple[Any, list[Any], float]:
     from qtune import training
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its own lines would stand in ours
-    profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+    profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True)
     events: list[Any] = []
     start = 0.0
     for event in training.fit(job):

@@ -28,7 +28,8 @@ def test_they_are_those_of_the_products(
     # queries against keys, and scores against values: 4 heads of 16
     attention = 2 * (2 * 2 * TOKENS * TOKENS * 64)
     head = 2 * LEARNT * 64 * 320
-    assert forward == 2 * LINEARS * TOKENS + attention + head
+    rotary = 2 * TOKENS * 8  # positions by frequencies, which torch 2.11 does as a product, too
+    assert forward - (2 * LINEARS * TOKENS + attention + head) in (0, rotary)
 
     method = attached(model, CASES["lora_fa"].model_copy(update={"dropout": 0.0}))
     inside, both = counted(model, method, batch, loss)

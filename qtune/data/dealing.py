@@ -54,20 +54,18 @@ class Hand:
     ) -> list[Batch]:
         """The micro-batches of its rows of a step, in memory that a GPU reads by itself where there
         is one."""
-        found = [layout.batch(rows, sequences) for sequences in self.numbers(layout, lengths)]
+        hands = dealt(lengths, self.seat.size)
+        own = _numbers(layout, lengths, hands[self.seat.rank])
+        found = [layout.batch(rows, sequences) for sequences in own]
         if self.in_step:
-            everyones = (_numbers(layout, lengths, hand) for hand in self._hands(lengths))
-            passes = max(map(len, everyones))
+            passes = max(len(_numbers(layout, lengths, hand)) for hand in hands)
             idle = found[-1] if found else layout.batch(rows, [[0]])
             found += [idle.idled()] * (passes - len(found))
         return [batch.pinned() for batch in found] if torch.cuda.is_available() else found
 
     def numbers(self, layout: Layout, lengths: Sequence[int]) -> list[list[list[int]]]:
         """Rows of each sequence of each of its micro-batches, by their place in the step."""
-        return _numbers(layout, lengths, self._hands(lengths)[self.seat.rank])
-
-    def _hands(self, lengths: Sequence[int]) -> list[list[int]]:
-        return dealt(lengths, self.seat.size)
+        return _numbers(layout, lengths, dealt(lengths, self.seat.size)[self.seat.rank])
 
 
 def _numbers(layout: Layout, lengths: Sequence[int], hand: Sequence[int]) -> list[list[list[int]]]:

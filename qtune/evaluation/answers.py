@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtune import oom
 from qtune.evaluation.decode import decode, stop_ids
+from qtune.evaluation.sharing import BY_ONE, Together
 from qtune.evaluation.texts import tallies
 from qtune.oom import during
 
@@ -112,8 +113,10 @@ def answer(
     batch_size: int,
     cache: CacheKind = "dynamic",
     on_progress: Progress | None = None,
+    together: Together = BY_ONE,
 ) -> list[Answer]:
-    """Greedy answers in the order of `rows`; `on_progress(done, all)` after each batch.
+    """Greedy answers in the order of `rows`; `on_progress(done, all)` after each batch of this
+    process's part.
 
     An answer ends at the token that ends answers in these rows, or at one that the model names.
     """
@@ -124,7 +127,12 @@ def answer(
         cache=cache,
     )
     prompts = prompts_of(rows, tokenizer)
-    return answer_all(model, tokenizer, prompts, manner, on_progress=on_progress)
+
+    def say(numbers: Sequence[int]) -> list[Answer]:
+        own = [prompts[number] for number in numbers]
+        return answer_all(model, tokenizer, own, manner, on_progress=on_progress)
+
+    return together.uncounted.each(range(len(prompts)), say)
 
 
 def answer_all(

@@ -6,12 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.batch import filler_id
-from qtune.evaluation.answers import Manner, answer_all, answerable, means, prompts_of, score
+from qtune.evaluation.answers import answer, answerable, means, score
 from qtune.evaluation.likelihood import measure_loss
 from qtune.evaluation.sharing import BY_ONE, Together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from qtune.data import Rows
     from qtune.evaluation.answers import Answer
@@ -53,20 +53,16 @@ def evaluate(
     answers: list[Answer] = []
     chosen = answerable(rows, section.generate_rows)
     if len(chosen):
-        manner = Manner(
+        answers = answer(
+            model,
+            tokenizer,
+            chosen,
             max_new_tokens=section.max_new_tokens,
             batch_size=batch_size,
-            stop_ids=frozenset(chosen.stop_ids),
             cache=section.cache,
+            on_progress=partial(on_progress, "answering") if on_progress else None,
+            together=together,
         )
-        progress = partial(on_progress, "answering") if on_progress else None
-        prompts = prompts_of(chosen, tokenizer)
-
-        def say(numbers: Sequence[int]) -> list[Answer]:
-            own = [prompts[number] for number in numbers]
-            return answer_all(model, tokenizer, own, manner, on_progress=progress)
-
-        answers = together.uncounted.each(range(len(prompts)), say)
         figures |= means(answers, section.measures)
     if on_details is not None:
         on_details(

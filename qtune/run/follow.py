@@ -204,7 +204,7 @@ class Follower:
     def _on_ranks(self, event: StepEvent) -> None:
         """Log what each process told last, where there are several."""
         told = self._agreed.told
-        if len(told) > 1:
+        if told:
             joining = [round(one.joining, 3) for one in told]
             record = {"joining": joining, "peak_bytes": [one.peak_bytes for one in told]}
             self._folder.append_metrics({"kind": "ranks", "step": event.step} | record)

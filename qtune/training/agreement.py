@@ -19,7 +19,8 @@ class Agreement:
     """The wishes of all, as of the last `settle`: one signal on one of them is enough.
 
     `time_is_up`, `saves`: what each process asks its own clock. `code`: of the signal to stop for;
-    `save`: USR1 came. `told`: what each process says of itself beside, by rank.
+    `save`: USR1 came. `told`: what each process says of itself beside, by rank; nothing where
+    there is but one.
     """
 
     ranks: Ranks
@@ -36,12 +37,16 @@ class Agreement:
     def settle(self) -> None:
         """Hear all processes; each must be between the same two steps."""
         wishes = (self.stop.code or 0, self.stop.save, self.time_is_up(), self.saves())
-        standing = self.tell()
-        table = self.ranks.table([*map(float, wishes), standing.peak_bytes, standing.joining])
-        code, save, over, save_due, _, _ = (max(column) for column in zip(*table, strict=True))
+        said = [*map(float, wishes)]
+        if not self.ranks.alone:  # nobody hears it otherwise, and this comes at every step
+            standing = self.tell()
+            said += [standing.peak_bytes, standing.joining]
+        table = self.ranks.table(said)
+        code, save, over, save_due, *_ = (max(column) for column in zip(*table, strict=True))
         self.code = ExitCode(int(code)) if code else None
         self.save, self.over, self.save_due = bool(save), bool(over), bool(save_due)
-        self.told = [Standing(peak_bytes=int(row[-2]), joining=row[-1]) for row in table]
+        if not self.ranks.alone:
+            self.told = [Standing(peak_bytes=int(row[-2]), joining=row[-1]) for row in table]
 
     def take_save(self) -> bool:
         """Whether a checkpoint was asked for, which is granted now."""

@@ -50,8 +50,12 @@ class Machine:
     @classmethod
     def probe(cls, gpu: str | None = None) -> Machine:
         """The first visible NVIDIA GPU, or that of a name as `gpus` gives it, else this CPU."""
+        return cls._seen(_first_gpu() if gpu is None else _parse_gpus(_gpu_table(), gpu))
+
+    @classmethod
+    def _seen(cls, found: tuple[str, int, int] | None) -> Machine:
+        """This machine with a GPU's name, total and free bytes, or its CPU."""
         host, note = host_memory()
-        found = _first_gpu() if gpu is None else _parse_gpus(_gpu_table(), gpu)
         if found is None:
             return cls("cpu", f"CPU, {cores()} cores", host, host, cores(), note)
         name, total, free = found
@@ -63,9 +67,12 @@ class Machine:
     def probe_for(cls, processes: int) -> Machine:
         """What each of so many processes of this machine has: the one of their GPUs with the least
         memory free, or a part of this CPU's."""
-        names = gpus()[:processes] if processes > 1 else []
-        found = [cls.probe(name) for name in names] or [cls.probe()]
-        return min(found, key=lambda machine: machine.device_memory).share(processes)
+        if processes == 1:
+            return cls.probe().share(1)
+        table = _gpu_table()  # asked once: it takes a while with many
+        found = [_parse_gpus(table, name) for name in _visible(table)[:processes]]
+        seen = [cls._seen(gpu) for gpu in found or [None]]
+        return min(seen, key=lambda machine: machine.device_memory).share(processes)
 
     def share(self, processes: int) -> Machine:
         """What one of so many processes of this machine has, each on a device of its own; a CPU's
@@ -156,8 +163,13 @@ def _number(path: Path) -> int | None:
 
 def gpus() -> list[str]:
     """The visible NVIDIA GPUs, each as CUDA_VISIBLE_DEVICES names it alone."""
+    return _visible(_gpu_table())
+
+
+def _visible(table: str) -> list[str]:
+    """As `gpus`, of all that there are."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    rows = [[cell.strip() for cell in line.split(",")] for line in _gpu_table().splitlines()]
+    rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
     if not rows or visible is None:
         return [row[1] for row in rows]
     named = [name.strip() for name in visible.split(",")]

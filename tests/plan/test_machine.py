@@ -88,7 +88,7 @@ def test_the_probe_finds_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.cores == len(os.sched_getaffinity(0))
 
 
-def _with_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, table: str = TABLE) -> Machine:
+def _show_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, table: str) -> None:
     def answer(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 0, stdout=table, stderr="")
 
@@ -96,6 +96,10 @@ def _with_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, table: str 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+
+def _with_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, table: str = TABLE) -> Machine:
+    _show_gpus(monkeypatch, visible, table)
     return Machine.probe()
 
 
@@ -165,14 +169,7 @@ def test_the_gpus_have_names_that_show_each_alone(
     visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = "0, GPU-aa, NVIDIA A, 24564, 24000\n1, GPU-bb, NVIDIA B, 81559, 80000\n"
-
-    def answer(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], 0, stdout=table, stderr="")
-
-    monkeypatch.setattr(subprocess, "run", answer)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    _show_gpus(monkeypatch, visible, table)
     assert gpus() == names
     for name in names:
         assert Machine.probe(name).name == ("NVIDIA A" if name == "GPU-aa" else "NVIDIA B")

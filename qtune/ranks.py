@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-_PATIENCE = timedelta(
-    days=7
-)  # one may read rows for hours; one that has died is told by its socket
+# one may read rows for hours; one that has died is told by its socket
+_PATIENCE = timedelta(days=7)
 _TELLING, _LOOK = 2.0, 0.05  # seconds that another's fault may take to be known
 ENDS = "QTUNE_ENDS"  # names the file in which a launcher tells of a process that was killed
-_BUCKET = 2**23  # elements of the gradients that travel together
 _FAULT = "qtune/fault"
 _LOST = re.compile(r"\bgloo\b|\bnccl|^Dist\w*Error:", re.IGNORECASE)
 
@@ -245,17 +243,17 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(place: Seat, *, on_cpu: bool) -> Iterator[Ranks]:
+def joined(place: Seat) -> Iterator[Ranks]:
     """The processes of this run, met by the environment's address; a process that is alone, at
     once. `PeerLost` where they do not come, or one of them goes."""
     if place.size == 1:
         yield ALONE
         return
-    from torch import distributed
+    from torch import cuda, distributed
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
+    backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
     with _together():
         met, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
         # torchrun starts anew beside the store of those that ended, which holds their addresses
@@ -298,10 +296,12 @@ def _lost() -> PeerLost:
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Tensors of one kind, so many elements at a time."""
+    """Tensors of one kind, as many at a time as a plan counts."""
+    from qtune.plan.memory import BUCKET
+
     bucket: list[torch.nn.Parameter] = []
     for parameter in parameters:
-        full = sum(each.numel() for each in bucket) + parameter.numel() > _BUCKET
+        full = sum(each.nbytes for each in bucket) + parameter.nbytes > BUCKET
         if bucket and (full or parameter.dtype != bucket[0].dtype):
             yield bucket
             bucket = []

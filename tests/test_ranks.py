@@ -41,7 +41,7 @@ def test_alone_nothing_is_sent() -> None:
     assert ALONE.totals([3, 4]) == [3, 4]
     assert ALONE.everyones("x") == ["x"]
     assert ALONE.of_first(lambda: 7) == 7
-    with joined(Seat(), on_cpu=True) as ranks:
+    with joined(Seat()) as ranks:
         assert ranks is ALONE
 
 
@@ -106,7 +106,7 @@ def main(told: str) -> None:
     """One of two processes: they talk, then the second one finds a fault."""
     place = seat()
     try:
-        with joined(place, on_cpu=True) as ranks:
+        with joined(place) as ranks:
             said = _talk(ranks)
             if not ranks.first:
                 raise DataError("a bad row", place="rows.jsonl:3", hint="mend it")
@@ -136,7 +136,7 @@ def test_two_talk_and_the_first_tells_the_others_fault(tmp_path: Path) -> None:
 def restarted(told: str) -> None:
     """One of two processes that torchrun starts again after one was killed."""
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
-    with joined(seat(), on_cpu=True) as ranks:
+    with joined(seat()) as ranks:
         ranks.wait()
         if attempt == "0" and not ranks.first:
             os.kill(os.getpid(), signal.SIGKILL)

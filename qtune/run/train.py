@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from qtune.data import Prepared, Streamed
     from qtune.data.lessons import Lessons
     from qtune.plan import Plan
-    from qtune.ranks import Ranks, Seat
+    from qtune.ranks import Ranks
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
     from qtune.run.display import Display
@@ -85,8 +85,8 @@ def train(
     """Run a recipe, or go on with its run; returns the report and the exit code (0, 75 when its
     time was up, 128 + signal when stopped)."""
     started = time.perf_counter()
-    loaded, place = named(recipe.load(path, overrides)), seat()
-    with joined(place, on_cpu=_is_on_cpu(place)) as ranks:
+    loaded = named(recipe.load(path, overrides))
+    with joined(seat()) as ranks:
         journal = Journal(display if ranks.first else Quiet())
         folder = run_folder(loaded) if ranks.first else Onlooker(run_folder(loaded).path)
         with folder.held():
@@ -132,10 +132,6 @@ def _train(settled: Settled, journal: Journal, *, started: float) -> tuple[dict[
         done = conclude(settled, pupil, progress, code, journal, started=started)
         settled.tracker.end_training()  # which parts the processes, too
         return done
-
-
-def _is_on_cpu(place: Seat) -> bool:
-    return place.size == 1 or plan.Machine.probe().device == "cpu"
 
 
 def settle(

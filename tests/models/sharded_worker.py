@@ -174,7 +174,7 @@ def refused(call: Any) -> list[str]:
 
 def all_of_it(folders: dict[str, str], told: dict[str, Any]) -> None:
     """Everything in one start; the last folder is broken, which ends all processes."""
-    with joined(seat(), on_cpu=True) as ranks:
+    with joined(seat()) as ranks:
         told["computed"] = computed(folders["tiny"], folders["odd"], ranks)
         told["sent"] = sent(folders, ranks)
         told["bits"] = refused(lambda: load(folders["tiny"], Spread(ranks, "fsdp"), bits=8))

@@ -18,9 +18,13 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHARD_BYTES = 200_000_000
 LOADERS = ("qtune", "transformers")
@@ -172,6 +176,18 @@ def watch(arguments: list[str]) -> Watched:
     return Watched(start, peak, end, result)
 
 
+@contextmanager
+def checkpoints(millions: int) -> Iterator[tuple[Path, Path, dict[str, int]]]:
+    """A small one to warm up with, one of so many million parameters, and the facts of that."""
+    with tempfile.TemporaryDirectory() as temporary:
+        small, large = Path(temporary) / "small", Path(temporary) / "large"
+        small.mkdir()
+        large.mkdir()
+        write_checkpoint(small, hidden=64, layers=1, vocabulary=320)
+        layers = max(1, round((millions - 82) / 23.8))
+        yield small, large, write_checkpoint(large, hidden=1280, layers=layers, vocabulary=32000)
+
+
 def measure(loader: str, small: Path, folder: Path) -> dict[str, float]:
     """Peak bytes above the warm process, and what the model holds in the end."""
     seen = watch([__file__, "--child", loader, str(small), str(folder)])
@@ -192,13 +208,7 @@ def bench(millions: int) -> dict[str, object]:
     import torch
     import transformers
 
-    with tempfile.TemporaryDirectory() as temporary:
-        small, folder = Path(temporary) / "small", Path(temporary) / "large"
-        small.mkdir()
-        folder.mkdir()
-        write_checkpoint(small, hidden=64, layers=1, vocabulary=320)
-        layers = max(1, round((millions - 82) / 23.8))
-        facts = write_checkpoint(folder, hidden=1280, layers=layers, vocabulary=32000)
+    with checkpoints(millions) as (small, folder, facts):
         results = {loader: measure(loader, small, folder) for loader in LOADERS}
     for result in results.values():
         for kind in ("anonymous", "both"):

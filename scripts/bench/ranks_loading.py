@@ -14,14 +14,13 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from load_memory import watch, write_checkpoint
+from load_memory import checkpoints, watch
 
 WAYS = {"each by itself": "none", "one for both": "ddp", "in shards": "fsdp"}
 SIZE = 2
@@ -39,7 +38,7 @@ def child(way: str, rank: int, port: int, folders: list[Path]) -> None:
     from qtune.recipe.inputs import ModelSection, QuantizationSection
 
     torch.set_num_threads(1)
-    with joined(seat(), on_cpu=True) as ranks:
+    with joined(seat()) as ranks:
         spread = models.Spread(ALONE if way == "none" else ranks, way)  # type: ignore[arg-type]
 
         def load(folder: Path) -> models.Base:
@@ -93,13 +92,7 @@ def measure(way: str, small: Path, large: Path) -> list[dict[str, Any]]:
 
 def bench(millions: int) -> dict[str, Any]:
     """All ways on one checkpoint, as ratios to each by itself."""
-    with tempfile.TemporaryDirectory() as temporary:
-        small, large = Path(temporary) / "small", Path(temporary) / "large"
-        small.mkdir()
-        large.mkdir()
-        write_checkpoint(small, hidden=64, layers=1, vocabulary=320)
-        layers = max(1, round((millions - 82) / 23.8))
-        facts = write_checkpoint(large, hidden=1280, layers=layers, vocabulary=32000)
+    with checkpoints(millions) as (small, large, facts):
         found = {name: measure(way, small, large) for name, way in WAYS.items()}
 
     def total(name: str, key: str) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from load_memory import checkpoints, watch
+from load_memory import GIVE_BACK, checkpoints, watch
 
 WAYS = {"each by itself": "none", "one for both": "ddp", "in shards": "fsdp"}
 SIZE = 2
@@ -77,7 +77,7 @@ def measure(way: str, small: Path, large: Path) -> list[dict[str, Any]]:
 
     def one(rank: int) -> dict[str, Any]:
         words = ["--child", way, str(rank), str(port), str(small), str(large)]
-        seen = watch([__file__, *words])
+        seen = watch([__file__, *words], **GIVE_BACK)
         return {
             "held_bytes": seen.result["held"],
             "read_bytes": seen.result["read"],

@@ -23,7 +23,7 @@ def end(number, _):
 signal.signal(signal.SIGTERM, end)
 end_with_parent()
 Path(sys.argv[1]).write_text("works")
-time.sleep(20)
+time.sleep(90)
 """
 PARENT = """
 import sys, time
@@ -31,12 +31,12 @@ from pathlib import Path
 from qtune.run.comparison.children import Crew
 with Crew() as crew:
     crew.start([sys.executable, "-c", *sys.argv[1:]], Path(sys.argv[2] + ".log"))
-    time.sleep(20)
+    time.sleep(90)
 """
 
 
 def wait_for(file: Path, text: str) -> None:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while time.monotonic() < end and (not file.exists() or file.read_text() != text):
         time.sleep(0.02)
     assert file.read_text() == text

@@ -20,13 +20,15 @@ from qtune.evaluation.decode import (
 from qtune.evaluation.labels import LabelMeasure, label_difference, measure_labels
 from qtune.evaluation.likelihood import LossMeasure, difference, measure_loss
 from qtune.evaluation.measure import evaluate
-from qtune.evaluation.sharing import Together, Unfinished
+from qtune.evaluation.pace import Pace, Unfinished
+from qtune.evaluation.sharing import Together
 
 __all__ = [
     "Answer",
     "Continuation",
     "LabelMeasure",
     "LossMeasure",
+    "Pace",
     "Together",
     "Unfinished",
     "answer",

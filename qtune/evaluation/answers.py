@@ -127,12 +127,7 @@ def answer(
         cache=cache,
     )
     prompts = prompts_of(rows, tokenizer)
-
-    def say(numbers: Sequence[int]) -> list[Answer]:
-        own = [prompts[number] for number in numbers]
-        return answer_all(model, tokenizer, own, manner, on_progress=on_progress)
-
-    return together.uncounted.each(range(len(prompts)), say)
+    return answer_all(model, tokenizer, prompts, manner, on_progress=on_progress, together=together)
 
 
 def answer_all(
@@ -144,25 +139,31 @@ def answer_all(
     known: Mapping[int, Answer] | None = None,
     on_answers: Listener | None = None,
     on_progress: Progress | None = None,
+    together: Together = BY_ONE,
 ) -> list[Answer]:
     """Greedy answers in the order of the prompts, `known` ones as they are.
 
-    `on_answers` gets the answers of each batch by the numbers of their prompts.
+    `on_answers` gets the answers of each batch of this process's part by the numbers of their
+    prompts; `on_progress(done, all)` tells of that part.
     """
     answers = dict(known or {})
-    lengths = [len(prompt.ids) for prompt in prompts]
     # prompts of like length share a batch: less padding, and the same answers
-    order = sorted(range(len(prompts)), key=lambda number: -lengths[number])
+    order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number].ids))
     order = [number for number in order if number not in answers]
-    for start in range(0, len(order), manner.batch_size):
-        chosen = order[start : start + manner.batch_size]
-        asked = [prompts[number] for number in chosen]
-        said = dict(zip(chosen, _batch(model, tokenizer, asked, manner), strict=True))
-        answers |= said
-        if on_answers is not None:
-            on_answers(said)
-        if on_progress is not None:
-            on_progress(len(answers), len(prompts))
+
+    def part(numbers: Sequence[int]) -> list[Answer]:
+        own: list[Answer] = []
+        for start in range(0, len(numbers), manner.batch_size):
+            chosen = numbers[start : start + manner.batch_size]
+            said = _batch(model, tokenizer, [prompts[number] for number in chosen], manner)
+            own += said
+            if on_answers is not None:
+                on_answers(dict(zip(chosen, said, strict=True)))
+            if on_progress is not None:
+                on_progress(len(own), len(numbers))
+        return own
+
+    answers |= zip(order, together.each(order, part), strict=True)
     return [answers[number] for number in range(len(prompts))]
 
 

@@ -6,6 +6,7 @@ Summed over a choice's tokens, and divided by its characters, as the harness of 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qtune.data.rows import IGNORED, EncodedRow
 from qtune.errors import ModelError
 from qtune.evaluation.decode import context_length, evaluating
 from qtune.evaluation.labels import macro_f1, matthews
+from qtune.evaluation.sharing import BY_ONE, Together
 from qtune.evaluation.tally import Tally, mean_tally
 from qtune.oom import during
 
@@ -88,41 +90,64 @@ class Chosen:
         return {"given": self.given, "right": self.given == self.gold}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How choices are scored."""
+
+    loss: CausalLoss
+    batch_size: int
+    pad_id: int
+
+
 def choose(
     model: nn.Module,
     questions: Sequence[ChoiceQuestion],
+    scoring: Scoring,
     *,
-    loss: CausalLoss,
-    batch_size: int,
-    pad_id: int,
     known: Mapping[int, Chosen] | None = None,
     on_chosen: Listener | None = None,
     on_progress: Progress | None = None,
+    together: Together = BY_ONE,
 ) -> list[Chosen]:
     """The log-likelihoods of every question's choices, in the order of the questions.
 
-    The choices of a question stay together, so that a batch may have more rows than `batch_size`.
+    The choices of a question stay together, so that a batch may have more rows than its size.
+    `on_chosen` and `on_progress(done, all)` tell of this process's part.
     """
     room, device = context_length(model), next(model.parameters()).device
     chosen = dict(known or {})
-    for numbers in _batches(questions, batch_size, without=chosen):
-        rows = [row.row(room) for number in numbers for row in questions[number].rows]
-        batch = placed(collate(rows, pad_id=pad_id), device, longest=room, pad_id=pad_id)
+    longest = {n: max(len(row.ids) for row in one.rows) for n, one in enumerate(questions)}
+    order = sorted(longest.keys() - chosen.keys(), key=lambda number: (-longest[number], number))
+
+    def measure(asked: Sequence[ChoiceQuestion]) -> list[Chosen]:
+        rows = [row.row(room) for one in asked for row in one.rows]
+        batch = placed(
+            collate(rows, pad_id=scoring.pad_id), device, longest=room, pad_id=scoring.pad_id
+        )
         with evaluating(model), during(oom.EVALUATION, tokens=batch.computed):
-            sums, _ = loss.per_row(model, batch)
-        scores = iter((-sums).tolist())
-        found = {}
-        for number in numbers:
-            asked = questions[number]
-            own = tuple(next(scores) for _ in asked.rows)
-            found[number] = Chosen(asked.place, asked.prompt, asked.choices, asked.gold, own)
-        if not np.isfinite([score for one in found.values() for score in one.scores]).all():
+            sums, _ = scoring.loss.per_row(model, batch)
+        scores = (-sums).tolist()
+        if not np.isfinite(scores).all():
             raise ModelError("a likelihood is NaN", hint="the weights are broken, or overflow")
-        chosen |= found
-        if on_chosen is not None:
-            on_chosen(found)
-        if on_progress is not None:
-            on_progress(len(chosen), len(questions))
+        each = iter(scores)
+        own = [tuple(islice(each, len(one.rows))) for one in asked]
+        return [
+            Chosen(one.place, one.prompt, one.choices, one.gold, likelihoods)
+            for one, likelihoods in zip(asked, own, strict=True)
+        ]
+
+    def part(numbers: Sequence[int]) -> list[Chosen]:
+        own: list[Chosen] = []
+        for batch in _batches(questions, numbers, scoring.batch_size):
+            found = measure([questions[number] for number in batch])
+            own += found
+            if on_chosen is not None:
+                on_chosen(dict(zip(batch, found, strict=True)))
+            if on_progress is not None:
+                on_progress(len(own), len(numbers))
+        return own
+
+    chosen |= zip(order, together.each(order, part), strict=True)
     return [chosen[number] for number in range(len(questions))]
 
 
@@ -153,14 +178,12 @@ def label_tallies(chosen: Sequence[Chosen]) -> dict[str, Tally]:
 
 
 def _batches(
-    questions: Sequence[ChoiceQuestion], batch_size: int, *, without: Mapping[int, Chosen]
+    questions: Sequence[ChoiceQuestion], numbers: Sequence[int], batch_size: int
 ) -> list[list[int]]:
-    """Numbers of questions of like length whose choices make about `batch_size` rows."""
-    left = [number for number in range(len(questions)) if number not in without]
-    longest = {n: max(len(row.ids) for row in questions[n].rows) for n in left}
+    """The numbered questions, in their order, in batches of about `batch_size` choices."""
     batches: list[list[int]] = []
     rows = batch_size
-    for number in sorted(left, key=lambda number: -longest[number]):
+    for number in numbers:
         own = len(questions[number].rows)
         if rows + own > batch_size:
             batches.append([])

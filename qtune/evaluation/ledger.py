@@ -39,12 +39,15 @@ class Ledger:
         return dict(self._found.get((side, task), {}))
 
     def add(self, side: str, task: str, records: Mapping[int, dict[str, Any]]) -> None:
-        """Keep some more."""
-        if self._path is None:
+        """Keep some more, each of them once."""
+        kept = self._found.setdefault((side, task), {})
+        fresh = {number: record for number, record in records.items() if number not in kept}
+        kept |= fresh
+        if self._path is None or not fresh:
             return
         lines = (
             json.dumps({"side": side, "task": task, "number": number, "record": record})
-            for number, record in records.items()
+            for number, record in fresh.items()
         )
         start = "\n" if self._torn else ""
         append_text(self._path, start + "".join(f"{line}\n" for line in lines))

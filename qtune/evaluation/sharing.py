@@ -6,26 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from qtune.errors import QtuneError
+from qtune.evaluation.pace import Unfinished
 from qtune.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from qtune.evaluation.pace import Pace
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Together:
-    """The processes that measure rows; `in_step`: their passes wait for one another, so each makes
-    as many as any other."""
+    """The processes that measure rows; with a `pace` their passes wait for one another."""
 
     ranks: Ranks = ALONE
-    in_step: bool = False
-
-    @property
-    def uncounted(self) -> Together:
-        """For work of which nobody knows how many passes it takes: in step, each does all of it."""
-        return BY_ONE if self.in_step else self
+    pace: Pace | None = None
 
     def each(
         self, numbers: Sequence[int], measure: Callable[[Sequence[int]], Sequence[T]]
@@ -35,38 +32,44 @@ class Together:
 
         What ends the work of one process ends that of all, here, so that none waits for ever.
         """
-        ranks = self.ranks
+        if self.pace is not None:
+            with self.pace.kept():
+                found = self._own(numbers, measure)
+            return _whole(self.ranks.everyones(found))
         ended: Exception | None = None
-        found: list[T] | None = None
+        part: list[T] | None = None
         try:
-            found = self._own(numbers, measure)
+            part = self._own(numbers, measure)
         except Exception as error:
-            if ranks.alone or isinstance(error, QtuneError):
+            if self.ranks.alone or isinstance(error, QtuneError):
                 raise
             ended = error
-        everyones = ranks.everyones(found)
+        everyones = self.ranks.everyones(part)
         if ended is not None:
             raise ended
-        if any(part is None for part in everyones):
-            raise Unfinished
-        whole: list[T] = [None] * len(numbers)  # type: ignore[list-item]
-        for rank, part in enumerate(everyones):
-            whole[rank :: ranks.size] = part or []
-        return whole
+        return _whole(everyones)
 
     def _own(
         self, numbers: Sequence[int], measure: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T]:
-        """This process's part; in step one row more where another has one more."""
+        """This process's part; in step one row more where another has one more, so that who counts
+        rows counts passes."""
         own = list(numbers[self.ranks.seat.rank :: self.ranks.size])
         count, most = len(own), -(-len(numbers) // self.ranks.size)
-        if self.in_step:
+        if self.pace is not None:
             own += list(numbers[-1:]) * (most - count)
         return list(measure(own))[:count] if own else []
 
 
+def _whole(parts: Sequence[Sequence[T] | None]) -> list[T]:
+    """The parts that were dealt out in turn, in order again; `Unfinished` where one is missing."""
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        raise Unfinished
+    whole: list[T] = [None] * sum(map(len, found))  # type: ignore[list-item]
+    for rank, part in enumerate(found):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
 BY_ONE = Together()
-
-
-class Unfinished(Exception):  # noqa: N818 - no fault of anybody's
-    """Another process has left its part of the work."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtune import methods
 from qtune.errors import ExitCode
 from qtune.run import cards, gates
 from qtune.run.doubts import doubts
+from qtune.run.held_out import together
 from qtune.run.memory import memory_line
 from qtune.run.report import train_report
 from qtune.run.tasks import measure_run
@@ -56,19 +55,15 @@ def conclude(
 
 
 def _tasks(settled: Settled, pupil: Learner, journal: Journal) -> dict[str, Any]:
-    """The tasks on the published weights: measured by the first process, or by all in step where
-    each has but a part of the base."""
+    """The tasks on the published weights, by all processes; the first one writes them down."""
     folder, ranks = settled.folder, settled.ranks
     if not settled.tasks:
         return {}
     tensors = ranks.of_first(lambda: methods.read(folder.adapter).tensors)
     pupil.method.load_adapter(tensors)
-    if ranks.first:
-        return measure_run(settled.tasks, pupil, settled.asked, folder.path, journal)
-    if settled.plan.strategy == "fsdp":
-        with tempfile.TemporaryDirectory() as own:
-            measure_run(settled.tasks, pupil, settled.asked, Path(own), journal)
-    return {}
+    place = folder.path if ranks.first else None
+    shared = together(settled, pupil)
+    return measure_run(settled.tasks, pupil, settled.asked, place, journal, together=shared)
 
 
 def _written(

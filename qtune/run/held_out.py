@@ -10,6 +10,8 @@ from qtune import evaluation, losses, training
 from qtune.run.details import keep_details
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qtune.data import Rows
     from qtune.run.display import Journal
     from qtune.run.prepare import Learner
@@ -68,18 +70,11 @@ class HeldOut:
         return self.settled.asked.eval.batch_size or self.done.micro_batch_size
 
     @property
-    def _in_step(self) -> bool:
-        return self.settled.plan.strategy == "fsdp"
-
-    @property
     def _together(self) -> evaluation.Together:
-        return evaluation.Together(self.settled.ranks, self._in_step)
+        return together(self.settled, self.pupil, stops=lambda: self.stop.code is not None)
 
     def _progress(self, what: str, done: int, total: int) -> None:
-        if self._in_step:  # all leave after the same pass
-            if any(map(any, self.settled.ranks.table([self.stop.code is not None]))):
-                raise training.Interrupted
-        else:
+        if self.settled.plan.strategy != "fsdp":  # else all leave before the same pass
             self.stop.interrupt()
         self.journal.progress(what, done, total)
 
@@ -87,3 +82,13 @@ class HeldOut:
         if self.settled.ranks.first:
             told = [one.to_dict() for one in answers]
             keep_details(self.settled.folder, self.done.step, figures, told)
+
+
+def together(
+    settled: Settled, pupil: Learner, stops: Callable[[], bool] = lambda: False
+) -> evaluation.Together:
+    """How the processes of a run measure; `stops` is asked by those that go in step."""
+    ranks = settled.ranks
+    in_step = settled.plan.strategy == "fsdp"
+    pace = evaluation.Pace(ranks, pupil.base.model, stops) if in_step else None
+    return evaluation.Together(ranks, pace)

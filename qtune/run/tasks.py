@@ -19,11 +19,13 @@ from qtune.evaluation.caches import require_cache
 from qtune.evaluation.choices import (
     ChoiceQuestion,
     Chosen,
+    Scoring,
     choice_tallies,
     choose,
     label_tallies,
 )
 from qtune.evaluation.ledger import Ledger
+from qtune.evaluation.sharing import BY_ONE, Together
 from qtune.evaluation.texts import require, tallies
 from qtune.plan import loss_chunk_size
 from qtune.recipe.tasks import Task, load_task
@@ -98,6 +100,17 @@ class Means:
     batch_size: int
     ledger: Ledger
     display: Display | Journal
+    together: Together = BY_ONE
+
+    def known(self, side: str, task: str) -> dict[int, dict[str, Any]]:
+        """The records that the first process's ledger has of a task."""
+        return self.together.ranks.of_first(
+            lambda: {n: _tuples(one) for n, one in self.ledger.known(side, task).items()}
+        )
+
+    def keep(self, side: str, task: str, found: Sequence[Any]) -> None:
+        """All that was found of a task, by whichever process."""
+        self.ledger.add(side, task, _plain(dict(enumerate(found))))
 
 
 def require_measures(section: EvalSection) -> None:
@@ -168,13 +181,13 @@ def _loss(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskRe
         pad_id=filler_id(means.tokenizer),
         device=next(model.parameters()).device,
         on_progress=partial(means.display.progress, f"{asked.name} of the {side}"),
+        together=means.together,
     )
     return TaskResult("loss", found.rows, found.tallies(), [])
 
 
 def _texts(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskResult:
     task, ledger = asked.task, means.ledger
-    known = {n: Answer(**_tuples(one)) for n, one in ledger.known(side, asked.name).items()}
     room = max(1, evaluation.context_length(model) - task.max_new_tokens)
     prompts = [replace(prompt, ids=prompt.ids[-room:]) for prompt in asked.prompts]
     over = sum(len(prompt.ids) > room for prompt in asked.prompts)
@@ -190,10 +203,12 @@ def _texts(asked: AskedTask, model: nn.Module, side: str, means: Means) -> TaskR
             stop_texts=task.stop,
             cache=task.cache,
         ),
-        known=known,
+        known={n: Answer(**one) for n, one in means.known(side, asked.name).items()},
         on_answers=lambda said: ledger.add(side, asked.name, _plain(said)),
         on_progress=partial(means.display.progress, f"{asked.name} of the {side}"),
+        together=means.together,
     )
+    means.keep(side, asked.name, found)
     measured = tallies(found, task.measures, pattern=task.pattern)
     records = with_measures(found, measured)
     return TaskResult(task.kind, len(found), measured, records)
@@ -206,13 +221,13 @@ def _choices(asked: AskedTask, model: nn.Module, side: str, means: Means) -> Tas
     found = choose(
         model,
         asked.choices,
-        loss=means.loss,
-        batch_size=means.batch_size,
-        pad_id=filler_id(means.tokenizer),
-        known={n: Chosen(**_tuples(one)) for n, one in ledger.known(side, asked.name).items()},
+        Scoring(loss=means.loss, batch_size=means.batch_size, pad_id=filler_id(means.tokenizer)),
+        known={n: Chosen(**one) for n, one in means.known(side, asked.name).items()},
         on_chosen=lambda some: ledger.add(side, asked.name, _plain(some)),
         on_progress=partial(means.display.progress, f"{asked.name} of the {side}"),
+        together=means.together,
     )
+    means.keep(side, asked.name, found)
     make = label_tallies if asked.task.kind == "classify" else choice_tallies
     records = [one.to_dict() | {"measures": one.measures()} for one in found]
     return TaskResult(asked.task.kind, len(found), make(found), records)
@@ -255,10 +270,16 @@ def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_run(
-    tasks: Sequence[AskedTask], pupil: Learner, asked: Recipe, folder: Path, journal: Journal
+    tasks: Sequence[AskedTask],
+    pupil: Learner,
+    asked: Recipe,
+    folder: Path | None,
+    journal: Journal,
+    *,
+    together: Together,
 ) -> dict[str, Any]:
     """The tasks of a finished run, on the weights that its pupil holds and on the base; for its
-    report. Every answer stands in `folder`/tasks.predictions.jsonl."""
+    report. Every answer stands in `folder`/tasks.predictions.jsonl, at the process that has it."""
     ledger = Ledger(folder, {"tasks": [task.settings() for task in tasks]})
     micro = asked.memory.micro_batch_size
     means = Means(
@@ -267,18 +288,14 @@ def measure_run(
         batch_size=asked.eval.batch_size or (micro if micro != "auto" else BATCH_SIZE),
         ledger=ledger,
         display=journal,
+        together=together,
     )
     model = pupil.base.model
     ours = {task.name: measure(task, model, "adapter", means) for task in tasks}
     with pupil.method.disabled():
         base = {task.name: measure(task, model, "base", means) for task in tasks}
-    lines = [
-        json.dumps({"side": side, "task": name, **record}, ensure_ascii=False)
-        for side, results in (("adapter", ours), ("base", base))
-        for name, result in results.items()
-        for record in result.records
-    ]
-    write_text(folder / "tasks.predictions.jsonl", "".join(f"{line}\n" for line in lines))
+    if folder is not None:
+        _write(folder, {"adapter": ours, "base": base})
     ledger.remove()
     for name, result in ours.items():
         journal.line(_told(name, result, base[name]))
@@ -289,6 +306,16 @@ def measure_run(
             "difference": {name: result.beyond(base[name]) for name, result in ours.items()},
         }
     }
+
+
+def _write(folder: Path, sides: Mapping[str, Mapping[str, TaskResult]]) -> None:
+    lines = [
+        json.dumps({"side": side, "task": name, **record}, ensure_ascii=False)
+        for side, results in sides.items()
+        for name, result in results.items()
+        for record in result.records
+    ]
+    write_text(folder / "tasks.predictions.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def _told(name: str, ours: TaskResult, base: TaskResult) -> str:

@@ -175,7 +175,7 @@ def test_a_second_signal_ends_a_process_at_once_and_leaves_no_child(place: Path)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.5)  # the first waits for the end of the step
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == -signal.SIGTERM
+    assert process.wait(timeout=60) == -signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     process.stderr.close()

@@ -12,7 +12,7 @@ import torch
 from qtune.data.batch import filler_id
 from qtune.errors import DataError, UsageError
 from qtune.evaluation.answers import Prompt
-from qtune.evaluation.choices import Chosen, choice_tallies, choose, label_tallies
+from qtune.evaluation.choices import Chosen, Scoring, choice_tallies, choose, label_tallies
 from qtune.evaluation.questions import asked_choices, asked_texts, grouped
 from qtune.losses import CausalLoss
 from qtune.recipe.inputs import SourceSection
@@ -78,9 +78,7 @@ def ask(model: Any, task: Task, *, batch_size: int = 4, **settings: Any) -> list
     return choose(
         model,
         asked_choices(task, tokenizer),
-        loss=CausalLoss(chunk_size=64),
-        batch_size=batch_size,
-        pad_id=filler_id(tokenizer),
+        Scoring(loss=CausalLoss(chunk_size=64), batch_size=batch_size, pad_id=filler_id(tokenizer)),
         **settings,
     )
 

@@ -23,6 +23,7 @@ from tests.together import together
 if TYPE_CHECKING:
     from pathlib import Path
 
+TASKS = ["task.yaml", "said.yaml", "chosen.yaml"]
 SETTINGS: dict[str, Any] = {
     "model": {"name_or_path": "base"},
     "quantization": {"compute_dtype": "float32"},
@@ -30,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "optim": {"name": "adamw", "learning_rate": 2e-3},
     "train": {"batch_size": 8, "max_steps": 20},
     "memory": {"micro_batch_size": 2},
-    "eval": {"at_start": False, "generate_rows": 3, "max_new_tokens": 4, "tasks": ["task.yaml"]},
+    "eval": {"at_start": False, "generate_rows": 3, "max_new_tokens": 4, "tasks": TASKS},
     "checkpoint": {"steps": 6, "final": "last"},
 }
 ROWS = 17  # the last step of an epoch has one row, so one process has none
@@ -70,6 +71,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "train.jsonl", ROWS)
     write_rows(folder / "test.jsonl", 5, first=100)
     (folder / "task.yaml").write_text("kind: loss\ndata: {path: test.jsonl}\n")
+    (folder / "said.yaml").write_text(
+        "kind: generate\ndata: {path: test.jsonl}\nmax_new_tokens: 6\nstop: [the, a]\n"
+    )
+    (folder / "chosen.yaml").write_text("kind: choices\ndata: {path: choices.jsonl}\n")
+    rows = [{"query": f"q{n}", "choices": ["a", "bb", "c"], "gold": n % 3} for n in range(5)]
+    (folder / "choices.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for name in (*PLAIN, *METHODS):
         method = METHODS.get(name, LORA)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(SETTINGS | {"method": method}))
@@ -117,6 +124,11 @@ def _adapter(run: Path) -> dict[str, torch.Tensor]:
     return {f"{file.parent.name}/{n}": t for file in files for n, t in load_file(file).items()}
 
 
+def _predictions(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "tasks.predictions.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def _far(one: Path, other: Path) -> float:
     ours, theirs = _adapter(one), _adapter(other)
     assert ours.keys() == theirs.keys()
@@ -134,6 +146,11 @@ def test_two_learn_what_one_learns(folder: Path, told: list[dict[str, Any]], nam
         ours = [report["evaluations"][-1]["loss"], report["tasks"]["adapter"]["task"]["loss"]]
         assert losses == pytest.approx(ours, abs=1e-5)
     assert _far(folder / f"one-{name}", folder / f"two-{name}") < 1e-5
+    for ours, theirs in zip(
+        *(_predictions(folder / f"{n}-{name}") for n in ("one", "two")), strict=True
+    ):
+        assert theirs.pop("scores", None) == pytest.approx(ours.pop("scores", None), abs=1e-3)
+        assert ours == theirs
     begun = _adapter(folder / f"one-{name}")
     assert max(float(tensor.abs().max()) for tensor in begun.values()) > 1e-2
 

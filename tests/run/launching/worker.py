@@ -27,7 +27,7 @@ def note(number: int, _: object) -> None:
 
 
 def until(done: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not done.exists() and time.monotonic() < end:
         time.sleep(0.005)
 

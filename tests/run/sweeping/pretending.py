@@ -34,12 +34,12 @@ signal.signal(signal.SIGTERM, stop)
 tell("begins")
 sys.stderr.write("step 1/2  loss 1\\n")
 sys.stderr.flush()
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while events.read_text().count("begins") < together and time.monotonic() < end:
     time.sleep(0.01)
 code = codes.get(name, codes.get("*", 0))
 if code == "wait":
-    time.sleep(30)
+    time.sleep(120)
 if code:
     fault = {"message": "no", "place": "key", "hint": "do"}
     print(json.dumps({"error": {"faults": [fault]}}))

@@ -264,12 +264,12 @@ def test_a_signal_leaves_no_process_and_the_sweep_goes_on(
     with subprocess.Popen(
         [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while len(pretence.told("begins")) < 3 and time.monotonic() < end:
             time.sleep(0.02)
         process.send_signal(number)
         process.send_signal(number)  # as timeout(1) does
-        out, said = process.communicate(timeout=30)
+        out, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert json.loads(out)["exit_code"] == code
     assert b"1 of 3 runs are finished; the same command goes on" in said

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qtune import oom
+from qtune.evaluation.batches import by_batch, slices
 from qtune.evaluation.decode import decode, stop_ids
 from qtune.evaluation.sharing import BY_ONE, Together
 from qtune.evaluation.texts import tallies
@@ -151,19 +152,17 @@ def answer_all(
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number].ids))
     order = [number for number in order if number not in answers]
 
-    def part(numbers: Sequence[int]) -> list[Answer]:
-        own: list[Answer] = []
-        for start in range(0, len(numbers), manner.batch_size):
-            chosen = numbers[start : start + manner.batch_size]
-            said = _batch(model, tokenizer, [prompts[number] for number in chosen], manner)
-            own += said
-            if on_answers is not None:
-                on_answers(dict(zip(chosen, said, strict=True)))
-            if on_progress is not None:
-                on_progress(len(own), len(numbers))
-        return own
+    def say(numbers: Sequence[int]) -> list[Answer]:
+        return _batch(model, tokenizer, [prompts[number] for number in numbers], manner)
 
-    answers |= zip(order, together.each(order, part), strict=True)
+    answers |= by_batch(
+        order,
+        slices(manner.batch_size),
+        say,
+        on_found=on_answers,
+        on_progress=on_progress,
+        together=together,
+    )
     return [answers[number] for number in range(len(prompts))]
 
 

@@ -6,6 +6,7 @@ Summed over a choice's tokens, and divided by its characters, as the harness of 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from qtune.data.batch import collate
 from qtune.data.rounding import placed
 from qtune.data.rows import IGNORED, EncodedRow
 from qtune.errors import ModelError
+from qtune.evaluation.batches import by_batch
 from qtune.evaluation.decode import context_length, evaluating
 from qtune.evaluation.labels import macro_f1, matthews
 from qtune.evaluation.sharing import BY_ONE, Together
@@ -119,7 +121,8 @@ def choose(
     longest = {n: max(len(row.ids) for row in one.rows) for n, one in enumerate(questions)}
     order = sorted(longest.keys() - chosen.keys(), key=lambda number: (-longest[number], number))
 
-    def measure(asked: Sequence[ChoiceQuestion]) -> list[Chosen]:
+    def measure(numbers: Sequence[int]) -> list[Chosen]:
+        asked = [questions[number] for number in numbers]
         rows = [row.row(room) for one in asked for row in one.rows]
         batch = placed(
             collate(rows, pad_id=scoring.pad_id), device, longest=room, pad_id=scoring.pad_id
@@ -136,18 +139,14 @@ def choose(
             for one, likelihoods in zip(asked, own, strict=True)
         ]
 
-    def part(numbers: Sequence[int]) -> list[Chosen]:
-        own: list[Chosen] = []
-        for batch in _batches(questions, numbers, scoring.batch_size):
-            found = measure([questions[number] for number in batch])
-            own += found
-            if on_chosen is not None:
-                on_chosen(dict(zip(batch, found, strict=True)))
-            if on_progress is not None:
-                on_progress(len(own), len(numbers))
-        return own
-
-    chosen |= zip(order, together.each(order, part), strict=True)
+    chosen |= by_batch(
+        order,
+        partial(_batches, questions, scoring.batch_size),
+        measure,
+        on_found=on_chosen,
+        on_progress=on_progress,
+        together=together,
+    )
     return [chosen[number] for number in range(len(questions))]
 
 
@@ -178,7 +177,7 @@ def label_tallies(chosen: Sequence[Chosen]) -> dict[str, Tally]:
 
 
 def _batches(
-    questions: Sequence[ChoiceQuestion], numbers: Sequence[int], batch_size: int
+    questions: Sequence[ChoiceQuestion], batch_size: int, numbers: Sequence[int]
 ) -> list[list[int]]:
     """The numbered questions, in their order, in batches of about `batch_size` choices."""
     batches: list[list[int]] = []

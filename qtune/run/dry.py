@@ -47,9 +47,9 @@ def dry_run(
 
 
 def sample_of(asked: Recipe) -> Recipe:
-    """The recipe with each source cut to its first rows."""
-
-    cut = {key: first_rows(getattr(asked.data, key), SAMPLE_ROWS) for key in ("train", "eval")}
+    """The recipe with each source cut to its first rows, those that val_size counts besides."""
+    count = SAMPLE_ROWS + int(asked.data.val_size)  # of a share, rows are left anyway
+    cut = {key: first_rows(getattr(asked.data, key), count) for key in ("train", "eval")}
     rows = asked.data.model_copy(update=cut)
     return asked.model_copy(update={"data": rows})
 

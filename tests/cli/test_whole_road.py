@@ -159,6 +159,12 @@ def test_a_dry_run_leaves_nothing(folder: Path, capfd: pytest.CaptureFixture[str
     report = json.loads(said.out)
     assert report["plan"]["fits"] is True
     assert report["data"]["train"]["rows"] == 40
+    write_rows(folder / "many.jsonl", 300)
+    of_many = f"data.train=[{{path: {folder}/many.jsonl}}]"
+    more = ("--set", of_many, "--set", "data.eval=", "--set", "data.val_size=200")
+    arguments = ("train", folder / "recipe.yaml", "-o", folder / "dry", "--dry-run", "--json")
+    sample = json.loads(_run(capfd, *arguments, *more).out)["data"]
+    assert (sample["train"]["rows"], sample["eval"]["rows"]) == (64, 200)
     assert not (folder / "dry").exists()
 
 

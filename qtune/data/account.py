@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtune.data.report import UNREADABLE, SourceReport
 from qtune.data.source import label, manner
-from qtune.errors import DataError
+from qtune.errors import DataError, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qtune.data.checking import Checked
 
 _UNLEARNABLE_SHARE = 0.01
+TAKE_OUT = "take them out; loss.train_on: field learns only turns that say train: true"
 
 
 def heading(checked: Checked, template: str) -> SourceReport:
@@ -45,6 +46,13 @@ def refuse_unlearnable(reports: Sequence[SourceReport], max_length: int) -> None
     if unreadable > max(1, _UNLEARNABLE_SHARE * read_rows):
         message = f"{unreadable} of {read_rows} images cannot be read, more than can be skipped"
         raise DataError(f"{message} (1%)", place=place, hint="on_bad_row: error tells which")
+    if sum(report.unmarked for report in reports) > _UNLEARNABLE_SHARE * read_rows:
+        faults = [
+            Fault(message=report.unmarked_line, place=report.path, hint=TAKE_OUT)
+            for report in reports
+            if report.unmarked
+        ]
+        raise DataError.of(faults)
     if not any(report.used for report in reports):
         longest = max(report.longest_read for report in reports)
         raise DataError(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SHOWN = 600
 _PLACES = 5
 NOTHING_LEARNT = "without a learnt token"
+UNMARKED = "that mark nothing as learnt"
 UNREADABLE = "without a readable image"
 
 
@@ -34,6 +35,8 @@ class SourceReport:
     dropped: Counter[str] = field(default_factory=Counter)
     unlearnable: int = 0
     unlearnable_places: list[str] = field(default_factory=list)
+    unmarked: int = 0
+    unmarked_places: list[str] = field(default_factory=list)
     longest_read: int = 0
     truncated: int = 0
     end_lost: int = 0
@@ -67,6 +70,13 @@ class SourceReport:
         self.dropped[NOTHING_LEARNT] += 1
         if len(self.unlearnable_places) < _PLACES:
             self.unlearnable_places.append(place)
+
+    def nothing_marked(self, place: str) -> None:
+        """Count a row that was left out as it says itself that nothing of it is learnt."""
+        self.unmarked += 1
+        self.dropped[UNMARKED] += 1
+        if len(self.unmarked_places) < _PLACES:
+            self.unmarked_places.append(place)
 
     def absorb(self, other: SourceReport) -> None:
         """Add the counts of rows that come behind those counted so far."""
@@ -119,6 +129,8 @@ class SourceReport:
         if self.unlearnable:
             places = listed(self.unlearnable_places, self.unlearnable)
             text.append(f"  dropped {NOTHING_LEARNT}: {places}")
+        if self.unmarked:
+            text.append(f"  dropped as {self.unmarked_line}")
         if self.skipped:
             text.append(f"  {self.skipped:,} faulty rows skipped; the first: {self.skipped_first}")
         if self.truncated:
@@ -158,6 +170,14 @@ class SourceReport:
         return text
 
     @property
+    def unmarked_line(self) -> str:
+        """What `unmarked` counts, for people."""
+        return (
+            f"{self.unmarked:,} of {self.read:,} rows mark nothing as learnt (weight 0 or "
+            f"train: false): {listed(self.unmarked_places, self.unmarked)}"
+        )
+
+    @property
     def garbled_line(self) -> str:
         """What `garbled` counts, for people."""
         return f"{self.garbled:,} rows hold UTF-8 that was read as cp1252 (such as â€œ for a quote)"
@@ -173,7 +193,7 @@ class SourceReport:
             "rows_read": self.read,
             "rows_used": self.used,
             "dropped": dict(self.dropped),
-            "dropped_places": self.unlearnable_places,
+            "dropped_places": [*self.unlearnable_places, *self.unmarked_places],
             "truncated": self.truncated,
             "end_lost": self.end_lost,
             "end_lost_places": self.end_lost_places,

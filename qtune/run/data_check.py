@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qtune.data.account import TAKE_OUT
 from qtune.data.pieces import special_ids
 from qtune.data.report import listed
 from qtune.data.rows import IGNORED
@@ -84,6 +85,8 @@ def _source_faults(source: SourceReport) -> Iterator[Fault]:
             place=source.path,
             hint="raise data.max_length, or take them out",
         )
+    if source.unmarked:
+        yield Fault(message=source.unmarked_line, place=source.path, hint=TAKE_OUT)
     if source.end_lost:
         yield Fault(
             message=f"{source.end_lost:,} of {source.read:,} answers are cut and do not teach "

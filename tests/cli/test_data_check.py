@@ -60,6 +60,17 @@ def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert report["sources"][0]["end_lost_places"] == ["rows.jsonl:9"]
 
 
+def test_a_row_that_marks_nothing_as_learnt_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unmarked = exchange(1)
+    unmarked["messages"][1]["weight"] = 0
+    many = [exchange(number) for number in range(100)]
+    report, said = checked(make_recipe(tmp_path, [*many, unmarked]), capsys, 3)
+    assert "1 of 101 rows mark nothing as learnt (weight 0 or train: false): rows.jsonl:101" in said
+    assert len(report["faults"]) == 1
+
+
 def test_a_split_answer_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*ROWS, exchange(1, "a" * 400)]
     report, _ = checked(make_recipe(tmp_path, rows, overlong="split"), capsys, 0)

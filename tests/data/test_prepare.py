@@ -72,6 +72,22 @@ def test_over_one_percent_of_rows_without_a_learnt_token_is_an_error(
     assert source.used == good
 
 
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"train": False}])
+def test_rows_that_mark_nothing_as_learnt_are_named_and_told_apart(
+    tmp_path: Path, flag: dict[str, Any]
+) -> None:
+    good = chat(("user", "a"), ("assistant", "b"))
+    unmarked = chat(("user", "a"), ("assistant", "b"))
+    unmarked["messages"][1].update(flag)
+    said = r"train.jsonl: 1 of 2 rows mark nothing as learnt \(weight 0 or .*\): train.jsonl:2"
+    with pytest.raises(DataError, match=said):
+        encoded(tmp_path, [good, unmarked])
+    source = encoded(tmp_path, [*[good] * 99, unmarked]).report.train_sources[0]
+    assert (source.used, source.unlearnable, source.unmarked) == (99, 0, 1)
+    assert any("1 of 100 rows mark nothing as learnt" in line for line in source.lines())
+    assert len(encoded(tmp_path, [good, unmarked], train_on="all").train) == 2
+
+
 def test_the_counts_are_those_of_the_rows(tmp_path: Path) -> None:
     prepared = encoded(tmp_path, pairs(7))
     counts = prepared.report.to_dict()["train"]

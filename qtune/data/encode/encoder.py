@@ -51,6 +51,9 @@ class Encoder:
                 faults.add_error(error, place=example.place)
         segments = [text.segments for _, text in written]
         for (example, text), ids in zip(written, self._tokens.encode(segments), strict=True):
+            if self._train_on != "all" and not any(one.trained for one in text.segments):
+                report.nothing_marked(example.place)
+                continue
             report.typed_rows += text.typed > 0
             report.unrolled += text.unrolled
             report.ended += text.ended

@@ -17,7 +17,7 @@ from qtune.data.formats.labelled import (
 )
 from qtune.data.formats.labels import labels_of
 from qtune.data.formats.prompt_completion import places
-from qtune.data.formats.readings import readings, unanswered
+from qtune.data.formats.readings import ALIASES, readings, unanswered
 from qtune.errors import DataError, UsageError
 from qtune.registry import nearest
 
@@ -143,6 +143,7 @@ def _refuse_unread(source: SourceSection, chosen: Format) -> None:
 
 def _from_columns(row: Row, source: SourceSection) -> Detected:
     """Every reading the columns allow; exactly one must be left."""
+    _refuse_unknown(source)
     absent = [column for column in source.columns.values() if column not in row.values]
     if absent:
         raise _no_columns(row, source, f"{_listed(absent)}, as the source maps them", absent)
@@ -159,8 +160,8 @@ def _from_columns(row: Row, source: SourceSection) -> Detected:
             hint="name the format and, if need be, the columns of the source",
         )
     (only,) = found
-    for field, column in source.columns.items():
-        if column not in only.columns.values():
+    for field in source.columns:
+        if not _acts(field, only, row, source):
             raise UsageError(
                 f"columns: {only.name}, as detected, reads nothing from {field!r}",
                 place=source.path,
@@ -169,6 +170,25 @@ def _from_columns(row: Row, source: SourceSection) -> Detected:
     chosen: Format = FORMATS[only.name]
     settled = chosen.settled(row, only.columns, source)
     return Detected(settled, only.columns, f"auto: {only.why}")
+
+
+def _refuse_unknown(source: SourceSection) -> None:
+    """A misspelt field would leave the rows to be read as something else."""
+    known = ALIASES.union(*((*one.required, *one.optional) for one in FORMATS.values()))
+    for field in source.columns:
+        if field not in known:
+            message = f"columns: no format has a field {field!r}"
+            raise UsageError(message, place=source.path, hint=nearest(field, known))
+
+
+def _acts(field: str, chosen: Reading, row: Row, source: SourceSection) -> bool:
+    """Whether a reading has what a field is mapped to in the field's place: that of its name, or
+    for another word for it (answer: completion) the one that is found through it alone."""
+    column = source.columns[field]
+    if column in (field, chosen.columns.get(field)):
+        return column in chosen.columns.values()
+    others = {name: of for name, of in source.columns.items() if name != field}
+    return field not in chosen.columns and readings(row.values, others) != [chosen]
 
 
 def _refuse_questions(row: Row, found: list[Reading]) -> None:

@@ -31,6 +31,10 @@ GOLDS = ("gold", "answer", "answerKey", "answer_key", "label")
 VERDICTS = ("label", "kto_tag")
 TEXTS = ("text", "sentence")
 LABELS = ("label_text", "label", "labels", "category", "class", "intent", "target")
+CHOICES = ("choices", "options")
+ALIASES = frozenset().union(
+    CHATS, *PAIRS, OUTPUTS, QUESTIONS, GOLDS, VERDICTS, TEXTS, LABELS, CHOICES, ("context",)
+)
 NUMBERS = ("question_id", "turns")
 
 
@@ -120,7 +124,7 @@ def _instances(found: Found) -> Reading | None:
 
 
 def _choices(found: Found) -> Reading | None:
-    choices = found.first("choices", "options", kind=(list, dict))
+    choices = found.first(*CHOICES, kind=(list, dict))
     question, gold = found.first(*QUESTIONS, kind=str), found.first(*GOLDS, kind=(int, str))
     if choices is None or question is None or gold is None:
         return None

@@ -137,13 +137,37 @@ def test_a_named_format_lists_what_is_missing() -> None:
         ({"prompt_template": "no place"}, "names no"),
         ({"prompt_template": "{a.b!r}"}, "plain {column} places only"),
         ({"prompt_template": "{a}", "columns": {"prompt": "a"}}, "no effect beside"),
-        ({"columns": {"promt": "a"}}, "reads nothing from 'promt'"),
+        ({"columns": {"promt": "a"}}, "a field 'promt' (did you mean prompt?)"),
+        ({"columns": {"outptu": "output"}}, "no format has a field 'outptu'"),
+        ({"columns": {"text": "output"}}, "alpaca, as detected, reads nothing from 'text'"),
+        ({"columns": {"query": "instruction"}}, "reads nothing from 'query'"),
     ],
 )
 def test_recipe_faults(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         found({"a": "x", "instruction": "i", "output": "o", "completion": "y"}, **keys)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "prompt"),
+    [
+        ({}, "question"),
+        ({"prompt": "question", "answer": "answer"}, "question"),
+        ({"completion": "answer"}, "question"),
+        ({"question": "answer", "answer": "question"}, "answer"),
+    ],
+)
+def test_a_mapped_field_acts_under_each_of_its_names(columns: dict[str, str], prompt: str) -> None:
+    assert found({"question": "x", "answer": "y"}, columns=columns)[1]["prompt"] == prompt
+
+
+@pytest.mark.parametrize(
+    "columns", [{"prompt": "answer"}, {"source": "answer"}, {"text": "answer"}]
+)
+def test_a_mapped_field_is_not_read_as_another(columns: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="reads nothing from"):
+        found({"question": "x", "answer": "y"}, columns=columns)
 
 
 def test_a_template_with_an_unknown_column() -> None:

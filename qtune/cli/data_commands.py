@@ -140,7 +140,10 @@ def check(
         console.print(str(warning), markup=False, soft_wrap=True)
     if checked.faults:
         raise DataError.of(checked.faults)
-    console.print("all is well", style="bold green")
+    if count := len(checked.warnings):
+        console.print(f"no faults, {count:,} warning{'s' * (count > 1)}", style="bold yellow")
+    else:
+        console.print("all is well", style="bold green")
 
 
 @data.command()

@@ -39,6 +39,7 @@ def checked(recipe: Path, capsys: pytest.CaptureFixture[str], code: int) -> tupl
 def test_good_rows_are_a_line_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, said = checked(make_recipe(tmp_path, ROWS), capsys, 0)
     assert "rows.jsonl: 8 rows, 8 rows used, messages" in said
+    assert "all is well" in said
     assert report["faults"] == report["warnings"] == []
     assert report["sources"][0]["rows_used"] == 8
 
@@ -108,6 +109,8 @@ def test_evaluation_rows_in_training_are_a_fault(
 def test_many_duplicates_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, said = checked(make_recipe(tmp_path, [*ROWS, ROWS[0]]), capsys, 0)
     assert "warning: data.train: 1 of 9 rows stand there twice" in said
+    assert "no faults, 1 warning\n" in said
+    assert "all is well" not in said
     assert len(report["warnings"]) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 from qtune.ranks import ALONE, Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from qtune.data.batch import Batch
     from qtune.data.feed import Layout
@@ -63,9 +63,11 @@ class Hand:
             found += [idle.idled()] * (passes - len(found))
         return [batch.pinned() for batch in found] if torch.cuda.is_available() else found
 
-    def numbers(self, layout: Layout, lengths: Sequence[int]) -> list[list[list[int]]]:
-        """Rows of each sequence of each of its micro-batches, by their place in the step."""
-        return _numbers(layout, lengths, dealt(lengths, self.seat.size)[self.seat.rank])
+    def everyones(self, layout: Layout, lengths: Sequence[int]) -> Iterator[list[list[int]]]:
+        """Each micro-batch of a step, whoever has it: the rows of its sequences, by their place in
+        the step."""
+        for hand in dealt(lengths, self.seat.size):
+            yield from _numbers(layout, lengths, hand)
 
 
 def _numbers(layout: Layout, lengths: Sequence[int], hand: Sequence[int]) -> list[list[list[int]]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Heaviest:
-    """A micro-batch, and its share of all tokens that the steps compute."""
+    """A micro-batch, and its share of the tokens that a process computes in the steps."""
 
     batch: Batch
     share: float
@@ -26,7 +26,8 @@ class Heaviest:
 
 def heaviest(feed: Feed | StreamFeed, total_steps: int, *, start: int = 0) -> Heaviest:
     """The micro-batch with the most tokens, padding included, of the steps from `start` on, and
-    among equals the one with the longest sequence.
+    among equals the one with the longest sequence; of several processes whoever has it, for a
+    process may have no row in the steps that are left.
 
     As many of its tokens are learnt as of any other micro-batch, for the logits count, too. Of a
     stream nothing is known before: there it is made up, as large as one may be.
@@ -41,7 +42,7 @@ def _found(feed: Feed, total_steps: int, start: int) -> Heaviest:
     most, where, learnt, all_tokens = (0, 0), None, 0, 0
     for chosen in feed.chosen(total_steps, start=start):
         lengths, counts = feed.order.lengths[chosen].tolist(), supervised[chosen].tolist()
-        for sequences in feed.hand.numbers(feed.layout, lengths):
+        for sequences in feed.hand.everyones(feed.layout, lengths):
             longest = max(sum(lengths[row] for row in rows) for rows in sequences)
             tokens = longest * len(sequences)
             all_tokens += tokens
@@ -51,7 +52,8 @@ def _found(feed: Feed, total_steps: int, start: int) -> Heaviest:
     assert where is not None, "no step is left"
     chosen, sequences = where
     batch = feed.layout.batch(feed.rows.take(chosen), sequences)
-    return Heaviest(_learning(batch, learnt), most[0] / all_tokens)
+    share = most[0] * feed.hand.seat.size / all_tokens
+    return Heaviest(_learning(batch, learnt), share)
 
 
 def _made_up(feed: StreamFeed, steps: int) -> Heaviest:

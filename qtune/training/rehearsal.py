@@ -23,10 +23,9 @@ CPU_SHARE = 0.02
 
 
 def is_worth_it(job: Job, found: Heaviest) -> bool:
-    """Whether a rehearsal costs little enough time; all processes of a run give one answer."""
-    shares = [share for (share,) in job.ranks.table([found.share])]
+    """Whether a rehearsal costs little enough time."""
     on_cpu = next(job.model.parameters()).device.type == "cpu"
-    return not on_cpu or max(shares) <= CPU_SHARE
+    return not on_cpu or found.share <= CPU_SHARE
 
 
 def rehearse(job: Job, batch: Batch) -> RehearsalEvent:

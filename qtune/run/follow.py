@@ -110,7 +110,11 @@ class Follower:
             stop,
             time_is_up=clock.is_up,
             saves=lambda: clock.save_is_due(self._saved_at),
-            tell=lambda: Standing(peak_bytes=peak_bytes(), joining=self._joining),
+            tell=lambda: Standing(
+                peak_bytes=peak_bytes(),
+                joining=self._joining,
+                micro_batch_size=progress.micro_batch_size,
+            ),
         )
 
     def follow(self, events: Iterable[Event]) -> ExitCode | None:
@@ -170,6 +174,7 @@ class Follower:
 
     def _on_step(self, event: StepEvent) -> None:
         self.progress.add_step(event)
+        self._hear_shrinks()
         self._joining += event.joining
         if event.step % self._recipe.logging.steps == 0 or event.step == event.total:
             self._log(self._rated(merge_steps(self.progress.unlogged)))
@@ -241,14 +246,28 @@ class Follower:
         """Say it loudly, and keep it: who goes on from here goes on with the smaller ones."""
         record = self.progress.add_shrink(event)
         self._folder.append_metrics({"kind": "shrink"} | record)
-        passes = -(-self._recipe.train.batch_size // event.rows)
+        passes = -(-self._recipe.train.batch_size // (event.rows * self._agreed.ranks.size))
         self._journal.line(
             f"OUT OF MEMORY {event.where}: step {event.step + 1} and those after it take "
             f"micro-batches of {event.rows} rows instead of {event.before}, {passes} a step; batch "
             "and loss stay as they are"
         )
-        if event.step:
+        if event.step and self._agreed.ranks.alone:  # the others are at that step
             self._save()
+
+    def _hear_shrinks(self) -> None:
+        """Say it of the other processes, too: a run that goes on does so with the smallest."""
+        for rank, one in enumerate(self._agreed.told):
+            before = self.progress.micro_batch_size
+            if self._agreed.ranks.first and one.micro_batch_size < before:
+                self._on_shrink(
+                    ShrinkEvent(
+                        step=self.progress.step,
+                        rows=one.micro_batch_size,
+                        before=before,
+                        where=f"on rank {rank}",
+                    )
+                )
 
     def _keep_what_is_done(self, error: OutOfMemory) -> None:
         """Save the last whole step of a run that memory ends, if no weight has been touched since;

@@ -26,17 +26,22 @@ _PRIVATE = re.compile(r'("(?:traceName|host_name)": )"[^"]*"')
 
 
 class Profile:
-    """Records the steps `first` to `last` of a run into its folder."""
+    """Records the steps `first` to `last` of a run into its folder; of several processes the first
+    one does, at the pace of all."""
 
-    def __init__(self, steps: tuple[int, int] | None, folder: Path, journal: Journal) -> None:
+    def __init__(
+        self, steps: tuple[int, int] | None, folder: Path, journal: Journal, *, records: bool
+    ) -> None:
         self.first, self.last = steps or (0, -1)
         self._folder = folder / FOLDER
         self._journal = journal
+        self._records = records
         self._running: torch.profiler.profile | None = None
         self._began = 0
 
     def due(self, step: int) -> bool:
-        """Whether recording begins or ends after a step, for which the device must be still."""
+        """Whether recording begins or ends after a step, for which the device must be still; all
+        processes must answer alike."""
         return step in (self.first - 1, self.last)
 
     def around(self, events: Iterable[Event], *, start: int) -> Iterator[Event]:
@@ -57,7 +62,8 @@ class Profile:
             self._end(done)
 
     def _begin(self, done: int) -> None:
-        if self._running is not None or not self.first <= done + 1 <= self.last:
+        inside = self.first <= done + 1 <= self.last
+        if self._running is not None or not inside or not self._records:
             return
         os.environ.setdefault("KINETO_LOG_LEVEL", _SILENT)
         activities = [torch.profiler.ProfilerActivity.CPU]

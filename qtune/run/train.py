@@ -240,8 +240,7 @@ def learn(
         stop=stop,
         ranks=ranks,
     )
-    profiled = asked.logging.profile_steps if ranks.first else None
-    profile = Profile(profiled, folder.path, journal)
+    profile = Profile(asked.logging.profile_steps, folder.path, journal, records=ranks.first)
     forget_peak()
     try:
         job = replace(job, due=lambda step: follower.due(step) or profile.due(step))

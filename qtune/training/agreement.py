@@ -40,13 +40,16 @@ class Agreement:
         said = [*map(float, wishes)]
         if not self.ranks.alone:  # nobody hears it otherwise, and this comes at every step
             standing = self.tell()
-            said += [standing.peak_bytes, standing.joining]
+            said += [standing.peak_bytes, standing.joining, standing.micro_batch_size]
         table = self.ranks.table(said)
         code, save, over, save_due, *_ = (max(column) for column in zip(*table, strict=True))
         self.code = ExitCode(int(code)) if code else None
         self.save, self.over, self.save_due = bool(save), bool(over), bool(save_due)
         if not self.ranks.alone:
-            self.told = [Standing(peak_bytes=int(row[-2]), joining=row[-1]) for row in table]
+            self.told = [
+                Standing(peak_bytes=int(peak), joining=joining, micro_batch_size=int(rows))
+                for *_, peak, joining, rows in table
+            ]
 
     def take_save(self) -> bool:
         """Whether a checkpoint was asked for, which is granted now."""
@@ -57,8 +60,9 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How a process is doing: the most memory it held, and the seconds since its start in which it
-    waited for the others' gradients or sent its own."""
+    """How a process is doing: the most memory it held, the seconds since its start in which it
+    waited for the others' gradients or sent its own, and the rows of its micro-batches."""
 
     peak_bytes: int
     joining: float
+    micro_batch_size: int

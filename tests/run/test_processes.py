@@ -58,7 +58,13 @@ METHODS: dict[str, Any] = {
     "combination": [LORA, {"name": "bitfit", "target_modules": ["v_proj"]}],
     "rosa": LORA | {"name": "rosa", "warmup_steps": 3, "density": 0.05},
 }
-EQUAL = [*PLAIN, *(name for name in METHODS if name != "rosa")]
+LESS: dict[str, tuple[str, ...]] = {  # than one process has to do, or can
+    "profiled": ("logging.profile_steps=[3,5]",),
+    "no-row-for-the-second": ("train.batch_size=1",),
+    "no-row-for-the-second-in-shards": ("train.batch_size=1", FSDP),
+    "less-memory": ("memory.on_oom=shrink",),
+}
+EQUAL = [*PLAIN, *LESS, *(name for name in METHODS if name != "rosa")]
 DROPOUT = "method.dropout=0.2"
 HALF = "train.max_steps=12"
 
@@ -88,6 +94,7 @@ def told(folder: Path) -> list[dict[str, Any]]:
     """The ends of every run over two processes, in one start, as each of them has them."""
     runs: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [
         *((f"two-{name}", "replicated", overrides, ()) for name, overrides in PLAIN.items()),
+        *((f"two-{name}", "replicated", overrides, ()) for name, overrides in LESS.items()),
         *((f"two-{name}", name, (), ()) for name in METHODS),
         ("two-dropout", "replicated", (DROPOUT,), ()),
         ("two-halves", "replicated", (DROPOUT, HALF), ()),
@@ -137,7 +144,7 @@ def _far(one: Path, other: Path) -> float:
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_two_learn_what_one_learns(folder: Path, told: list[dict[str, Any]], name: str) -> None:
-    alone = [override for override in PLAIN.get(name, ()) if override != FSDP]
+    alone = [override for override in (PLAIN | LESS).get(name, ()) if override != FSDP]
     recipe = name if name in METHODS else "replicated"
     report = _alone(folder, f"one-{name}", *alone, recipe=recipe)
     for rank in told:
@@ -153,6 +160,18 @@ def test_two_learn_what_one_learns(folder: Path, told: list[dict[str, Any]], nam
         assert ours == theirs
     begun = _adapter(folder / f"one-{name}")
     assert max(float(tensor.abs().max()) for tensor in begun.values()) > 1e-2
+
+
+def test_the_first_records_a_profile_and_says_what_another_lacks(
+    folder: Path, told: list[dict[str, Any]]
+) -> None:
+    assert [rank["two-profiled"][0] for rank in told] == [0, 0]
+    assert [file.name for file in (folder / "two-profiled" / "profile").iterdir()] == [
+        "steps-3-5.json.gz"
+    ]
+    lines = (folder / "two-less-memory" / "metrics.jsonl").read_text().splitlines()
+    [shrunk] = [one for one in map(json.loads, lines) if one["kind"] == "shrink"]
+    assert (shrunk["where"], shrunk["before"], shrunk["micro_batch_size"]) == ("on rank 1", 2, 1)
 
 
 def test_places_are_one_choice_for_all(folder: Path, told: list[dict[str, Any]]) -> None:

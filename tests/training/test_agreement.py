@@ -12,7 +12,7 @@ from qtune.errors import DivergedError, ExitCode
 from qtune.ranks import ALONE, Ranks, Seat
 from qtune.training import Agreement, Standing, StopRequest, check_same
 
-QUIET = [0.0, 0.0, 0.0, 0.0, 5.0, 0.25]
+QUIET = [0.0, 0.0, 0.0, 0.0, 5.0, 0.25, 2.0]
 
 
 class Heard(Ranks):
@@ -37,7 +37,7 @@ def _agreement(ranks: Ranks, stop: StopRequest | None = None) -> Agreement:
         stop or StopRequest(),
         time_is_up=lambda: False,
         saves=lambda: False,
-        tell=lambda: Standing(peak_bytes=3, joining=0.5),
+        tell=lambda: Standing(peak_bytes=3, joining=0.5, micro_batch_size=4),
     )
 
 
@@ -47,6 +47,7 @@ def test_nobody_wishes_anything() -> None:
     assert (agreed.code, agreed.save, agreed.over, agreed.save_due) == (None, False, False, False)
     assert [one.peak_bytes for one in agreed.told] == [3, 5]
     assert [one.joining for one in agreed.told] == [0.5, 0.25]
+    assert [one.micro_batch_size for one in agreed.told] == [4, 2]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from qtune.run.display import Journal, Quiet
 from qtune.run.exhausted import advise
 from qtune.run.follow import Clock, Follower, Outlets
 from qtune.run.held_out import HeldOut
+from qtune.run.judged_again import judge_again
 from qtune.run.labels import named
 from qtune.run.memory import forget_peak
 from qtune.run.monitoring.begin import monitor
@@ -96,9 +97,7 @@ def train(
                 report, code = _train(settled, journal, started=started)
             else:
                 journal.line(f"all {settled.total_steps} steps are done already")
-                report, code = ranks.of_first(
-                    lambda: gates.conclude(folder.path, loaded.recipe.gates, done, journal)
-                )
+                report, code = ranks.of_first(lambda: judge_again(settled, done, journal))
         # where it lies is for the caller; the folder itself may move
         return report | {"folder": str(folder.path)}, int(code)
 

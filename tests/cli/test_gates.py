@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from qtune import recipe
 from qtune.cli.app import run_app
 from tests.run.made_run import make_run
 
@@ -122,6 +123,13 @@ def test_training_that_misses_a_gate_exits_with_9_and_leaves_its_adapter(
     assert _train(run, output, "checkpoint.resume=auto") == 9
     easy = ["gates.min_loss_drop=-9", "gates.max_peak_memory="]
     assert _train(run, output, "checkpoint.resume=auto", *easy) == 0
+    # and what is judged by its recipes later is judged by those
+    assert json.loads((output / "report.json").read_text())["gates"] != report["gates"]
+    for name in ("recipe.yaml", "recipe.lock.yaml"):
+        kept = recipe.load(output / name).recipe
+        assert (kept.gates.min_loss_drop, kept.gates.max_peak_memory) == (-9.0, None)
+        assert kept.train.output_dir is None
+    assert recipe.load(output / "recipe.lock.yaml").recipe.pins.base
 
 
 def test_a_run_that_fails_says_so_in_junit(

@@ -5,6 +5,7 @@ from qtune.merging.companions import Chat
 from qtune.merging.fidelity import Fidelity
 from qtune.merging.masks import keep_zeros
 from qtune.merging.merge import Merge, MergeReport, auto_class, preflight, prepare, write
+from qtune.merging.progress import made_of
 
 __all__ = [
     "Chat",
@@ -14,6 +15,7 @@ __all__ = [
     "auto_class",
     "card",
     "keep_zeros",
+    "made_of",
     "preflight",
     "prepare",
     "write",

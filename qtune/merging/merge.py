@@ -172,7 +172,7 @@ def write(
     files = writing.split(work.layout.specs, max_bytes=max_shard_bytes)
     key = key_of({**work.identity, "layout": _layout_of(work), "max_shard_bytes": max_shard_bytes})
     with resumable(target, key, kept=lambda folder: (folder / PROGRESS).is_file()) as staging:
-        progress = Progress.read(staging, key)
+        progress = Progress.read(staging, key, work.identity)
         account = _write_files(work, staging, files, progress, on_progress)
         refuse_idle(account, len(work.edits))
         companions.write(

@@ -28,18 +28,26 @@ def key_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def made_of(folder: Path) -> dict[str, str]:
+    """The digests of the "base" and the "adapter" that a folder was merged of, as far as it says
+    so: one of another tool says nothing."""
+    return dict(read_object(folder / NAME).get("made_of", {})) if (folder / NAME).is_file() else {}
+
+
 class Progress:
     """The finished files of a staging folder."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, identity: Mapping[str, Any]) -> None:
         self._folder = folder
         self._key = key
+        digests = {name: identity[name] for name in ("base", "adapter") if name in identity}
+        self._head = {"format": FORMAT, "made_of": digests}
         self._files: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def read(cls, folder: Path, key: str) -> Progress:
+    def read(cls, folder: Path, key: str, identity: Mapping[str, Any]) -> Progress:
         """What a former process finished and is still as it wrote it; half files are removed."""
-        found = cls(folder, key)
+        found = cls(folder, key, identity)
         sweep(folder)
         try:
             noted = read_object(folder / NAME) if (folder / NAME).is_file() else {}
@@ -64,13 +72,13 @@ class Progress:
     def add(self, name: str, sha256: str, account: Account) -> None:
         """A file is finished and on the disk."""
         self._files[name] = {"sha256": sha256, "account": asdict(account)}
-        write_json(self._folder / NAME, {"format": FORMAT, "key": self._key, "files": self._files})
+        write_json(self._folder / NAME, {**self._head, "key": self._key, "files": self._files})
 
     def replace(self, files: Iterable[Path]) -> None:
         """Other files stand in the place of those that were merged; what a kill leaves of them is
         no beginning of a merge."""
         hashes = {path.name: {"sha256": sha256_of(path)} for path in sorted(files)}
-        content = {"format": FORMAT, "key": f"{self._key}-made-of-it", "files": hashes}
+        content = {**self._head, "key": f"{self._key}-made-of-it", "files": hashes}
         write_json(self._folder / NAME, content)
 
     def __len__(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtune import models
-from qtune.errors import UsageError
+from qtune import merging, models
+from qtune.errors import ModelError, UsageError
 from qtune.evaluation.ledger import Ledger
 from qtune.recipe.inputs import QuantizationSection
 from qtune.run.subject import resolve
@@ -32,7 +32,7 @@ def names(limits: Limits) -> tuple[str, ...]:
     return (*(("base16",) if limits.base16 else ()), *(("merged",) if limits.merged else ()))
 
 
-def beside(subject: Subject, limits: Limits) -> list[Subject]:
+def beside(subject: Subject, limits: Limits, display: Display) -> list[Subject]:
     """The other models that are measured, in the order of their names."""
     if subject.adapter is None and names(limits):
         option = "--base16" if limits.base16 else "--merged"
@@ -52,8 +52,29 @@ def beside(subject: Subject, limits: Limits) -> list[Subject]:
                 place="--merged",
                 hint=f"qtune merge {subject.name} -o FOLDER writes one",
             )
+        _refuse_foreign(merged, subject, display)
         found.append(merged)
     return found
+
+
+def _refuse_foreign(merged: Subject, subject: Subject, display: Display) -> None:
+    """`ModelError` for a model that was merged of another adapter or base than the subject's."""
+    noted = merging.made_of(models.resolve(merged.model))
+    if not noted:
+        display.line(f"{merged.name} holds no record that it is a merge of {subject.name}")
+        return
+    own = {
+        "adapter": subject.read_adapter().digest(),
+        "base": models.fingerprint(models.resolve(subject.model)),
+    }
+    for part, digest in own.items():
+        if noted[part] != digest:
+            raise ModelError(
+                f"{merged.name} was merged of another {part} ({noted[part][:12]}) than that of "
+                f"{subject.name} ({digest[:12]})",
+                place="--merged",
+                hint=f"qtune merge {subject.name} -o FOLDER",
+            )
 
 
 def comparisons(sides: Mapping[str, Any]) -> dict[str, Any]:

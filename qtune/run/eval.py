@@ -56,7 +56,7 @@ def evaluate(
     )
     if by_recipe:
         subject = _quantized_like(subject, asked, overrides)
-    columns = [subject, *beside(subject, limits)]
+    columns = [subject, *beside(subject, limits, display)]
     _refuse_unmeasurable(subject, asked, limits)
     target = _report_path(subject, output)
     tokenizer = load_reader(subject.model)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from qtune.errors import UsageError
+from qtune.errors import ModelError, UsageError
 from qtune.recipe.tasks import load_task
 from qtune.run.bench import Limits
+from qtune.run.columns import beside
 from qtune.run.display import Quiet
 from qtune.run.eval import evaluate
 from qtune.run.merge import merge
+from qtune.run.subject import resolve
 from tests.run.made_run import make_run
 
 GENERATE = """\
@@ -26,6 +28,14 @@ CHOICES = """\
 kind: choices
 data: {path: arc.jsonl}
 """
+
+
+class Told(Quiet):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +82,24 @@ def test_four_columns_tell_quantising_and_tuning_apart(run: Path, tmp_path: Path
     assert steps["merge"]["tasks"]["arc"]["accuracy"] == 0.0
     assert report["difference"] == steps["tuning"]
     json.dumps(report, allow_nan=False)
+
+
+def test_a_model_merged_of_another_adapter_or_base_is_refused(run: Path, tmp_path: Path) -> None:
+    merge(str(run), tmp_path / "merged", verify=False, display=Quiet())
+    display = Told()
+    record = tmp_path / "merged" / "qtune_merge.json"
+    noted = json.loads(record.read_text())
+    for part in ("adapter", "base"):
+        others = noted["made_of"] | {part: "0" * 64}
+        record.write_text(json.dumps(noted | {"made_of": others}))
+        with pytest.raises(
+            ModelError, match=rf"another {part} \(0{{12}}\) than that of run"
+        ) as told:
+            beside(resolve(str(run)), Limits(merged=str(tmp_path / "merged")), display)
+        assert told.value.code == 4
+    assert not display.lines
+    beside(resolve(str(run)), Limits(merged=str(run.parent / "base")), display)
+    assert display.lines == ["base holds no record that it is a merge of run"]
 
 
 def test_predictions_are_kept_with_their_measures(run: Path) -> None:
@@ -139,12 +167,6 @@ def test_a_model_without_a_recipe_is_asked_tasks(run: Path, tmp_path: Path) -> N
 
 
 def test_a_prompt_that_does_not_fit_is_cut_and_told(run: Path, tmp_path: Path) -> None:
-    class Told(Quiet):
-        lines: list[str] = []
-
-        def line(self, text: str) -> None:
-            self.lines.append(text)
-
     rows = [{"q": "x" * 300, "a": "y"}, {"q": "short", "a": "z"}]  # the context is 256 bytes
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     task = tmp_path / "long.yaml"
@@ -154,8 +176,9 @@ def test_a_prompt_that_does_not_fit_is_cut_and_told(run: Path, tmp_path: Path) -
     )
     output = tmp_path / "r.json"
     limits = Limits(tasks=(str(task),))
-    evaluate(str(run.parent / "base"), limits=limits, output=output, display=Told())
-    assert [line for line in Told.lines if "long" in line] == [
+    display = Told()
+    evaluate(str(run.parent / "base"), limits=limits, output=output, display=display)
+    assert [line for line in display.lines if "long" in line] == [
         "long: 1 of 2 prompts are longer than the model's context: cut at the left"
     ]
     lines = (tmp_path / "r.predictions.jsonl").read_text().splitlines()

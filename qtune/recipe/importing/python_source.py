@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
+from qtune.recipe.importing.python_values import constants, plain
 from qtune.recipe.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qtune.recipe.importing.python_values import Constants
     from qtune.recipe.node import Source
 
 _MODEL = ("from_pretrained",)
@@ -48,17 +50,17 @@ _MAGIC = re.compile(r"^([ \t]*)[!%](?:.*\\\n)*.*$", re.MULTILINE)
 def parse_script(text: str, source: Source) -> Node:
     """A flat table of what the known calls are given; names of constants are looked up."""
     tree = _tree(text, source)
-    constants = _constants(tree)
+    known = constants(tree)
     table: dict[str, Node] = {}
     for call, name in _calls(tree):
         if name in _OTHERS:
             table["objective"] = Node(_OTHERS[name], source, call.lineno)
         elif name == "load_dataset" and "load_dataset.path" not in table:
-            _load_dataset(call, constants, table, source)
+            _load_dataset(call, known, table, source)
         elif name == "train_on_responses_only":
             table[name] = Node(True, source, call.lineno)
         elif name in _CALLS or (name == "from_pretrained" and _is_model(call)):
-            _arguments(call, constants, table, source)
+            _arguments(call, known, table, source)
     return Node(table, source, 1)
 
 
@@ -97,47 +99,16 @@ def _is_model(call: ast.Call) -> bool:
     return "Model" in owner and "Peft" not in owner
 
 
-def _constants(tree: ast.Module) -> dict[str, Any]:
-    """Names that are set to a plain value at the top."""
-    known: dict[str, Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target = node.targets[0]
-            value = _plain(node.value, known)
-            if isinstance(target, ast.Name) and value is not None:
-                known[target.id] = value
-    return known
-
-
-def _plain(node: ast.expr, constants: dict[str, Any]) -> Any:
-    """The value of a literal, of a constant's name, or of torch.bfloat16; None for the rest."""
-    if isinstance(node, ast.Name):
-        return constants.get(node.id)
-    if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch."):
-        return node.attr
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        return None
-    return value if isinstance(value, str | int | float | bool | list | dict) else _listed(value)
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else None
-
-
-def _arguments(
-    call: ast.Call, constants: dict[str, Any], table: dict[str, Node], source: Source
-) -> None:
+def _arguments(call: ast.Call, known: Constants, table: dict[str, Node], source: Source) -> None:
     anchor = Node(None, source, call.lineno)
     if call.args and "from_pretrained" in ast.unparse(call.func):
-        value = _plain(call.args[0], constants)
+        value = plain(call.args[0], known)
         if isinstance(value, str):
             table.setdefault("model_name", anchor.like(value))
     for keyword in call.keywords:
         if keyword.arg is None or keyword.arg in _NOT_SETTINGS:
             continue
-        value = _plain(keyword.value, constants)
+        value = plain(keyword.value, known)
         at = Node(None, source, keyword.value.lineno)
         if value is None and not _is_none(keyword.value):
             value = ast.unparse(keyword.value)[:60]
@@ -151,15 +122,13 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _load_dataset(
-    call: ast.Call, constants: dict[str, Any], table: dict[str, Node], source: Source
-) -> None:
+def _load_dataset(call: ast.Call, known: Constants, table: dict[str, Node], source: Source) -> None:
     anchor = Node(None, source, call.lineno)
     names = ("path", "name")
     given = dict(zip(names, call.args, strict=False)) | {
         keyword.arg: keyword.value for keyword in call.keywords if keyword.arg
     }
     for name in ("path", "name", "split", "data_files"):
-        value = _plain(given[name], constants) if name in given else None
+        value = plain(given[name], known) if name in given else None
         if isinstance(value, str):
             table[f"load_dataset.{name}"] = anchor.like(value)

@@ -9,7 +9,7 @@ from qtune.plan.configuration import (
     shape_of_model,
     stored_quantization,
 )
-from qtune.plan.devices import card
+from qtune.plan.devices import alike, card
 from qtune.plan.machine import Machine, gpus
 from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
 from qtune.plan.plan import PAGED_OUT, Decision, MemoryItem, Plan, Remedy, Switch
@@ -41,6 +41,7 @@ __all__ = [
     "Switch",
     "TensorShape",
     "UnknownFamilyError",
+    "alike",
     "card",
     "count_rows",
     "duration",

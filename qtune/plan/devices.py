@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +132,12 @@ def card(name: str) -> tuple[int, Device] | None:
     words = _words(name)
     known = [key for key in CARDS if f" {key} " in words]
     return CARDS[max(known, key=len)] if known else None
+
+
+def alike(name: str) -> str:
+    """The known card whose name is most like this one; empty when none is."""
+    found = get_close_matches(name.lower(), CARDS, n=1, cutoff=0.8)
+    return CARDS[found[0]][1].name if found else ""
 
 
 @cache

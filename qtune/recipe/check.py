@@ -86,7 +86,7 @@ def _between(recipe: Recipe, layer: Layer, faulty: set[str]) -> list[Fault]:
     for conflict in CONFLICTS:
         node = layer.value_set(conflict.key)
         if node and conflict.test(recipe) and not _rests_on(conflict, conflict.key, faulty):
-            faults.append(_conflict_fault(node, conflict))
+            faults.append(_conflict_fault(node, conflict, recipe))
     return faults
 
 
@@ -112,7 +112,7 @@ def _unread_fault(key: str, node: Node, rule: Unread) -> Fault:
     )
 
 
-def _conflict_fault(node: Node, conflict: Conflict) -> Fault:
-    shown = phrasing.show(node.plain())
-    message = f"{phrasing.named(conflict.key, node)}: {shown} {conflict.message}"
-    return Fault(message=message, place=node.place, hint=conflict.hint)
+def _conflict_fault(node: Node, conflict: Conflict, recipe: Recipe) -> Fault:
+    shown, meant = conflict.blame(recipe) if conflict.blame else (node.plain(), "")
+    message = f"{phrasing.named(conflict.key, node)}: {phrasing.show(shown)} {conflict.message}"
+    return Fault(message=message, place=node.place, hint=meant or conflict.hint)

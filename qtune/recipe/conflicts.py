@@ -18,6 +18,7 @@ from qtune.recipe.methods import (
 from qtune.recipe.peft_types import ONLY_16_BIT
 from qtune.recipe.results import AnswerMeasure
 from qtune.recipe.rule import HELD_OUT, Conflict, held_out
+from qtune.recipe.suggest import close
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,9 +128,10 @@ def _gate_conflicts() -> Iterator[Conflict]:
         yield Conflict(
             f"gates.{gate}",
             (*HELD_OUT, "eval.generate_rows", "eval.measures", "eval.tasks"),
-            "names what is not measured",
+            "is not measured",
             "a measure of eval.measures (with eval.generate_rows), or TASK.MEASURE of eval.tasks",
             partial(_names_unmeasured, gate=gate),
+            partial(_first_unmeasured, gate=gate),
         )
     yield Conflict(
         "gates.min_measure_gains",
@@ -145,12 +147,30 @@ def _gate_conflicts() -> Iterator[Conflict]:
 
 
 def _names_unmeasured(recipe: Recipe, *, gate: str) -> bool:
+    return bool(_unmeasured(recipe, gate))
+
+
+def _unmeasured(recipe: Recipe, gate: str) -> list[str]:
+    """The names in a gate that nothing measures."""
     answered = recipe.eval.measures if held_out(recipe) and recipe.eval.generate_rows else ()
-    tasks = {Path(path).stem for path in recipe.eval.tasks}
-    return any(
-        name.partition(".")[0] not in tasks if "." in name else name not in answered
+    tasks = _tasks(recipe)
+    return [
+        name
         for name in getattr(recipe.gates, gate)
-    )
+        if (name.partition(".")[0] not in tasks if "." in name else name not in answered)
+    ]
+
+
+def _first_unmeasured(recipe: Recipe, *, gate: str) -> tuple[str, str]:
+    """The first such name, and a hint if it is a misspelt one."""
+    name = _unmeasured(recipe, gate)[0]
+    _, dot, measure = name.partition(".")
+    known = [f"{one}.{measure}" for one in _tasks(recipe)] if dot else get_args(AnswerMeasure)
+    return name, "" if name in known else close(name, known)
+
+
+def _tasks(recipe: Recipe) -> set[str]:
+    return {Path(path).stem for path in recipe.eval.tasks}
 
 
 CONFLICTS: tuple[Conflict, ...] = (

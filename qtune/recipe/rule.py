@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qtune.recipe.sections import Recipe
 
 Test = Callable[[Recipe], bool]
+Blame = Callable[[Recipe], tuple[str, str]]
 HELD_OUT = ("data.eval", "data.val_size")
 
 
@@ -23,13 +24,17 @@ class Unread:
 
 @dataclass(frozen=True)
 class Conflict:
-    """`key` cannot have its value when `test` holds."""
+    """`key` cannot have its value when `test` holds.
+
+    `blame`: of a table, the name in it that is at fault, and what was meant instead (or nothing).
+    """
 
     key: str
     because: tuple[str, ...]
     message: str
     hint: str
     test: Test
+    blame: Blame | None = None
 
 
 def held_out(recipe: Recipe) -> bool:

@@ -42,9 +42,21 @@ def card_of(text: str) -> Machine:
     """A card by its size (24GB) or its name (RTX 4090); `UsageError` for neither."""
     known = plans.card(text)
     if known is None:
-        return Machine.gpu(parse_size(text, place="--gpu"))
+        return Machine.gpu(_size_of(text))
     gigabytes, device = known
     return replace(Machine.gpu(gigabytes * 10**9), name=device.name)
+
+
+def _size_of(text: str) -> int:
+    """Bytes of a size; what is neither that nor a card is held against the names of cards."""
+    try:
+        return parse_size(text, place="--gpu")
+    except UsageError:
+        meant = "" if text.isdecimal() else plans.alike(text)
+        if not meant:
+            raise
+        message = f"{text!r} is not a size, nor a card that qtune knows"
+        raise UsageError(message, place="--gpu", hint=f"did you mean {meant}?") from None
 
 
 def plan(

@@ -85,10 +85,11 @@ def find(folder: RunFolder, wanted: Wanted, journal: Journal) -> Earlier | None:
     if not wanted.allowed:
         step = newest.checkpoint.step if newest.checkpoint else 0
         state = "finished" if report else f"stopped after step {step}"
+        longer = " and more train.max_steps" if report else ""
         raise OutputError(
             f"holds a run already, {state}",
             place=str(folder.path),
-            hint="go on with --resume, or name another folder with -o",
+            hint=f"name another folder with -o, or go on with --resume{longer}",
         )
     if newest.skipped and newest.checkpoint is None:
         raise _nothing_whole(folder, newest.skipped)

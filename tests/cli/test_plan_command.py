@@ -133,6 +133,9 @@ def test_settings_are_planned_over_the_recipe(
     ("arguments", "code", "said"),
     [
         (["--gpu", "big"], 2, "--gpu: 'big' is not a size"),
+        (["--gpu", "RTX 4091"], 2, "did you mean RTX 4090?"),
+        (["--gpu", "40"], 2, "'40' is not a size (write it like 48GB"),
+        (["--gpu", "48 BG"], 2, "'48 BG' is not a size (write it like 48GB"),
         (["--set", "model.name_or_path=/nowhere/model", "--gpu", "48GB"], 4, "no such folder"),
         (["--set", "method.target_modules=[q_prj]", "--gpu", "48GB"], 2, "q_proj"),
         (["--processes", "3", "--machines", "2"], 2, "3 processes are not as many on each of 2"),

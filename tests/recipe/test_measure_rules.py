@@ -24,6 +24,14 @@ def written(tmp_path: Path, text: str, head: str = HEAD) -> Path:
         ("gates: {min_measures: {bleu: 1}}", r":3: gates.min_measures: .*not measured"),
         ("eval: {generate_rows: 2}\ngates: {min_measures: {bleu: 1}}", ":4: gates.min_measures"),
         ("eval: {tasks: [a.yaml]}\ngates: {min_measure_gains: {b.x: 1}}", ":4: gates.min_measure"),
+        (
+            "eval: {generate_rows: 2}\ngates: {min_measures: {token_f1: 1, blue: 1}}",
+            r"gates.min_measures: 'blue' is not measured \(did you mean bleu\?\)",
+        ),
+        (
+            "eval: {tasks: [arc.yaml]}\ngates: {min_measures: {acr.x: 1}}",
+            r"gates.min_measures: 'acr.x' is not measured \(did you mean arc.x\?\)",
+        ),
         ("eval: {generate_rows: 2}\ncheckpoint: {metric: bleu}", "is not one of eval.measures"),
         ("eval: {measures: [bleu]}", "eval.measures: nothing would read it"),
         ("eval: {cache: static}", "eval.cache: nothing would read it"),

@@ -171,7 +171,8 @@ def test_a_longer_run_goes_on_from_a_finished_one(place: Path) -> None:
 def test_without_resume_a_run_is_not_touched(place: Path) -> None:
     with pytest.raises(OutputError, match="holds a run already, finished") as caught:
         run(place, "straight")
-    assert "--resume" in caught.value.faults[0].hint
+    hint = "name another folder with -o, or go on with --resume and more train.max_steps"
+    assert caught.value.faults[0].hint == hint
     with pytest.raises(UsageError, match="no run to go on with"):
         run(place, "nothing", wanted=RESUME)
     assert not (place / "nothing").exists()

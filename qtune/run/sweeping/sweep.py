@@ -11,6 +11,7 @@ from qtune.plan import gpus
 from qtune.run.comparison.cells import Cells, Row
 from qtune.run.sweeping.axes import read_axes
 from qtune.run.sweeping.grid import combinations, ends_of, machines_of, points_of
+from qtune.run.sweeping.kept import require_whole
 from qtune.run.sweeping.queue import Course, Fixed, Queue
 from qtune.run.sweeping.ranking import rank
 from qtune.run.sweeping.search import Search, Space, require_optuna
@@ -59,6 +60,7 @@ def sweep(
     seeds = range(asked.train.seed, asked.train.seed + extent.seeds)
     metric = asked.checkpoint.metric
     with cells.held():
+        require_whole(cells.folder, axes, seeds=seeds, trials=extent.trials)
         source: Fixed | Search
         if extent.trials is None:
             source = fixed(points, cells, seeds)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qtune.cli.sweep_command import write
 from qtune.errors import ResourceError, ResumeError, UsageError
 from qtune.run.comparison.cells import CellError
 from qtune.run.sweeping.axes import read_axes
@@ -43,6 +44,10 @@ def test_the_choices_are_run_ranked_and_known_again(
     assert sorted(pretence.told("begins")) == sorted(f"rank={rank}/seed-42" for rank in new)
     assert new  # a sampler that begins again where it began would choose the first ones
     assert display.lines[-1].rpartition(" of ")[2] == f"{len(set(chosen(recipe)))})"
+    write(report)
+    with pytest.raises(ResumeError, match="made with --trials 8"):
+        sweep(recipe, RANGE, trials=7)
+    assert sweep(recipe, RANGE, trials=8)[1] == 0
 
 
 def test_optuna_is_told_what_came_of_a_choice(

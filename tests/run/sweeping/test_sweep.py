@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qtune.cli.app import run_app
+from qtune.cli.sweep_command import write
 from qtune.errors import OutputError, QtuneError, ResourceError, ResumeError, UsageError
 from qtune.run.comparison import children
 from qtune.run.comparison.cells import CellError
@@ -243,6 +244,34 @@ def test_another_recipe_or_folder_is_refused_before_anything_runs(
         with pytest.raises(kind, match="sweep"):
             sweep(recipe, **options)
     assert pretence.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("over", "options", "message"),
+    [
+        (["method.rank=4,8"], {}, "--over method.rank=4,8,16"),
+        (["optim.learning_rate=1e-4,1e-3"], {}, "--over method.rank"),
+        ([*RANKS, "data.max_length=64,128"], {}, "--over method.rank"),
+        (RANKS, {"overrides": ["train.seed=43"]}, "seed-42"),
+        (RANKS, {"seeds": 1}, "seed-43"),
+    ],
+)
+def test_a_smaller_or_other_table_takes_the_place_of_none(
+    recipe: Path,
+    pretence: Pretence,
+    monkeypatch: pytest.MonkeyPatch,
+    over: list[str],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    pretence.begin(monkeypatch)
+    write(sweep(recipe, seeds=2)[0])
+    pretence.begin(monkeypatch)
+    with pytest.raises(ResumeError, match=f"made with {message}"):
+        sweep(recipe, over, **{"seeds": 2} | options)
+    assert pretence.lines() == []
+    report, _ = sweep(recipe, ["method.rank=4,8,9,16"], seeds=2)
+    assert len(report["rows"]) == 4
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from qtune import templates
+from qtune.recipe.scalars import scalar
 
 
 class Section(BaseModel):
@@ -25,12 +26,8 @@ class Section(BaseModel):
 
 def _number(value: Any) -> Any:
     """A quoted number is still a number; every other text is left for pydantic to refuse."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    number = scalar(value) if isinstance(value, str) else None
+    return float(number) if isinstance(number, float) or type(number) is int else value
 
 
 Real = Annotated[float, BeforeValidator(_number)]

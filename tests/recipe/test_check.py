@@ -22,6 +22,13 @@ quantization: {bits: 16, quant_type: nf4}
 """
 
 
+def test_a_number_in_quotes_is_one_of_yaml(read: Read, faults: Faults) -> None:
+    assert read("optim: {weight_decay: '0.1'}").recipe.optim.weight_decay == 0.1
+    for text in ("'0_1'", "1_0", "' 1 '", "'٣'", "'nan'", "'true'"):
+        [fault] = faults(f"optim:\n  weight_decay: {text}")
+        assert fault.startswith("recipe.yaml:4: optim.weight_decay: ")
+
+
 def test_all_faults_come_together_in_order_with_line_key_and_hint(faults: Faults) -> None:
     assert faults(MANY) == [
         "recipe.yaml:4: optim.rank: unknown key (belongs to method)",

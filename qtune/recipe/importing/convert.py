@@ -17,6 +17,7 @@ from qtune.recipe.importing import (
     llama_factory,
     mlx,
     qlora_script,
+    script,
     shared,
     torchtune,
     trl,
@@ -27,7 +28,6 @@ from qtune.recipe.importing.commented import commented
 from qtune.recipe.importing.draft import Draft, Left
 from qtune.recipe.importing.facts import COMMON, UNKNOWN
 from qtune.recipe.importing.python_source import cells, parse_script
-from qtune.recipe.importing.refusing import refuse_objective
 from qtune.recipe.importing.tool import tool_of
 from qtune.recipe.layers import Layer
 from qtune.recipe.node import Node, Source
@@ -90,7 +90,7 @@ def convert(
     elif tool == "mlx-lm":
         mlx.fill(draft, layers_of)
     elif tool == _SCRIPT:
-        _fill_script(draft)
+        script.fill(draft)
     else:
         _SIMPLE[tool](draft)
     shared.devices(draft)
@@ -104,15 +104,6 @@ def convert(
         left=tuple(draft.left),
         remarks=tuple(draft.remarks),
     )
-
-
-def _fill_script(draft: Draft) -> None:
-    refuse_objective(draft, "objective")
-    calls = {key for key in draft.names if not key.startswith("load_dataset.")}
-    if not calls:
-        hint = "it reads the keyword arguments of from_pretrained, get_peft_model, SFTConfig ..."
-        raise UsageError("no training in this script", place=draft.root.source.name, hint=hint)
-    unsloth.fill_script(draft)
 
 
 def _read(given: str) -> tuple[Any, str]:

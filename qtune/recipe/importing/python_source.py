@@ -8,7 +8,8 @@ import re
 from typing import TYPE_CHECKING
 
 from qtune.errors import UsageError
-from qtune.recipe.importing.python_values import constants, plain
+from qtune.recipe.importing.python_data import data_of
+from qtune.recipe.importing.python_values import constants, is_none, plain
 from qtune.recipe.node import Node
 
 if TYPE_CHECKING:
@@ -48,19 +49,23 @@ _MAGIC = re.compile(r"^([ \t]*)[!%](?:.*\\\n)*.*$", re.MULTILINE)
 
 
 def parse_script(text: str, source: Source) -> Node:
-    """A flat table of what the known calls are given; names of constants are looked up."""
+    """A flat table of what the known calls are given, `calls` names them; constants are looked up.
+
+    `computed.key` holds an argument that only running the script would tell, as it is written.
+    """
     tree = _tree(text, source)
     known = constants(tree)
-    table: dict[str, Node] = {}
+    table = data_of(tree, known, source)
+    called: list[str] = []
     for call, name in _calls(tree):
         if name in _OTHERS:
             table["objective"] = Node(_OTHERS[name], source, call.lineno)
-        elif name == "load_dataset" and "load_dataset.path" not in table:
-            _load_dataset(call, known, table, source)
         elif name == "train_on_responses_only":
             table[name] = Node(True, source, call.lineno)
         elif name in _CALLS or (name == "from_pretrained" and _is_model(call)):
+            called.append(name)
             _arguments(call, known, table, source)
+    table["calls"] = Node(None, source, 1).like(called)
     return Node(table, source, 1)
 
 
@@ -100,17 +105,14 @@ def _is_model(call: ast.Call) -> bool:
 
 
 def _arguments(call: ast.Call, known: Constants, table: dict[str, Node], source: Source) -> None:
-    anchor = Node(None, source, call.lineno)
-    if call.args and "from_pretrained" in ast.unparse(call.func):
-        value = plain(call.args[0], known)
-        if isinstance(value, str):
-            table.setdefault("model_name", anchor.like(value))
+    if (model := _model(call)) is not None and isinstance(value := plain(model, known), str):
+        table.setdefault("model_name", Node(value, source, model.lineno))
     for keyword in call.keywords:
         if keyword.arg is None or keyword.arg in _NOT_SETTINGS:
             continue
         value = plain(keyword.value, known)
         at = Node(None, source, keyword.value.lineno)
-        if value is None and not _is_none(keyword.value):
+        if value is None and not is_none(keyword.value, known):
             value = ast.unparse(keyword.value)[:60]
             if not keyword.arg.startswith(("bf16", "fp16")):
                 table.setdefault(f"computed.{keyword.arg}", at.like(value))
@@ -118,17 +120,12 @@ def _arguments(call: ast.Call, known: Constants, table: dict[str, Node], source:
         table.setdefault(keyword.arg, at.like(value))
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _load_dataset(call: ast.Call, known: Constants, table: dict[str, Node], source: Source) -> None:
-    anchor = Node(None, source, call.lineno)
-    names = ("path", "name")
-    given = dict(zip(names, call.args, strict=False)) | {
-        keyword.arg: keyword.value for keyword in call.keywords if keyword.arg
-    }
-    for name in ("path", "name", "split", "data_files"):
-        value = plain(given[name], known) if name in given else None
-        if isinstance(value, str):
-            table[f"load_dataset.{name}"] = anchor.like(value)
+def _model(call: ast.Call) -> ast.expr | None:
+    """Where the call names a model: first, or as the trainer's model."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if name not in ("from_pretrained", "SFTTrainer"):
+        return None
+    return next(
+        (each.value for each in call.keywords if each.arg == "model"),
+        call.args[0] if call.args else None,
+    )

@@ -35,9 +35,16 @@ def constants(tree: ast.Module) -> Constants:
         if len(targets) == 1 and isinstance(targets[0], ast.Name):
             assert isinstance(node, ast.Assign | ast.AnnAssign)
             assert node.value is not None
-            if (value := plain(node.value, known)) is not None:
+            value = plain(node.value, known)
+            if value is not None or is_none(node.value, known):
                 known[targets[0].id] = value
     return known
+
+
+def is_none(node: ast.expr, known: Constants) -> bool:
+    """Whether an expression is None, or the name of a constant that is."""
+    named = isinstance(node, ast.Name) and node.id in known and known[node.id] is None
+    return named or (isinstance(node, ast.Constant) and node.value is None)
 
 
 def plain(node: ast.expr, known: Constants) -> Any:

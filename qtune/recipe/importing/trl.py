@@ -45,14 +45,18 @@ def adapter(draft: Draft) -> None:
         if not draft.move(f"lora_{key}", ours):
             draft.default(ours, default)
     if not draft.move("lora_target_modules", "method.target_modules", _targets):
-        draft.default("method.target_modules", ["q_proj", "v_proj"], "PEFT's default for Llamas")
-        draft.remark(
-            "no lora_target_modules: PEFT then adapts q_proj and v_proj of most families; "
-            "all-linear learns more"
-        )
+        targets_of_peft(draft, "lora_target_modules")
     draft.move("lora_modules_to_save", "method.modules_to_save")
     draft.move("use_rslora", "method.use_rslora")
     draft.move("use_dora", "method.use_dora")
+
+
+def targets_of_peft(draft: Draft, key: str) -> None:
+    """What PEFT adapts where the key is not there."""
+    draft.default("method.target_modules", ["q_proj", "v_proj"], "PEFT's default for Llamas")
+    draft.remark(
+        f"no {key}: PEFT then adapts q_proj and v_proj of most families; all-linear learns more"
+    )
 
 
 def lengths(draft: Draft) -> None:

@@ -1,12 +1,12 @@
-"""Unsloth: the YAML of its command line, and the keyword arguments of its notebooks."""
+"""Unsloth: the YAML of its command line."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtune.recipe.importing import rows, shared, trl
+from qtune.recipe.importing import rows, shared
+from qtune.recipe.importing.draft import QUIET
 from qtune.recipe.importing.refusing import WHOLE, refuse
-from qtune.recipe.importing.trainer import trainer
 
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
@@ -29,7 +29,7 @@ def fill(draft: Draft) -> None:
     draft.move("model", "model.name_or_path")
     if not draft.move("training.load_in_4bit", "quantization.bits", {True: 4, False: 16}):
         draft.default("quantization.bits", 4)
-    _adapter(draft, "lora.", (64, 16, 0.0))
+    adapter(draft, "lora.", (64, 16, 0.0))
     for key in (*_REST[0], *_REST[1]):
         draft.leave(f"lora.{key}", "not needed", "lora.target_modules names what is adapted")
     _data(draft)
@@ -39,12 +39,16 @@ def fill(draft: Draft) -> None:
         draft.default("logging.report_to", on, "written logging.enable_...")
 
 
-def _adapter(draft: Draft, own: str, defaults: tuple[int, int, float]) -> None:
+def adapter(draft: Draft, own: str, defaults: tuple[int, int, float]) -> None:
+    """PEFT's keys below a table of theirs; `defaults` of rank, alpha and dropout."""
     names = (("lora_r", "rank"), ("lora_alpha", "alpha"), ("lora_dropout", "dropout"))
     for (theirs, ours), default in zip(names, defaults, strict=True):
         if not draft.move(f"{own}{theirs}", f"method.{ours}"):
             draft.default(f"method.{ours}", default)
     draft.move(f"{own}target_modules", "method.target_modules", targets)
+    bias = draft.peek(f"{own}bias")
+    if bias is not None and bias.value == "none":
+        draft.leave(f"{own}bias", "not needed", QUIET)
     for key in ("use_rslora", "use_dora"):
         draft.move(f"{own}{key}", f"method.{key}", {False: None})
 
@@ -98,47 +102,3 @@ def _training(draft: Draft) -> None:
         draft.default("train.num_train_epochs", 3)
     shared.by_steps(draft, f"{own}save_steps", "checkpoint.steps")
     draft.move(f"{own}output_dir", "train.output_dir")
-
-
-def fill_script(draft: Draft) -> None:
-    """Keyword arguments of a notebook or script, each as written in the call."""
-    _names(draft)
-    for key in ("full_finetuning",):
-        node = draft.peek(key)
-        if node is not None and node.value is True:
-            refuse(node, f"{key}=True: trains every weight", WHOLE)
-    draft.move("model_name", "model.name_or_path")
-    draft.move("pretrained_model_name_or_path", "model.name_or_path")
-    shared.bits(draft)
-    shared.precision(draft, "dtype", "torch_dtype", "bnb_4bit_compute_dtype")
-    _adapter(draft, "", (16, 16, 0.0))
-    draft.move("modules_to_save", "method.modules_to_save")
-    _script_data(draft)
-    trl.lengths(draft)
-    trainer(draft, learning_rate=5e-5)
-    draft.move("random_state", "train.seed")
-    shared.packed(draft)
-
-
-def _names(draft: Draft) -> None:
-    """PEFT's own names of the adapter's keys."""
-    for theirs, ours in (("r", "method.rank"),):
-        draft.move(theirs, ours)
-
-
-def _script_data(draft: Draft) -> None:
-    node = draft.take("load_dataset.path")
-    if node is not None:
-        split = draft.part("load_dataset.split")
-        files = draft.part("load_dataset.data_files")
-        path = files if isinstance(files, str) else node.value
-        table = {"path": path, "config": draft.part("load_dataset.name")}
-        own = {**table, "split": None if split == "train" else split}
-        rows.put_sources(draft, "data.train", [(node, own)], "written load_dataset")
-        draft.remark("a script may rename or rewrite columns: see qtune data preview")
-    shared.chat_template(draft, "chat_template")
-    answers = draft.take("train_on_responses_only") is not None
-    why = "train_on_responses_only" if answers else "no train_on_responses_only: all is learnt"
-    for key in ("assistant_only_loss", "completion_only_loss"):
-        draft.move(key, "loss.train_on", {True: "assistant", False: "all"})
-    draft.default("loss.train_on", "assistant" if answers else "all", why)

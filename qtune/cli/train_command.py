@@ -15,6 +15,7 @@ from qtune.cli.processes import train_in_processes
 from qtune.cli.screen import showing
 from qtune.errors import UsageError
 from qtune.recipe.writing import flow
+from qtune.run.changes import require_keys
 from qtune.run.launching.train import number_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def train(  # noqa: PLR0913 - the options of a verb
     """
     if deep and not dry_run:
         raise UsageError("--deep belongs to --dry-run", hint="add --dry-run, or leave it away")
+    require_keys(allow_change or ())
     settings = [*(overrides or []), *_asked(output, max_steps)]
     obey_offline(recipe, settings)
     size = number_of(processes)

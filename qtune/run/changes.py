@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtune.errors import Fault, ResumeError
+from qtune.errors import Fault, ResumeError, UsageError
 from qtune.recipe import leaves
+from qtune.recipe.keys import SECTIONS, field_at, is_key, keys_of
 from qtune.recipe.paths import portable
+from qtune.recipe.suggest import close
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -42,6 +44,21 @@ _CONTENTS = {
     "teacher": "teacher is not the one",
 }
 _MOST_KEYS = 4
+
+
+def require_keys(allowed: Collection[str]) -> None:
+    """`UsageError` for what --allow-change names and no recipe has, which would allow nothing."""
+    known = {
+        *SECTIONS,
+        *_CONTENTS,
+        *(f"{name}.{key}" for name in SECTIONS for key in keys_of(name)),
+    }
+    for name in allowed:
+        steps = name.split(".")
+        below = is_key(".".join(steps[:2])) and field_at(tuple(steps), method="") is not None
+        if name not in known and not below:
+            hint = close(name, known) or "qtune schema lists all keys"
+            raise UsageError(f"{name}: unknown key", place="--allow-change", hint=hint)
 
 
 def recipe_facts(asked: Recipe) -> dict[str, Any]:

@@ -142,6 +142,11 @@ RULES = {
     ),
     "resume: true": Case(2, ("checkpoint.resume", "auto"), set=("checkpoint.resume=true",)),
     "resume without a run": Case(2, ("run",), command=(*TRAIN, "--resume")),
+    "a change of no key": Case(
+        2,
+        ("--allow-change", "optim.eps"),
+        command=(*TRAIN, "--resume", "--allow-change", "optm.eps"),
+    ),
     "a loss gate without rows": Case(2, ("gates.max_loss", "held-out"), set=("gates.max_loss=1",)),
     "an answer gate without rows": Case(
         2, ("gates.min_token_f1", "data.eval"), set=("gates.min_token_f1=1",)

@@ -11,7 +11,9 @@ from qtune.errors import (
     ModelError,
     QtuneError,
     ResumeError,
+    UsageError,
 )
+from qtune.run.changes import require_keys
 from qtune.run.resume import BEGIN, Wanted
 from tests.run.breaking import (
     RESUME,
@@ -90,6 +92,26 @@ def test_an_allowed_change_is_said(broken: Path) -> None:
         if "loss" in line and line["kind"] == "train"
     ]
     assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("optim.learning_rat", "did you mean optim.learning_rate?"),
+        ("learning_rate", "did you mean optim.learning_rate?"),
+        ("optm", "did you mean optim?"),
+        ("data.train.0.pth", "did you mean data.train?"),
+        ("everything", "qtune schema lists all keys"),
+    ],
+)
+def test_a_change_of_no_key_is_not_allowed(key: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        require_keys(["optim.learning_rate", key])
+    assert str(caught.value) == f"--allow-change: {key}: unknown key ({hint})"
+
+
+def test_keys_sections_and_contents_may_be_allowed() -> None:
+    require_keys(["optim", "method.rank", "data.train", "data.train.0.path", "model", "teacher"])
 
 
 @pytest.mark.parametrize("what", ["rows", "base"])

@@ -12,6 +12,7 @@ from qtune.errors import ModelError
 from qtune.models.skeleton import network_class_of
 from qtune.ops.linears import class_heads, features, is_linear, linear_modules, output_head
 from qtune.plan import LinearShape, ModelShape, TensorShape, sees_images, stored_quantization
+from qtune.plan.positions import reached
 from qtune.plan.targets import layer_index
 from qtune.recipe.inputs import ModelSection
 
@@ -49,7 +50,10 @@ def measure(
         key_value_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or hidden // heads),
         vocab_size=int(getattr(config, "vocab_size", 0)),
-        max_positions=getattr(config, "max_position_embeddings", None),
+        max_positions=reached(
+            getattr(config, "max_position_embeddings", None),
+            getattr(config, "rope_parameters", None),
+        ),
         tied=_is_tied(model),
         gated=gated,
         mlp_tensors=3 if gated else 4,

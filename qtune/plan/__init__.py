@@ -14,6 +14,7 @@ from qtune.plan.machine import Machine, gpus
 from qtune.plan.memory import LOSS_CHUNK, loss_chunk_size
 from qtune.plan.plan import PAGED_OUT, Decision, MemoryItem, Plan, Remedy, Switch
 from qtune.plan.planner import make
+from qtune.plan.positions import positions_of
 from qtune.plan.rows import RowCount, count_rows
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
 from qtune.plan.sizes import duration, human, parse_size
@@ -50,6 +51,7 @@ __all__ = [
     "loss_chunk_size",
     "make",
     "parse_size",
+    "positions_of",
     "read_config",
     "refuse_clash",
     "refuse_lengths",

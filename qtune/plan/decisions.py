@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtune.plan.adapters import whereabouts
 from qtune.plan.choices import ENOUGH_TOKENS, PLAIN, why_whole
 from qtune.plan.plan import Decision
+from qtune.plan.positions import with_method
 from qtune.plan.sizes import count, human
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ class Verdict:
         return Decision("optim.name", self.optimizer, reason)
 
     def _positions(self) -> Iterator[Decision]:
-        positions, length = self.costs.shape.max_positions, self.costs.row_tokens
+        positions = with_method(self.costs.shape.max_positions, self.costs.recipe.method)
+        length = self.costs.row_tokens
         if positions is not None and length > positions:
             reason = f"the model was made for {positions:,} positions: keep rows within that"
             yield Decision("data.max_length", f"{self.costs.recipe.data.max_length:,}", reason)

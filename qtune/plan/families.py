@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from qtune.plan.positions import reached
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _decoder(family: str, fields: ConfigFields) -> ModelShape:
         key_value_heads=kv_heads,
         head_dim=head_dim,
         vocab_size=vocabulary,
-        max_positions=fields.optional_size("max_position_embeddings"),
+        max_positions=_positions(fields),
         tied=fields.flag("tie_word_embeddings", default=traits.tied),
         gated=True,
         mlp_tensors=3,
@@ -118,6 +119,11 @@ def _decoder(family: str, fields: ConfigFields) -> ModelShape:
         ),
         head=LinearShape("lm_head", hidden, vocabulary, quantizable=False),
     )
+
+
+def _positions(fields: ConfigFields) -> int | None:
+    rope = fields.present("rope_parameters", "rope_scaling")
+    return reached(fields.optional_size("max_position_embeddings"), rope)
 
 
 def _decoder_linears(
@@ -207,7 +213,7 @@ def _gpt_neox(family: str, fields: ConfigFields) -> ModelShape:
         key_value_heads=heads,
         head_dim=hidden // heads,
         vocab_size=vocabulary,
-        max_positions=fields.optional_size("max_position_embeddings"),
+        max_positions=_positions(fields),
         tied=fields.flag("tie_word_embeddings", default=False),
         gated=False,
         mlp_tensors=_activation_tensors(fields, "hidden_act", default="gelu"),

@@ -12,6 +12,7 @@ from qtune.data.report import listed
 from qtune.data.rows import IGNORED
 from qtune.errors import DataError, Fault
 from qtune.run.data import open_data
+from qtune.run.positions import too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +71,7 @@ def check(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
             checked.faults += _row_faults(rows, opened)
     checked.faults += _shared(report)
     checked.warnings += _duplicates(report)
+    checked.warnings += too_long(opened.recipe, opened.prepared.train, opened.prepared.eval)
     return checked
 
 

@@ -18,6 +18,7 @@ from qtune.run import gates
 from qtune.run.bench import Bench, Held, LabelBench, Limits
 from qtune.run.columns import beside, comparisons, kept, names
 from qtune.run.harness import read_harness
+from qtune.run.positions import too_long
 from qtune.run.reading import load_reader
 from qtune.run.subject import load, refuse_overrides, resolve, working_device
 from qtune.run.tasks import read_tasks, require_measures
@@ -126,6 +127,8 @@ def _held(
     if against is None and (limits.tasks or limits.harness or (tasks and nothing)):
         return Held(rows=None, answered=None, tasks=tasks, harness=harness)
     rows = held_out(subject, asked, against, tokenizer, display)[: limits.rows]
+    for fault in too_long(asked.model_copy(update={"model": subject.model}), rows):
+        display.line(f"warning: {fault}")
     count = _answers(asked, limits)
     answered = evaluation.answerable(rows, count)
     if count and not len(answered):

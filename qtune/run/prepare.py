@@ -16,6 +16,7 @@ from qtune.ops.linears import class_heads
 from qtune.ranks import ALONE
 from qtune.run.allocator import give_back_at_once
 from qtune.run.memory import limit
+from qtune.run.positions import too_long
 from qtune.run.quantize import provide
 from qtune.run.reading import doing, load_reader
 from qtune.run.shapes import shape_for
@@ -101,6 +102,8 @@ def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed
     prepared.report.refuse_judged()
     for line in prepared.report.lines():
         journal.line(line)
+    for fault in too_long(asked, prepared.train, prepared.eval):
+        journal.line(f"warning: {fault}")
     return tokenizer, prepared
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,16 @@ def test_faulty_rows_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(report["faults"]) == 2
     assert "rows.jsonl:9" in said
     assert "rows.jsonl:10" in said
+
+
+def test_a_row_beyond_the_models_positions_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(tmp_path, [*ROWS, exchange(1, "a" * 400)], max_length=600)
+    report, said = checked(recipe, capsys, 0)
+    told = r"1 of 9 rows are longer than the 256 positions .*: up to 4\d\d tokens"
+    assert re.search(told + r" \(set data.max_length: 256\)", said)
+    assert [warning["place"] for warning in report["warnings"]] == ["data.max_length"]
 
 
 def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,6 +168,20 @@ def test_a_dry_run_leaves_nothing(folder: Path, capfd: pytest.CaptureFixture[str
     assert not (folder / "dry").exists()
 
 
+def test_rows_beyond_the_models_positions_are_told(
+    folder: Path, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    long = json.dumps({"prompt": "say", "completion": "a" * 300})
+    (folder / "long.jsonl").write_text(f"{long}\n" * 3)
+    told = "warning: data.max_length: 3 of 3 rows are longer than the 256 positions"
+    assert told in _run(capfd, "eval", run, folder / "long.jsonl", "-o", folder / "long.json").err
+    rows = ("--set", f"data.train=[{{path: {folder}/long.jsonl}}]", "--set", "data.eval=")
+    dry = ("train", folder / "recipe.yaml", "-o", folder / "dry", "--dry-run", *rows)
+    assert told in _run(capfd, *dry).err
+    factor = ("--set", "method.name=long_lora", "--set", "method.rope_factor=2")
+    assert "positions" not in _run(capfd, *dry, *factor).err
+
+
 def test_a_warm_up_longer_than_the_run_is_told(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,13 @@ def test_rows_longer_than_the_model_knows_are_pointed_out() -> None:
     config = {**TINY, "max_position_embeddings": 512}
     assert "data.max_length" not in reasons(plan(LARGE, config, max_length=512))
     assert "512 positions" in reasons(plan(LARGE, config, max_length=513))["data.max_length"][1]
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    stretched = config | {"rope_scaling": yarn}
+    assert "data.max_length" not in reasons(plan(LARGE, stretched, max_length=2048))
+    reason = reasons(plan(LARGE, stretched, max_length=2049))["data.max_length"][1]
+    assert "2,048 positions" in reason
+    apart = {"name": "long_lora", "rope_factor": 2}
+    assert "data.max_length" not in reasons(plan(LARGE, config, max_length=1024, method=apart))
 
 
 def test_a_family_without_sdpa_is_refused_before_loading() -> None:

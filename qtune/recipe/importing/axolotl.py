@@ -30,10 +30,11 @@ _READ = {
     *("field_messages", "message_property_mappings", "message_field_role"),
     *("message_field_content", "field_instruction", "field_input", "field_output"),
 }
+_ANSWERING = {"assistant", "gpt", "model", "bot", "chatbot", "ai"}
 _ROW_KEYS = {
     "ds_type": "read off the name of the file",
     "roles": "qtune knows the usual names of roles",
-    "roles_to_train": "loss.train_on says which turns are learnt",
+    "roles_to_train": "answers are learnt without being told",
     "train_on_eos": "the end of every learnt answer is learnt",
     "train_on_eot": "the end of every learnt answer is learnt",
     "chat_template": "model.chat_template is one for all sources",
@@ -68,6 +69,7 @@ def fill(draft: Draft) -> None:
     draft.move("loss_watchdog_threshold", "watchdog.loss_limit")
     if draft.has("watchdog.loss_limit"):
         draft.move("loss_watchdog_patience", "watchdog.patience")
+        draft.default("watchdog.patience", 3)
     _trackers(draft)
     _remark(draft)
 
@@ -116,6 +118,10 @@ def _data(draft: Draft) -> None:
         items = node.value if node is not None and isinstance(node.value, list) else []
         found = [_source(draft, item, templates) for item in items]
         rows.put_sources(draft, ours, [each for each in found if each], f"written {theirs}")
+    if draft.has("loss.train_on"):
+        draft.leave("train_on_inputs", "not needed", "roles_to_train learns all of a chat")
+        if len(draft.got("data.train")) > 1:
+            draft.remark("roles_to_train of one source: loss.train_on: all counts for every one")
     _plain_text(draft)
     shared.chat_template(draft, "chat_template")
     [template] = templates if len(templates) == 1 else [None]
@@ -160,7 +166,8 @@ def _source(draft: Draft, item: Node, templates: set[str | None]) -> tuple[Node,
             f"datasets: of {path} only {chosen} was read: download it, and write its path "
             "in data.train"
         )
-    for key in told.keys() - _READ:
+    learnt = _learnt(draft, item, told)
+    for key in told.keys() - _READ - learnt:
         why = _ROW_KEYS.get(key, "a source has no such setting")
         below = item.child(key) or item
         draft.left.append(
@@ -169,6 +176,31 @@ def _source(draft: Draft, item: Node, templates: set[str | None]) -> tuple[Node,
     table = {"path": path, "format": shape, "columns": _columns(told, shape) or None}
     own = {"config": told.get("name"), "split": told.get("split"), "revision": told.get("revision")}
     return item, {**table, **own}
+
+
+def _learnt(draft: Draft, item: Node, told: dict[str, Any]) -> set[str]:
+    """What a source says of the turns that are learnt; the keys that were taken or told of."""
+    taken: set[str] = set()
+    roles = told.get("roles_to_train")
+    names = {str(role) for role in (roles if isinstance(roles, list) else [roles]) if role}
+    node = item.child("roles_to_train") or item
+    if names & {"all", "human", "user"}:
+        draft.put("loss.train_on", node, "all", "written roles_to_train")
+        taken.add("roles_to_train")
+    elif not names <= _ANSWERING:
+        draft.remark(
+            f"roles_to_train {roles} (line {node.line}): loss.train_on learns the assistant's "
+            "turns or all"
+        )
+        taken.add("roles_to_train")
+    end = told.get("train_on_eos")
+    if end in ("none", "last"):
+        draft.remark(
+            f"train_on_eos: {end} (line {(item.child('train_on_eos') or item).line}): here the "
+            "end of every learnt turn is learnt"
+        )
+        taken.add("train_on_eos")
+    return taken
 
 
 def _format(draft: Draft, told: dict[str, Any]) -> tuple[str, str | None]:

@@ -135,12 +135,22 @@ def _settle(draft: Draft) -> None:
     except ValidationError:
         return  # told by the check that follows
     for key, rule in unread(recipe).items():
-        node = draft.drop(key) if key.count(".") == 1 else None
+        node = draft.drop(key) if key.count(".") == 1 else _of_source(draft, key)
         if node is not None and node.note.startswith("written "):
             theirs = node.note.removeprefix("written ")
+            theirs += "" if key.count(".") == 1 else f".{key.rpartition('.')[2]}"
             value = str(node.plain())
             reason = f"nothing would read it: {rule.reason}"
             draft.left.append(Left(theirs, value, node.line, "not needed", reason))
+
+
+def _of_source(draft: Draft, key: str) -> Node | None:
+    """Take a key out of a source: `data.eval.0.split`."""
+    section, part, index, name = key.split(".", 3)
+    item = draft.settings[section][part].child(int(index))
+    assert item is not None
+    assert isinstance(item.value, dict)
+    return item.value.pop(name, None)
 
 
 def _checked(draft: Draft) -> Recipe:

@@ -177,7 +177,9 @@ def _unlisted(draft: Draft, name: str, folder: str) -> rows.Table:
 def _loss(draft: Draft, *, plain: bool) -> None:
     if plain:
         draft.default("loss.train_on", "all", "stage: pt learns texts whole")
-    elif draft.move("mask_history", "loss.train_on", {True: "last_assistant", False: None}):
-        draft.part("train_on_prompt")
+    else:
+        draft.move("mask_history", "loss.train_on", {True: "last_assistant", False: None})
+    if draft.has("loss.train_on") and not plain:
+        draft.leave("train_on_prompt", "not needed", "mask_history wins over it")
     draft.move("train_on_prompt", "loss.train_on", {True: "all", False: "assistant"})
     draft.default("loss.train_on", "assistant")

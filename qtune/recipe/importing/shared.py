@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import templates
 from qtune.recipe import foreign
 from qtune.recipe.importing.facts import DTYPES, HALF, OPTIMIZERS, SCHEDULERS, TRACKERS
+from qtune.recipe.scalars import scalar
 
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
@@ -19,14 +20,16 @@ def batch(draft: Draft, micro: str, accumulation: str, *, defaults: tuple[int, i
     """Rows of an optimizer step: micro-batch times accumulation, times the devices said."""
     first, second = draft.peek(micro), draft.peek(accumulation)
     rows, steps = (
-        default if node is None else node.value
+        default if node is None else _quoted(node.value)
         for node, default in zip((first, second), defaults, strict=True)
     )
     anchor = first or second
-    draft.take(accumulation)
     if type(rows) is not int or type(steps) is not int:
         draft.remark(f"{micro} and {accumulation} are no numbers: train.batch_size is qtune's own")
+        for key in (micro, accumulation):
+            draft.leave(key, "not in qtune", "what a step learns from is no number there")
         return
+    draft.take(accumulation)
     draft.leave(micro, "left to the plan", "train.batch_size keeps what a step learns from")
     by = f"{micro} {rows} x {accumulation} {steps}"
     if draft.devices > 1:
@@ -36,6 +39,11 @@ def batch(draft: Draft, micro: str, accumulation: str, *, defaults: tuple[int, i
         draft.default("train.batch_size", value, f"{draft.tool}'s default, {by}")
     else:
         draft.put("train.batch_size", anchor, value, by)
+
+
+def _quoted(value: Any) -> Any:
+    """A number in quotes is still a number."""
+    return scalar(value) if isinstance(value, str) else value
 
 
 def packed(draft: Draft) -> None:

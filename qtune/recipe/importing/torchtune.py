@@ -140,6 +140,9 @@ def _data(draft: Draft) -> None:
         _sources(draft, prefix, ours)
         for prefix, ours in (("dataset", "data.train"), ("dataset_val", "data.eval"))
     ]
+    for key in ("masking_strategy", "train_on_input"):
+        draft.move(f"dataset.{key}", "loss.train_on", _masked)
+        draft.leave(f"dataset_val.{key}", "not needed", "what is learnt is measured")
     draft.default("loss.train_on", learnt[0] or "assistant", f"{NAME}'s default for these rows")
     draft.move("dataset.packed", "data.packing", {False: None})
     draft.leave("dataset_val.packed", "not needed", "evaluation rows are packed like the others")
@@ -155,7 +158,7 @@ def _data(draft: Draft) -> None:
 
 
 def _sources(draft: Draft, prefix: str, ours: str) -> str | None:
-    """The source of a component, and what it learns."""
+    """The source of a component, and what it learns without being told."""
     node = draft.take(f"{prefix}._component_")
     if node is None:
         return None
@@ -178,8 +181,11 @@ def _sources(draft: Draft, prefix: str, ours: str) -> str | None:
     split = draft.part(f"{prefix}.split")
     table = {"path": path, "format": shape, "columns": columns or None, "split": split}
     rows.put_sources(draft, ours, [(node, table)], f"written {prefix}")
-    told = draft.part(f"{prefix}.masking_strategy", draft.part(f"{prefix}.train_on_input"))
-    return _MASKS.get(told, "all" if whole else "assistant")
+    return "all" if whole else "assistant"
+
+
+def _masked(value: Any) -> str | None:
+    return _MASKS.get(value) if isinstance(value, str | bool) else None
 
 
 def _rates(draft: Draft) -> None:

@@ -26,11 +26,6 @@ trainer = SFTTrainer("org/small", {trainer})
 """
 
 
-@pytest.fixture(autouse=True)
-def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def converted(text: str) -> Imported:
     Path("theirs.py").write_text(text)
     made = convert("theirs.py")

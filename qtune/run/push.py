@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qtune import hub, methods
+from qtune import hub, methods, models
+from qtune.artefacts import read_object
 from qtune.errors import ResourceError, UsageError
 from qtune.run import cards, parcel
-from qtune.run.subject import ADAPTER
+from qtune.run.subject import ADAPTER, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qtune.methods import AdapterFile
     from qtune.run.display import Display
     from qtune.run.parcel import Parcel
 
@@ -45,7 +47,10 @@ def push(
     if not NAME.fullmatch(repository):
         raise UsageError("a repository has the form owner/name", place=repository)
     packed = parcel.pack(thing)
-    card = _card(thing, packed)
+    adapter = _whole(packed)
+    card = None  # of an adapter that has none: nothing goes without saying what it is
+    if adapter is not None and parcel.CARD not in packed.files:
+        card = cards.of_adapter(adapter, thing)
     listed = [{"name": name, "bytes": path.stat().st_size} for name, path in packed.files.items()]
     if card is not None:
         listed.append({"name": parcel.CARD, "bytes": len(card.encode())})
@@ -68,11 +73,16 @@ def push(
     return {**report, "url": _send(to, repository, packed, card, public=public)}
 
 
-def _card(thing: str, packed: Parcel) -> str | None:
-    """The card of an adapter that has none; nothing goes without saying what it is."""
-    if parcel.CARD in packed.files or packed.kind != "adapter":
-        return None
-    return cards.of_adapter(methods.read(packed.files[ADAPTER].parent), thing)
+def _whole(packed: Parcel) -> AdapterFile | None:
+    """The adapter, read as for an evaluation; `ModelError` for what is broken of it or a model."""
+    for path in packed.files.values():
+        if path.suffix == ".json":
+            read_object(path)
+    if packed.kind == "adapter":
+        return methods.read(packed.files[ADAPTER].parent)
+    if packed.kind == "model":
+        models.shard_index(packed.files[MODEL].parent)
+    return None
 
 
 def _refuse_offline() -> None:

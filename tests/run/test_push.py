@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save
 
-from qtune.errors import ResourceError, UsageError
+from qtune.errors import ModelError, ResourceError, UsageError
 from qtune.run import push as pushing
 from qtune.run.display import Quiet
 from qtune.run.parcel import pack
@@ -139,6 +141,30 @@ def test_a_folder_with_such_a_file_is_refused(name: str, match: str, adapter: Pa
         send(adapter, hub)
     assert name in str(caught.value)
     assert hub.made == []
+
+
+def test_what_is_broken_is_refused(run: Path, adapter: Path, tmp_path: Path) -> None:
+    weights, config = adapter / "adapter_model.safetensors", adapter / "adapter_config.json"
+    model = tmp_path / "model"
+    shutil.copytree(run.parent / "base", model)
+    tensors = load_file(weights)
+    first = next(iter(tensors))
+    unsound = save({**tensors, first: tensors[first] * torch.nan})
+    for path, content, match in (
+        (weights, weights.read_bytes()[:-9], "not a whole safetensors file"),
+        (weights, b"", "not a whole safetensors file"),
+        (weights, unsound, "hold NaN"),
+        (config, b"", "not valid JSON"),
+        (model / "model.safetensors", b"", "not a whole safetensors file"),
+        (model / "config.json", b"{", "not valid JSON"),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=match) as told:
+            send(path.parent, None, dry_run=True)
+        assert str(path) in str(told.value)
+        path.write_bytes(whole)
+        assert send(path.parent, None, dry_run=True)["kind"] in ("adapter", "model")
 
 
 @pytest.mark.parametrize("secret", ["hf_" + "a" * 34, "-----BEGIN RSA PRIVATE KEY-----"])

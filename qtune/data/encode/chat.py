@@ -15,7 +15,8 @@ from qtune.data.encode.calls import call_span, check_tools, last_call
 from qtune.data.encode.messages import Calls, messages_of
 from qtune.data.encode.segment import Segment, Span, WrittenRow
 from qtune.data.encode.settings import ChatSettings
-from qtune.data.encode.template import Template, starts_with_content
+from qtune.data.encode.template import Template, common, starts_with_content
+from qtune.data.encode.thoughts import set_apart
 from qtune.data.encode.typed import Typed
 from qtune.errors import DataError
 
@@ -45,7 +46,8 @@ class ChatLayout:
         """Given and learnt segments of a conversation; `DataError` when they cannot be told.
 
         A template that writes an answer otherwise once the conversation goes on (it strips the
-        thinking, say) makes a row of each answer, as it stands when it is the last.
+        thinking, say) makes a row of each answer, as it stands when it is the last. Reasoning in
+        the text of an answer that the template takes for reasoning is seen so too.
         """
         self._calls = Calls.PLAIN  # no row depends on those before it
         try:
@@ -56,6 +58,32 @@ class ChatLayout:
             return self._with_other_calls(example, error)
 
     def _rows(self, example: Example) -> tuple[WrittenRow, ...]:
+        apart = set_apart(example)
+        if apart is None or not self._same(example, apart):
+            return self._proven(example)
+        rows = self._proven(apart)
+        return tuple(replace(row, answer=row.answer or apart.answer or "") for row in rows)
+
+    def _same(self, example: Example, apart: Example) -> bool:
+        """Whether both are the same text up to each learnt answer, and hold its reasoning."""
+        for number, turn in enumerate(apart.turns):
+            if turn.train:
+                one, other = (
+                    self._plain_text(replace(each, turns=each.turns[: number + 1]))
+                    for each in (example, apart)
+                )
+                if one != other or turn.thinking not in one:
+                    return False
+        return True
+
+    def _plain_text(self, example: Example) -> str:
+        """The rendering, typed special tokens and all."""
+        messages, typed = self._messages(example)
+        pieces = typed.pieces(self._template.render(messages), trained=True)
+        return "".join(piece.text for piece in pieces)
+
+    def _proven(self, example: Example) -> tuple[WrittenRow, ...]:
+        """One row, or one for each answer."""
         learnt = [number for number, turn in enumerate(example.turns) if turn.train]
         try:
             return (self._row(example, learnt),)
@@ -114,6 +142,9 @@ class ChatLayout:
             text = prompt + finished[at:end]
             start = len(prompt) + (0 if self._settings.thinking else begin - at)
             span = Span(start, len(text), closed)
+            if finished[:at] != prompt:
+                asked = self._template.render(messages[:last])
+                span = span._replace(scaffold=prompt[len(common(prompt, asked)) :])
             return self._written(text, [span], typed, messages[last])
         head = finished[:begin].rstrip()
         asks = prompt != self._template.render(messages[:last])

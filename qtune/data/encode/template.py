@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from qtune.data.encode.thoughts import END as THOUGHT_END
 from qtune.errors import DataError
 from qtune.templates.limits import Limits
 from qtune.templates.source import fault_of
@@ -104,9 +105,14 @@ class Template:
             end = len(text) - len(after)
             if text[begin:end] in _spellings(messages[index]["content"]):
                 return begin, end
+        reasons = THOUGHT_END in messages[index]["content"]
         raise DataError(
             f"the chat template rewrites or leaves out the text of turn {index + 1}, so what it "
-            "would teach is not the answer"
+            "would teach is not the answer",
+            hint=f"it takes what stands before {THOUGHT_END} for reasoning: take that out, or set "
+            "another model.chat_template"
+            if reasons
+            else "",
         )
 
     def thought(self, text: str, messages: Sequence[Message]) -> int | None:

@@ -66,6 +66,14 @@ REASONING = (
     "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
+# Reasoning is also taken out of the text of an answer, and kept in the last one only (Qwen 3).
+SPLITTING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% set said = m.content.split('</think>') %}"
+    "{% set thought = m.reasoning_content or said[0].split('<think>')[-1].strip('\n') %}"
+    "{% if loop.last and m.role == 'assistant' %}"
+    "<think>\n{{ thought }}\n</think>\n\n{% endif %}{{ said[-1].lstrip('\n') }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 # Tools in front, the calls of an answer behind its text, ids that Mistral's templates insist on.
 TOOLED = (
     "{% if tools %}[TOOLS]{{ tools | tojson }}[/TOOLS]{% endif %}"

@@ -47,16 +47,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a whole file of parts that need not be in memory together."""
     draft = hidden(path, "draft")
-    try:
-        with new_file(draft) as write:
-            for part in parts:
-                write(part)
-        rename(draft, path)
-    except BaseException:
-        with suppress(OSError):  # where nothing can be written there is nothing to remove
-            unlink(draft)
-        raise
-    flush(path.parent)
+    with _told_of(path):
+        try:
+            with new_file(draft) as write:
+                for part in parts:
+                    write(part)
+            rename(draft, path)
+        except BaseException:
+            with suppress(OSError):  # where nothing can be written there is nothing to remove
+                unlink(draft)
+            raise
+        flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,7 +91,7 @@ def new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
 def append_text(path: Path, text: str) -> None:
     """Add to the end of a text file; it is on its way to the disk when this returns."""
     _announce("write", path)
-    with path.open("a", encoding="utf-8") as stream:
+    with _told_of(path), path.open("a", encoding="utf-8") as stream:
         stream.write(text)
 
 
@@ -280,6 +281,16 @@ def _drop(folder: Path) -> None:
     """Remove a hidden folder, if it is there; what cannot be removed waits for `sweep`."""
     with suppress(OSError):
         remove_tree(folder)
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """An `OSError` of the block names `path`: a full disk names nothing, others a draft."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _announce(operation: str, path: Path) -> None:

@@ -30,8 +30,9 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as told:
         write_bytes(tmp_path / "a", b"new")
+    assert told.value.filename == str(tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -84,8 +85,11 @@ def test_a_disk_gone_read_only_is_told_as_that(
 
     monkeypatch.setattr(Path, "open", locked)
     monkeypatch.setattr(Path, "unlink", gone)
-    with pytest.raises(OSError, match="Read-only"):
+    with pytest.raises(OSError, match="Read-only") as told:
         write_bytes(tmp_path / "a", b"new")
+    assert told.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match=r"Read-only.*/a'$"):
+        durable.append_text(tmp_path / "a", "more")
 
 
 def test_every_change_of_the_disk_is_told_before_it_is_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Kind = Literal["not in qtune", "left to the plan", "not needed", "empty"]
 EMPTY = "sets nothing"
 QUIET = "as here without being told"
+_NEARLY = 0.8  # micro_batch_size is not meant by axolotl's batch_size, 0.77
 _SECRET = re.compile(r"((hf|hub|wandb|auth|access)_token|(^|\.)token|api_key|password|secret)$")
 
 
@@ -43,6 +45,7 @@ class Draft:
         self._keys = dict(_flat(root))
         self._open = dict.fromkeys(self._keys)
         self._told: set[str] = set()
+        self._asked: dict[str, str] = {}  # key of theirs -> of ours, empty where it has none
 
     @property
     def names(self) -> list[str]:
@@ -54,6 +57,7 @@ class Draft:
 
     def peek(self, key: str) -> Node | None:
         """A value of theirs that is not empty, looked at only."""
+        self._asked.setdefault(key, "")
         node = self._keys.get(key)
         return None if node is None or node.value is None else node
 
@@ -136,6 +140,7 @@ class Draft:
         A value that becomes None sets nothing.
         """
         node = self.take(theirs)
+        self._asked[theirs] = ours
         if node is None:
             return False
         value = node.plain()
@@ -176,13 +181,34 @@ class Draft:
             if node.value is None:
                 self.left.append(Left(key, "", node.line, "empty", EMPTY))
                 continue
-            kind, reason = _reason(key, reasons) or ("not in qtune", unknown)
+            known = _reason(key, reasons)
+            if known is None:
+                self._misspelt(key, node)
+            kind, reason = known or ("not in qtune", unknown)
             if node.value is False and kind == "not in qtune":
                 kind, reason = "not needed", "off, as here"
             self.left.append(Left(key, shown(key, node), node.line, kind, reason))
         self._open.clear()
         self._tell_the_quiet()
         self.left.sort(key=lambda one: one.line)
+
+    def _misspelt(self, key: str, node: Node) -> None:
+        """A remark on a key that is nearly one that was looked for and is not there."""
+        missing = [name for name in self._asked if name not in self._keys]
+        [meant] = difflib.get_close_matches(key, missing, n=1, cutoff=_NEARLY) or [""]
+        if not meant:
+            return
+        default = ""
+        if ours := self._asked[meant]:
+            section, _, name = ours.partition(".")
+            set_to = self.settings.get(section, {}).get(name)
+            by_key = set_to is not None and set_to.note.startswith("written ")
+            whose = "qtune" if set_to is None else self.tool
+            default = "" if by_key else f" {ours} is {whose}'s default"
+        self.remark(
+            f"{key} (line {node.line}) is no key of {self.tool} that is known here: did you mean "
+            f"{meant}?{default}"
+        )
 
 
 def mentioned(key: str, text: str) -> bool:

@@ -81,6 +81,9 @@ _ATTENTION: Reason = (
     "not needed",
     "sdpa keeps packed rows apart too; model.attn_implementation names another kernel",
 )
+_OPTIMIZER: Reason = ("not in qtune", "of an optimizer that qtune does not have")
+_LOADING: Reason = ("not in qtune", "of another way to load or adapt the base")
+_TEMPLATE: Reason = ("not in qtune", "model.chat_template takes a template's text or file")
 _QUANTISER: Reason = ("not in qtune", "the base is quantised by bitsandbytes only")
 
 # Keys by their last part, or by the table they stand in.
@@ -113,7 +116,8 @@ _NAMES: dict[Reason, str] = {
         "use_reentrant ddp_find_unused_parameters plot_loss strict log_level logging_strategy "
         "logging_first_step logging_dir disable_tqdm include_tokens_per_second "
         "include_num_input_tokens_seen log_peak_memory_stats save_safetensors save_only_model "
-        "save_adapter_weights_only dataset_text_field"
+        "save_adapter_weights_only dataset_text_field eval_accumulation_steps "
+        "bnb_4bit_quant_storage eval_sequence_len"
     ),
     _TRACKER: (
         "wandb wandb_project wandb_entity wandb_watch wandb_name wandb_log_model wandb_run_id "
@@ -140,6 +144,9 @@ _NAMES: dict[Reason, str] = {
         "attn_implementation flash_attention flash_attn xformers_attention sdp_attention "
         "use_flash_attention_2"
     ),
+    _OPTIMIZER: "optim_target_modules galore_rank adam_beta3 adam_epsilon2",
+    _LOADING: "model_init_kwargs load_in_16bit use_qalora use_bdlora",
+    _TEMPLATE: "chat_template_jinja chat_template_path",
     _QUANTISER: "gptq gptq_groupsize gptq_model_v1 quantization_method load_in_fp8",
 }
 COMMON: dict[str, Reason] = {

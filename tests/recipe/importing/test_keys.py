@@ -73,3 +73,35 @@ def test_what_torchtune_learns(converted: Convert, key: str, learnt: str) -> Non
     made = converted(given.TORCHTUNE.replace("  packed: True", f"  {key}\n  packed: True"))
     assert made.recipe.loss.train_on == learnt
     assert f"dataset.{key.partition(':')[0]}, line 22" in made.text(Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "wrong", "says"),
+    [
+        (given.AXOLOTL, "lora_alpha", "lora_alfa", "method.alpha is qtune's default"),
+        (given.AXOLOTL, "learning_rate", "lerning_rate", "optim.learning_rate is axolotl's"),
+        (given.AXOLOTL, "gradient_accumulation_steps", "gradient_acc_steps", ""),
+        (given.TRL, "gradient_accumulation_steps", "gradient_acumulation_steps", ""),
+        (given.LLAMA_FACTORY, "learning_rate", "learning_rat", "is LLaMA-Factory's default"),
+        (given.TORCHTUNE, "lora_rank", "lora_rnak", "method.rank is torchtune's default"),
+    ],
+)
+def test_a_misspelt_key_is_told(
+    converted: Convert, text: str, right: str, wrong: str, says: str
+) -> None:
+    made = converted(text.replace(right, wrong))
+    [line] = [n for n, each in enumerate(text.splitlines(), 1) if each.strip().startswith(right)]
+    [remark] = [each for each in made.remarks if "did you mean" in each]
+    assert f"{wrong} (line {line}) is no key of {made.tool}" in remark
+    assert f"{right}?" in remark
+    assert says in remark
+    assert not [each for each in converted(text).remarks if "did you mean" in each]
+
+
+def test_a_key_that_is_not_misspelt_is_not_suspected(converted: Convert) -> None:
+    real = "embedding_lr: 1e-5\nbatch_size: 64\nbnb_4bit_quant_storage: bfloat16\n"
+    made = converted(f"{given.AXOLOTL}{real}mask_histroy: true\n")
+    assert not [each for each in made.remarks if "did you mean" in each]
+    both = converted(f"{given.LLAMA_FACTORY}train_on_prompt: true\nmask_histroy: true\n")
+    [remark] = [each for each in both.remarks if "did you mean" in each]
+    assert remark.endswith("did you mean mask_history?")  # loss.train_on is no default there

@@ -26,7 +26,8 @@ def main() -> NoReturn:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _open_streams()
     for number in _NAMES:
-        signal.signal(number, _leave)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _leave)
     end_with_parent()
     from qtune.cli.app import main as run
 

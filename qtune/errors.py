@@ -44,6 +44,15 @@ ECHO_SECONDS = 0.25
 Ctrl-C of a terminal, sends it twice."""
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those to listen to: not HUP where it is ignored, as nohup(1) has it for its command."""
+    return [
+        number
+        for number in STOP_SIGNALS
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
 def first_few(names: Sequence[str], *, most: int = 3) -> str:
     """The first few names and how many more there are, for a message."""
     rest = len(names) - most

@@ -17,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qtune.errors import ExitCode, Fault, QtuneError, ResourceError
+from qtune import meeting
+from qtune.errors import ExitCode, Fault, QtuneError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from qtune.meeting import Say
+
 T = TypeVar("T")
-# one may read rows for hours; one that has died is told by its socket
+# one may read rows for hours; one that has died is told by its socket, or by nobody's answer
 _PATIENCE = timedelta(days=7)
 _TELLING, _LOOK = 2.0, 0.05  # seconds that another's fault may take to be known
 ENDS = "QTUNE_ENDS"  # names the file in which a launcher tells of a process that was killed
@@ -72,11 +75,18 @@ def seat() -> Seat:
     if "RANK" not in told or "WORLD_SIZE" not in told:
         return Seat()
     return Seat(
-        rank=int(told["RANK"]),
-        size=int(told["WORLD_SIZE"]),
-        local_rank=int(told.get("LOCAL_RANK", "0")),
-        local_size=int(told.get("LOCAL_WORLD_SIZE", "1")),
+        rank=_number("RANK"),
+        size=_number("WORLD_SIZE"),
+        local_rank=_number("LOCAL_RANK", "0"),
+        local_size=_number("LOCAL_WORLD_SIZE", "1"),
     )
+
+
+def _number(name: str, default: str = "") -> int:
+    value = os.environ.get(name, default)
+    if not value.isdecimal():
+        raise UsageError(f"{value!r} is no number", place=name, hint="torchrun and srun set it")
+    return int(value)
 
 
 class Ranks:
@@ -193,7 +203,7 @@ class Ranks:
         except RuntimeError as error:
             if self.alone or not _LOST.search(f"{type(error).__name__}: {error}"):
                 raise
-            raise _lost() from error
+            raise _lost(error) from error
 
     def tell(self, error: QtuneError) -> None:
         """Leave a fault of this process for the first one, which will say it."""
@@ -209,18 +219,23 @@ class Ranks:
 
     def cause(self, error: PeerLost) -> QtuneError:
         """What another one, or who started us, has told of its end; the error itself where nobody
-        had the time to."""
+        had the time to. The first one says it, or we, where it is the one that has gone."""
+        with suppress(RuntimeError, ValueError):  # torch's own errors are RuntimeErrors
+            found = self._told(error)
+            found.said_elsewhere = not self.first
+            return found
+        error.said_elsewhere = ENDS in os.environ
+        return error
+
+    def _told(self, error: PeerLost) -> QtuneError:
         end = time.monotonic() + _TELLING
-        try:
-            while time.monotonic() < end:
-                if self._store.check([_FAULT]):
-                    return PeerFault(**json.loads(self._store.get(_FAULT)))
-                killed = _killed() if self.first else None
-                if killed is not None:
-                    return killed
-                time.sleep(_LOOK)
-        except (RuntimeError, ValueError):  # torch's own errors are RuntimeErrors
-            pass
+        while time.monotonic() < end:
+            if self._store.check([_FAULT]):
+                return PeerFault(**json.loads(self._store.get(_FAULT)))
+            killed = _killed() if self.first else None
+            if killed is not None:
+                return killed
+            time.sleep(_LOOK)
         return error
 
 
@@ -243,37 +258,37 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(place: Seat) -> Iterator[Ranks]:
+def joined(place: Seat, say: Say = print) -> Iterator[Ranks]:
     """The processes of this run, met by the environment's address; a process that is alone, at
-    once. `PeerLost` where they do not come, or one of them goes."""
+    once. `say` hears whom it waits for; `ResourceError` where they do not come, `PeerLost` where
+    one of them goes."""
     if place.size == 1:
         yield ALONE
         return
     from torch import cuda, distributed
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
-    with _together():
-        met, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
-        # torchrun starts anew beside the store of those that ended, which holds their addresses
-        store = PrefixStore(f"qtune-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", met)
+    store = meeting.meet(place.rank, place.size, say)
+    with meeting.reaching(":".join(map(str, meeting.address()))):
         distributed.init_process_group(
-            backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE
+            backend, store=store, rank=place.rank, world_size=place.size, timeout=_PATIENCE
         )
+    meeting.probe_the_silent()
     ranks = Ranks(place, store)
+    parts = not cuda.is_available()
     try:
         with ranks.noticing():
             yield ranks
+        parts = True
     except PeerLost as error:
-        cause = ranks.cause(error)
-        cause.said_elsewhere = not ranks.first
-        raise cause from error
+        raise ranks.cause(error) from error
     except QtuneError as error:
         ranks.tell(error)
         raise
     finally:
-        if distributed.is_initialized():  # accelerate ends it as well
+        # accelerate ends it as well; after a fault NCCL would wait here for the others, who wait
+        # for this process to end
+        if parts and distributed.is_initialized():
             distributed.destroy_process_group()
 
 
@@ -285,12 +300,12 @@ def _together() -> Iterator[Any]:
     try:
         yield distributed
     except RuntimeError as error:
-        raise _lost() from error
+        raise _lost(error) from error
 
 
-def _lost() -> PeerLost:
+def _lost(error: RuntimeError) -> PeerLost:
     return PeerLost(
-        "another process of this run has ended",
+        f"another process of this run has ended, or is out of reach: {meeting.gist(error)}",
         hint="its own lines say why; the run can go on with --resume",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from typing import Any, NoReturn
 
@@ -24,6 +25,12 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 def _no_network() -> None:
     """A test that reaches for the network fails instead of hanging."""
     socket.socket.connect = _refuse  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hangs_up() -> None:
+    """As from a terminal, also where CI is started with nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

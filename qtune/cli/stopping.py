@@ -7,7 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from qtune.errors import ECHO_SECONDS, STOP_SIGNALS, ExitCode
+from qtune.errors import ECHO_SECONDS, STOP_SIGNALS, ExitCode, stop_signals
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -37,7 +37,7 @@ class Stopping:
 
     def listen(self) -> None:
         """Take the signals from now on."""
-        for number in STOP_SIGNALS:
+        for number in stop_signals():
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

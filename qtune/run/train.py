@@ -86,8 +86,8 @@ def train(
     """Run a recipe, or go on with its run; returns the report and the exit code (0, 75 when its
     time was up, 128 + signal when stopped)."""
     started = time.perf_counter()
-    loaded = named(recipe.load(path, overrides))
-    with joined(seat()) as ranks:
+    with joined(seat(), display.line) as ranks:
+        loaded = named(recipe.load(path, overrides))
         journal = Journal(display if ranks.first else Quiet())
         folder = run_folder(loaded) if ranks.first else Onlooker(run_folder(loaded).path)
         with folder.held():
@@ -158,6 +158,7 @@ def settle(
     if earlier is not None:
         resume.check_rows(prepared, earlier, wanted, journal)
         resume.refuse_shorter(earlier, steps.total)
+        resume.check_schedule(asked, len(prepared.train), earlier, wanted)
     require_disk(folder, asked, decided)
     journal.line(plan_line(asked, decided))
     return Settled(

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune.errors import ECHO_SECONDS, STOP_SIGNALS
+from qtune.errors import ECHO_SECONDS, STOP_SIGNALS, stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Listen for INT, TERM, HUP and USR1 inside the block; the former handlers come back after."""
     request = StopRequest()
-    numbers = [*STOP_SIGNALS, signal.SIGUSR1]
+    numbers = [*stop_signals(), signal.SIGUSR1]
     former = {number: signal.signal(number, request.receive) for number in numbers}
     try:
         yield request

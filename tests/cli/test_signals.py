@@ -128,6 +128,16 @@ def test_a_run_goes_on_to_the_same_end(
     assert _adapter(place / name) == _adapter(place / "straight")
 
 
+@pytest.mark.parametrize("where", [BEFORE_THE_FOLDER[0], IN_THE_RUN[0]])
+def test_what_nohup_has_ignored_stays_ignored(
+    place: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _signal_at(monkeypatch, where, signal.SIGHUP)
+    assert _train(place, f"nohup {where}") == 0
+    assert _adapter(place / f"nohup {where}") == _adapter(place / "straight")
+
+
 @pytest.mark.parametrize("where", ["folding.Folding.blocks", "fidelity.compare"])
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_a_merge_leaves_nothing_half_written(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from qtune.durable import write_json
 from qtune.errors import ECHO_SECONDS, STOP_SIGNALS
+from qtune.ranks import word_of
 from qtune.run.launching.ends import End, code_of, last_word
 from qtune.run.launching.environment import environments, held_port
 from qtune.run.launching.signals import deaf, heard
@@ -33,13 +34,18 @@ if TYPE_CHECKING:
     from qtune.errors import Fault
 
 
+_LOOK = 1.0  # seconds between two looks for a fault that was told
+
+
 @dataclass(frozen=True, kw_only=True)
 class Graces:
     """Seconds: for the others to end by themselves after one has failed, and tell why; for those
-    who outlive the first one, which writes all; after TERM; and after a second signal to us."""
+    who outlive the first one, which writes all; for one to end that has told its fault, where
+    NCCL may wait for the others; after TERM; and after a second signal to us."""
 
     own_end: float = 5.0
     after_first: float = 30.0
+    after_fault: float = 60.0
     after_term: float = 3.0
     after_second: float = 2.0
 
@@ -232,12 +238,15 @@ class Crew:
         until = time.monotonic() + grace
         self._term_at = until if self._term_at is None else min(self._term_at, until)
 
-    def _time_left(self) -> float | None:
+    def _time_left(self) -> float:
         times = [each for each in (self._term_at, self._kill_at) if each is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min([*times, time.monotonic() + _LOOK]) - time.monotonic())
 
     def _on_time(self) -> None:
         now = time.monotonic()
+        ending = self._term_at is not None or self._kill_at is not None
+        if not ending and any(word_of(self._told, rank).exists() for rank in self._alive):
+            self._term_at = now + self._graces.after_fault
         if self._term_at is not None and now >= self._term_at:
             self._term_at, self._kill_at = None, now + self._graces.after_term
             self._forcing = True

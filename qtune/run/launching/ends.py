@@ -65,6 +65,8 @@ def code_of(ends: Sequence[End]) -> tuple[int, Fault | None]:
     if failed:
         return int(ExitCode.RESOURCES), None
     first = sorted(own, key=lambda end: end.rank)
+    if not first:  # all had to be ended
+        return int(ExitCode.RESOURCES), None
     return next((end.code for end in first if end.code), int(ExitCode.DONE)), None
 
 

@@ -7,12 +7,12 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qtune.errors import STOP_SIGNALS
+from qtune.errors import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEARD = (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCHLD)
+_HEARD = (signal.SIGUSR1, signal.SIGTSTP, signal.SIGCHLD)  # beside those to stop
 # A process in the background that writes to a terminal is stopped by TTOU where `stty tostop` is
 # set; and USR1, which asks for a checkpoint, would end one that does not listen yet.
 _DEAF = (signal.SIGTTOU, signal.SIGUSR1)
@@ -25,7 +25,7 @@ def heard() -> Iterator[socket.socket]:
     reader.setblocking(False)
     writer.setblocking(False)
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    former = {number: signal.signal(number, _nothing) for number in HEARD}
+    former = {number: signal.signal(number, _nothing) for number in (*stop_signals(), *_HEARD)}
     try:
         yield reader
     finally:

@@ -15,11 +15,11 @@ import pytest
 from qtune import parent
 from qtune.errors import ExitCode
 from qtune.run.launching.crew import Graces, Outcome, launch
-from qtune.run.launching.signals import HEARD
 
 WORKER = str(Path(__file__).with_name("worker.py"))
-SHORT = Graces(own_end=0.3, after_first=0.3, after_term=0.3, after_second=0.3)
+SHORT = Graces(own_end=0.3, after_first=0.3, after_fault=0.6, after_term=0.3, after_second=0.3)
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
+TAKEN = (*CODES, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCHLD)
 PARENT = """
 import sys
 from qtune.run.launching.crew import launch
@@ -30,9 +30,9 @@ sys.exit(launch([sys.executable, *sys.argv[1:]], len(sys.argv) - 3, say=print).c
 def run(folder: Path, *words: str, lines: list[str] | None = None) -> Outcome:
     said: list[str] = [] if lines is None else lines
     command = [sys.executable, WORKER, str(folder), *words]
-    before = [signal.getsignal(number) for number in HEARD]
+    before = [signal.getsignal(number) for number in TAKEN]
     outcome = launch(command, len(words), say=said.append, graces=SHORT)
-    assert [signal.getsignal(number) for number in HEARD] == before
+    assert [signal.getsignal(number) for number in TAKEN] == before
     with pytest.raises(ChildProcessError):  # no child, dead or alive
         os.waitpid(-1, os.WNOHANG)
     return outcome
@@ -102,6 +102,12 @@ def test_one_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
     assert "--resume" in outcome.fault.hint
     assert signals(tmp_path, 0) == [signal.SIGTERM]
     assert not is_alive(int((tmp_path / "grandchild").read_text()))
+
+
+def test_one_that_hangs_after_its_fault_is_ended_with_all(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "deaf", "fault:hangs")
+    assert outcome.code == ExitCode.RESOURCES
+    assert str(outcome.fault) == "rows.jsonl:3: rank 1: hangs"
 
 
 def test_the_first_one_may_say_who_was_killed(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _FREE = (
     "train.output_dir",
     "watchdog",
 )
-# the run may be made longer, or measured otherwise, and says so
+# the run may be made longer, where its schedule stays, or measured otherwise, and says so
 _SAID = ("eval", "train.max_steps", "train.num_train_epochs")
 _CONTENTS = {
     "data.train": "training rows are not those",
@@ -63,7 +63,7 @@ def require_keys(allowed: Collection[str]) -> None:
 
 def recipe_facts(asked: Recipe) -> dict[str, Any]:
     """Every key of a recipe that a resumed run must find again, without this machine's paths."""
-    return {key: portable(_plain(value)) for key, value in leaves(asked) if not _within(key, _FREE)}
+    return {key: portable(_plain(value)) for key, value in leaves(asked) if not within(key, _FREE)}
 
 
 def compare(
@@ -83,7 +83,7 @@ def compare(
         text = f"{key} was {_short(old)}, is {_short(new)}"
         if key in _CONTENTS:
             text = f"{key}: the {_CONTENTS[key]} the run began with"
-        if _within(key, [*_SAID, *allowed]):
+        if within(key, [*_SAID, *allowed]):
             said.append(f"changed: {text}")
         else:
             origin = (origins or {}).get(key)
@@ -104,7 +104,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
             yield key, old, new
 
 
-def _within(key: str, sections: Collection[str]) -> bool:
+def within(key: str, sections: Collection[str]) -> bool:
+    """Whether some sections or keys hold this one."""
     return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 

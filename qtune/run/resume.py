@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qtune import models, runs
-from qtune.errors import DataError, Fault, ModelError, OutputError, UsageError
+from qtune import models, optim, plan, runs
+from qtune.errors import DataError, Fault, ModelError, OutputError, ResumeError, UsageError
 from qtune.models.files import locate
 from qtune.run import changes
 from qtune.run.saving import load_progress
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from qtune.ranks import Ranks
     from qtune.recipe import Loaded
     from qtune.recipe.sections import Recipe
+    from qtune.recipe.steps import TrainSection
     from qtune.run.display import Journal
     from qtune.run.train import Settled
     from qtune.runs import RunFolder
 
+_LENGTHS = ("max_steps", "num_train_epochs")
 PINNED = ("micro_batch_size", "activations", "loss_chunk_size")
 
 
@@ -198,6 +200,32 @@ def refuse_shorter(earlier: Earlier | None, total: int) -> None:
             place="train",
             hint="set train.max_steps to at least that, or name another folder with -o",
         )
+
+
+def check_schedule(asked: Recipe, rows: int, earlier: Earlier, wanted: Wanted) -> None:
+    """`ResumeError` where another number of steps would move the learning rate of the next one."""
+    began = earlier.facts["recipe"] if earlier.facts else {}
+    now = asked.train
+    before = {key: began.get(f"train.{key}", getattr(now, key)) for key in _LENGTHS}
+    changed = [f"train.{key}" for key in _LENGTHS if before[key] != getattr(now, key)]
+    if not changed or any(changes.within(key, wanted.changes) for key in changed):
+        return
+    old = _learning_rate(asked, now.model_copy(update=before), rows, earlier.step)
+    new = _learning_rate(asked, now, rows, earlier.step)
+    if old != new:
+        raise ResumeError(
+            f"another number of steps is another schedule: step {earlier.step + 1} would have a "
+            f"learning rate of {new:.3g}, not {old:.3g}",
+            place=changed[0],
+            hint=f"begin anew with -o, or go on nevertheless: --allow-change {changed[0]}",
+        )
+
+
+def _learning_rate(asked: Recipe, train: TrainSection, rows: int, step: int) -> float:
+    """That of the step after `step` steps, in a run of this length."""
+    steps = plan.schedule(asked.model_copy(update={"train": train}), rows)
+    factor = optim.schedule(asked.optim, total_steps=steps.total, warmup_steps=steps.warmup)
+    return asked.optim.learning_rate * factor(step)
 
 
 def _other_versions(before: dict[str, str]) -> list[str]:

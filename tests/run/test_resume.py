@@ -14,9 +14,10 @@ from qtune.errors import (
     DivergedError,
     OutputError,
     ResourceError,
+    ResumeError,
     UsageError,
 )
-from qtune.run.resume import BEGIN
+from qtune.run.resume import BEGIN, Wanted
 from tests.run.breaking import (
     RESUME,
     STEPS,
@@ -166,6 +167,33 @@ def test_a_longer_run_goes_on_from_a_finished_one(place: Path) -> None:
     assert left == right
     with pytest.raises(UsageError, match="has done 7 steps already, 4 are asked for"):
         run(place, "extended", *constant, shorter, wanted=RESUME)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        (("optim.lr_scheduler_type=cosine", "optim.warmup_steps=0"), "0.00125, not 0"),
+        (("optim.lr_scheduler_type=constant", "optim.warmup_ratio=0.75"), "0.00357, not 0.005"),
+    ],
+)
+def test_a_longer_run_keeps_its_schedule_or_says_that_it_does_not(
+    place: Path, settings: tuple[str, ...], rates: str
+) -> None:
+    folder = f"moved {settings[0][-6:]}"
+    run(place, folder, *settings, "train.max_steps=4")
+    longer = (*settings, "train.max_steps=7")
+    with pytest.raises(ResumeError, match=f"step 5 would have a learning rate of {rates}") as told:
+        run(place, folder, *longer, wanted=RESUME)
+    assert told.value.faults[0].place == "train.max_steps"
+    wanted = Wanted(required=True, changes=("train",))
+    assert run(place, folder, *longer, wanted=wanted)[0]["steps"] == 7
+
+
+def test_a_warm_up_that_is_over_moves_nothing(place: Path) -> None:
+    settings = ("optim.lr_scheduler_type=constant", "optim.warmup_ratio=0.25")
+    run(place, "warm", *settings, "train.max_steps=4")
+    report, _ = run(place, "warm", *settings, "train.max_steps=5", wanted=RESUME)
+    assert report["steps"] == 5
 
 
 def test_without_resume_a_run_is_not_touched(place: Path) -> None:

@@ -125,10 +125,10 @@ def _read(given: str) -> tuple[Any, str]:
 def _settle(draft: Draft) -> None:
     """Local paths, keys that nothing would read here, and what is left of theirs."""
     _localise(draft)
-    data = draft.settings.get("data", {}).get("train")
-    if data is None:
-        hint = "write data: {train: [{path: ...}]} into it, or convert it by hand"
-        raise UsageError("names no training data", place=draft.root.source.name, hint=hint)
+    for key, named in (("model.name_or_path", "model"), ("data.train", "training data")):
+        if not draft.has(key):
+            hint = "name it there in plain text, or begin with qtune init --model ... --data ..."
+            raise UsageError(f"names no {named}", place=draft.root.source.name, hint=hint)
     draft.leave_rest(COMMON, UNKNOWN)
     try:
         recipe = Recipe.model_validate(plain_settings(Layer(settings=draft.settings)))

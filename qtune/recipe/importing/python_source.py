@@ -49,7 +49,7 @@ _MAGIC = re.compile(r"^([ \t]*)[!%](?:.*\\\n)*.*$", re.MULTILINE)
 
 
 def parse_script(text: str, source: Source) -> Node:
-    """A flat table of what the known calls are given, `calls` names them; constants are looked up.
+    """A flat table of what the known calls are given, with the parts of their names as `calls`.
 
     `computed.key` holds an argument that only running the script would tell, as it is written.
     """
@@ -63,7 +63,7 @@ def parse_script(text: str, source: Source) -> Node:
         elif name == "train_on_responses_only":
             table[name] = Node(True, source, call.lineno)
         elif name in _CALLS or (name == "from_pretrained" and _is_model(call)):
-            called.append(name)
+            called += ast.unparse(call.func).split(".")
             _arguments(call, known, table, source)
     table["calls"] = Node(None, source, 1).like(called)
     return Node(table, source, 1)

@@ -14,6 +14,7 @@ from qtune.recipe.importing.trainer import trainer
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
 
+_BITS = ("load_in_4bit", "load_in_8bit", "load_in_16bit")
 _ROWS = foreign.MICRO | foreign.ACCUMULATION
 _OURS = {
     **foreign.FLAT,
@@ -41,12 +42,15 @@ def fill(draft: Draft) -> None:
         refuse(whole, "full_finetuning=True: trains every weight", WHOLE)
     draft.move("model_name", "model.name_or_path")
     draft.move("pretrained_model_name_or_path", "model.name_or_path")
+    of_unsloth = any(each.startswith("Fast") for each in calls)
+    if of_unsloth and not {*_BITS} & {*draft.names}:
+        draft.default("quantization.bits", 4, "Unsloth's default")
     shared.bits(draft)
     shared.precision(draft, "dtype", "torch_dtype", "bnb_4bit_compute_dtype")
     _adapter(draft, calls)
     _data(draft)
     trl.lengths(draft)
-    trainer(draft, learning_rate=_rate(calls))
+    trainer(draft, learning_rate=_rate(calls, of_unsloth=of_unsloth))
     draft.move("random_state", "train.seed")
     _computed(draft)
     shared.packed(draft)
@@ -65,9 +69,8 @@ def _adapter(draft: Draft, calls: list[str]) -> None:
         draft.remark("no LoraConfig in this script: see that it trains LoRA, and with which rank")
 
 
-def _rate(calls: list[str]) -> float:
+def _rate(calls: list[str], *, of_unsloth: bool) -> float:
     """The default peak rate: SFTConfig's own, or the Trainer's, which Unsloth keeps too."""
-    of_unsloth = "get_peft_model" in calls and "LoraConfig" not in calls
     of_trainer = {"TrainingArguments", "UnslothTrainingArguments"} & {*calls}
     return 5e-5 if of_unsloth or of_trainer else 2e-5
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qtune.errors import UsageError
 from qtune.recipe import Recipe, load
 from qtune.recipe.importing import Imported, convert
 
@@ -103,6 +104,7 @@ def test_the_defaults_are_those_of_the_calls() -> None:
     own = unsloth('bias="none"')
     assert (own.recipe.method.alpha, own.recipe.optim.learning_rate) == (16, 5e-5)
     assert own.recipe.method.target_modules == "all-linear"
+    assert (own.recipe.quantization.bits, peft.recipe.quantization.bits) == (4, 16)
     assert {one.kind for one in own.left if one.key == "bias"} == {"not needed"}
     assert any("no LoraConfig" in each for each in trl(trainer="args=SFTConfig()").remarks)
 
@@ -170,6 +172,16 @@ def test_rows_that_cannot_be_followed_are_told() -> None:
     made = trl(parts, trainer)
     assert rows(made.recipe) == ([("tr.jsonl", "train[:90%]")], [])
     assert any("held out of the rows: write data.val_size" in each for each in made.remarks)
+
+
+def test_a_script_without_model_or_rows_is_told_what_a_script_needs() -> None:
+    for text, says in (
+        ('trainer = SFTTrainer(model=args.model, train_dataset=load_dataset("a/b"))', "model"),
+        ('trainer = SFTTrainer(model="a/b", train_dataset=made())', "training data"),
+    ):
+        with pytest.raises(UsageError, match=f"names no {says}") as caught:
+            converted(text)
+        assert "{" not in str(caught.value)  # no YAML to write into a script
 
 
 def test_the_model_of_the_trainer() -> None:

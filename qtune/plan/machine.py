@@ -50,10 +50,10 @@ class Machine:
     @classmethod
     def probe(cls, gpu: str | None = None) -> Machine:
         """The first visible NVIDIA GPU, or that of a name as `gpus` gives it, else this CPU."""
-        return cls._seen(_first_gpu() if gpu is None else _parse_gpus(_gpu_table(), gpu))
+        return cls.with_gpu(_first_gpu() if gpu is None else _parse_gpus(_gpu_table(), gpu))
 
     @classmethod
-    def _seen(cls, found: tuple[str, int, int] | None) -> Machine:
+    def with_gpu(cls, found: tuple[str, int, int] | None) -> Machine:
         """This machine with a GPU's name, total and free bytes, or its CPU."""
         host, note = host_memory()
         if found is None:
@@ -71,7 +71,7 @@ class Machine:
             return cls.probe().share(1)
         table = _gpu_table()  # asked once: it takes a while with many
         found = [_parse_gpus(table, name) for name in _visible(table)[:processes]]
-        seen = [cls._seen(gpu) for gpu in found or [None]]
+        seen = [cls.with_gpu(gpu) for gpu in found or [None]]
         return min(seen, key=lambda machine: machine.device_memory).share(processes)
 
     def share(self, processes: int) -> Machine:
@@ -197,7 +197,7 @@ def _gpu_table() -> str:
             ],
             capture_output=True,
             text=True,
-            timeout=5,
+            timeout=30,  # without the persistence daemon several cards take long to wake
             check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):

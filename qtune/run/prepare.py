@@ -82,10 +82,21 @@ def decide(asked: Recipe, place: Seat = ALONE.seat) -> Plan:
     plan.refuse_lengths(asked, shape)
     # an empty file is for the data layer to tell, with its name
     rows = plan.count_rows(asked.data).rows or None
-    machine = plan.Machine.probe_for(place.local_size)
+    machine = machine_of(place)
     decided = plan.make(asked, machine, shape, rows=rows, processes=place.size)
     decided.check()
     return decided
+
+
+def machine_of(place: Seat) -> plan.Machine:
+    """What each process of this machine has. Where nvidia-smi names no GPU that torch has, of a MIG
+    device or in a container without it, what torch says of its first one."""
+    found = plan.Machine.probe_for(place.local_size)
+    if found.device == "cuda" or not torch.cuda.is_available():
+        return found
+    free, total = torch.cuda.mem_get_info(0)
+    seen = plan.Machine.with_gpu((torch.cuda.get_device_name(0), total, free))
+    return seen.share(place.local_size)
 
 
 def read_rows(asked: Recipe, journal: Journal) -> tuple[Any, Prepared | Streamed]:

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qtune.recipe.importing.python_values import plain
+from qtune.recipe.importing.python_values import is_none, plain
 from qtune.recipe.importing.rows import is_test
 from qtune.recipe.node import Node
 
@@ -35,13 +35,13 @@ def data_of(tree: ast.Module, known: Constants, source: Source) -> dict[str, Nod
     named = _named(tree)
     train, held = (_of_trainer(tree, key, named) for key in ("train_dataset", "eval_dataset"))
     loads = [each for each in _by_line(tree) if isinstance(each, ast.Call) and _loads(each)]
-    if train is None:
-        train = next((_Rows(call) for call in loads if not held or call is not held.call), None)
+    if train is None and loads:
+        train = _Rows(next((each for each in loads if not held or each is not held.call), loads[0]))
     learnt = _sources(train, known) if train else []
     measured = [table for name, table in learnt if is_test(name)]
     if held and train and (held.call is not train.call or (held.piece and not held.parted)):
         measured = [table for _, table in _sources(held, known)]
-    remarks = [*_untaken(loads, train, held), *_unfollowed(tree, held, bool(measured))]
+    remarks = [*_untaken(loads, train, held), *_unfollowed(tree, named, bool(measured))]
     remarks += [text for rows in (train, held) if rows for text in _of_hub(rows, known)]
     found: dict[str, tuple[_Rows | None, list[Any]]] = {
         "load_dataset": (train, [table for name, table in learnt if not is_test(name)]),
@@ -122,7 +122,8 @@ def _sources(rows: _Rows, known: Constants) -> list[tuple[str, Table]]:
         return [("", own)] if isinstance(path, str) else []
     table = files if isinstance(files, dict) else {"train": files}
     wanted = split.partition("[")[0] if split else piece
-    share = (split or "").removeprefix(wanted)
+    wanted = wanted if wanted in table else ""
+    share = (split or "").removeprefix(wanted) if wanted else ""
     found: list[tuple[str, Table]] = []
     for name, each in table.items():
         for file in each if isinstance(each, list) else [each]:
@@ -151,9 +152,18 @@ def _untaken(loads: list[ast.Call], *taken: _Rows | None) -> list[str]:
     ]
 
 
-def _unfollowed(tree: ast.Module, held: _Rows | None, found: bool) -> list[str]:
-    value = _argument(tree, "eval_dataset")
-    if found or value is None or plain(value, {}) is not None or ast.unparse(value) == "None":
-        return []
-    told = "is held out of the rows" if held and held.parted else "comes from code"
-    return [f"eval_dataset (line {value.lineno}) {told}: write data.val_size or data.eval"]
+def _unfollowed(tree: ast.Module, named: dict[str, _Rows], measured: bool) -> list[str]:
+    """What to say of rows of the trainer that no load_dataset call was found for."""
+    remarks = []
+    for key, advice in (
+        ("train_dataset", "see that data.train is all of it"),
+        ("eval_dataset", "write data.val_size or data.eval"),
+    ):
+        value = _argument(tree, key)
+        if value is None or is_none(value, {}) or (measured and key == "eval_dataset"):
+            continue
+        rows = _followed(value, named)
+        if rows is None or (rows.parted and key == "eval_dataset"):
+            told = "is held out of the rows" if rows else "comes from code"
+            remarks.append(f"{key} (line {value.lineno}) {told}: {advice}")
+    return remarks

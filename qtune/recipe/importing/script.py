@@ -13,8 +13,10 @@ from qtune.recipe.importing.trainer import trainer
 
 if TYPE_CHECKING:
     from qtune.recipe.importing.draft import Draft
+    from qtune.recipe.importing.facts import Reason
 
 _BITS = ("load_in_4bit", "load_in_8bit", "load_in_16bit")
+_ONLY_RUNNING: Reason = ("not in qtune", "only running the script would tell")
 _ROWS = foreign.MICRO | foreign.ACCUMULATION
 _OURS = {
     **foreign.FLAT,
@@ -96,11 +98,13 @@ def _computed(draft: Draft) -> None:
     """Arguments that only running the script would tell: qtune's default stands, and is told."""
     for key, node in draft.take_below("computed").items():
         ours = _OURS.get(key)
-        if key in COMMON or key in draft:
+        draft.leave(f"computed.{key}", *COMMON.get(key, _ONLY_RUNNING))
+        if ours is None or key in COMMON or key in draft:
             continue
-        draft.leave(f"computed.{key}", "not in qtune", "only running the script would tell")
-        if ours is None:
-            continue
+        if key in _ROWS:
+            draft.left = [one for one in draft.left if one.key not in _ROWS]
+            for factor in _ROWS:
+                draft.leave(factor, "not in qtune", f"of no use without {key}")
         beside = draft.settings.get(ours.partition(".")[0], {}).get(
             _BESIDE.get(ours, ours).partition(".")[2]
         )

@@ -91,6 +91,13 @@ def test_what_only_running_would_tell_is_no_default_of_the_script(
     assert "train.num_train_epochs" not in made.values() or key != "max_steps"
 
 
+def test_what_is_left_beside_a_computed_argument_is_told_truly() -> None:
+    trainer = "gradient_accumulation_steps=steps(), per_device_train_batch_size=4, save_steps=n()"
+    left = {one.key: one.reason for one in unsloth(trainer=trainer).left}
+    assert left["per_device_train_batch_size"] == "of no use without gradient_accumulation_steps"
+    assert "saved at each evaluation" in left["computed.save_steps"]
+
+
 def test_the_defaults_are_those_of_the_calls() -> None:
     peft = trl(trainer="args=SFTConfig(), peft_config=LoraConfig(r=32)")
     assert (peft.recipe.method.rank, peft.recipe.method.alpha) == (32, 8)
@@ -167,6 +174,14 @@ def test_rows_that_cannot_be_followed_are_told() -> None:
     said = trl('other = load_dataset("a/b")', f"eval_dataset=made(other), {LORA}").remarks
     assert any("load_dataset('a/b') (line 2) is not taken over" in each for each in said)
     assert any("eval_dataset (line 3) comes from code" in each for each in said)
+    both = f"train_dataset=concatenate_datasets([train, other]), {LORA}"
+    said = trl('other = load_dataset("a/b")', both).remarks
+    assert any("train_dataset (line 3) comes from code: see that" in each for each in said)
+    made = trl('train = load_dataset("a/b")', f'eval_dataset=train["test"], {LORA}')
+    assert rows(made.recipe) == ([("tr.jsonl", "train[:90%]")], [("a/b", "test")])
+    alone = 'data = load_dataset("a/b")\nSFTTrainer("c", train_dataset=made(), eval_dataset={}, {})'
+    made = converted(alone.format('data["test"]', LORA))
+    assert rows(made.recipe) == ([("a/b", "train")], [("a/b", "test")])
     parts = "parts = train.train_test_split(test_size=0.1)"
     trainer = f'train_dataset=parts["train"], eval_dataset=parts["test"], {LORA}'
     made = trl(parts, trainer)

@@ -80,11 +80,12 @@ def _elements(scan: Scanner, source: SourceSection, faults: Faults) -> Iterator[
         if isinstance(value, str) and not source.column_names:
             value = {"text": value}
         try:
+            scan.objects.refuse_twice()
             yield Row(
                 scan.label, number, row_of(value, source.column_names, f"{scan.label}:{number}")
             )
         except DataError as error:
-            faults.add_error(error)
+            faults.add_error(error, place=f"{scan.label}:{number}")
         if scan.expect(",]") == "]":
             return
 

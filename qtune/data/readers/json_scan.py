@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from qtune.data.readers.unique import Objects
 from qtune.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Scanner:
         self._line = 1
         self._column = 1
         self._counted = 0  # where line and column are known
-        self._decode = json.JSONDecoder().raw_decode
+        self.objects = Objects()
+        self._decode = json.JSONDecoder(object_pairs_hook=self.objects.make).raw_decode
 
     def peek(self) -> str:
         """The next character that is not white, or nothing at the end."""
@@ -47,7 +49,11 @@ class Scanner:
         return found
 
     def value(self) -> Any:
-        """The next JSON value; `DataError` with its line when it is malformed."""
+        """The next JSON value; `DataError` with its line when it is malformed.
+
+        `objects` then tells whether a key stands twice in it.
+        """
+        self.objects.twice = None
         while True:
             self.peek()
             try:

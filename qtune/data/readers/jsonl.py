@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from qtune.data.readers.opening import text_lines
+from qtune.data.readers.unique import Objects
 from qtune.data.row import Row
 from qtune.errors import DataError
 
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
 
 def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Iterator[Row]:
     """The rows of a .jsonl file; blank lines are passed over."""
-    decode = json.JSONDecoder().decode
+    objects = Objects()
+    decode = json.JSONDecoder(object_pairs_hook=objects.make).decode
     for number, text in enumerate(text_lines(path, label, faults), 1):
         if not text or text.isspace():
             continue
         place = f"{label}:{number}"
+        objects.twice = None
         try:
-            yield Row(label, number, row_of(decode(text), source.column_names, place))
+            value = decode(text)
+            objects.refuse_twice()
+            yield Row(label, number, row_of(value, source.column_names, place))
         except DataError as error:
             fault = error.faults[0]
             faults.add(fault.message, place=place, hint=_hint(text, number) or fault.hint)

@@ -57,6 +57,7 @@ def test_shapes(tmp_path: Path, text: str, values: list[dict[str, object]]) -> N
         ('[\n{"a": 1},\n{"a": 2}\n', "f.json:4: not valid JSON: ',' or ']' expected, the file"),
         ('[\n{"a": 1},\n{"a": "2', "f.json:3: not valid JSON: the file is cut"),
         ('[\n{"a": 1},\n3\n]', "f.json:3: an object is needed, found a number"),
+        ('[{"a": 1},\n{"a": 1, "a": 2}]', "f.json:2: the key 'a' stands twice in one object"),
         ('[{"a": 1}]\n[]', "f.json:2: not valid JSON: more text after the end"),
         ('{"a": 1}', "f.json:1: a list of objects is needed, found one object"),
         ("3", "f.json:1: a list of objects is needed"),
@@ -67,6 +68,13 @@ def test_faults_name_their_line(tmp_path: Path, text: str, message: str) -> None
     _, faults = read_text(tmp_path, text)
     assert len(faults) == 1
     assert faults[0].startswith(message)
+
+
+def test_rows_go_on_behind_one_with_a_key_twice(tmp_path: Path) -> None:
+    text = '{"x": {"y": 1, "y": 2}, "data": [{"a": 1},\n{"a": 1, "a": 2},\n{"a": 3}]}'
+    rows, faults = read_text(tmp_path, text)
+    assert [number for number, _ in rows] == [1, 3]
+    assert len(faults) == 1
 
 
 @pytest.mark.parametrize(

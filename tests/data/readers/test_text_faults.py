@@ -22,6 +22,11 @@ FAULTS = {
     "number line": (b"\n\n3\n", "f.jsonl:3: an object is needed, found a number"),
     "null line": (b"null\n", "f.jsonl:1: an object is needed, found null"),
     "too deep": (b'{"a":' * 100_000, "f.jsonl:1: not valid JSON: nested too deeply"),
+    "a key twice": (GOOD + b'{"a": "1", "a": "2"}\n', "f.jsonl:2: the key 'a' stands twice"),
+    "a nested key twice": (
+        b'{"a": [{"b": 1, "c": 2, "b": 3}]}\n' + GOOD,
+        "f.jsonl:1: the key 'b' stands twice in one object (remove one)",
+    ),
     "a json list": (b"[\n" + GOOD + b"]\n", "f.jsonl:1: not valid JSON: the line is cut"),
 }
 
@@ -38,7 +43,7 @@ def test_a_faulty_line_is_named(tmp_path: Path, content: bytes, message: str) ->
 
 def test_good_rows_around_a_fault_keep_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
-    path.write_bytes(GOOD + b"oops\n" + b"\n" + GOOD)
+    path.write_bytes(GOOD + b'{"a": 1, "a": 2} oops\n' + b"\n" + GOOD)
     rows, faults = read_rows(path)
     assert [row.place for row in rows] == ["f.jsonl:1", "f.jsonl:4"]
     assert faults.count == 1

@@ -1,4 +1,4 @@
-"""Objects of JSON whose keys stand in them once: parsers take the last of several without a word."""
+"""Objects of JSON whose keys stand in them once: parsers take the last one without a word."""
 
 from __future__ import annotations
 

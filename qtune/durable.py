@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from qtune.errors import ResourceError
+from qtune.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a whole file of parts that need not be in memory together."""
     draft = hidden(path, "draft")
-    with _told_of(path):
+    with naming(path):
         try:
             with new_file(draft) as write:
                 for part in parts:
@@ -88,10 +89,20 @@ def new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
         os.fsync(stream.fileno())
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An `OSError` of the block names `path`: a full disk names nothing, others a draft."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def append_text(path: Path, text: str) -> None:
     """Add to the end of a text file; it is on its way to the disk when this returns."""
     _announce("write", path)
-    with _told_of(path), path.open("a", encoding="utf-8") as stream:
+    with naming(path), path.open("a", encoding="utf-8") as stream:
         stream.write(text)
 
 
@@ -211,8 +222,8 @@ def require_writable(path: Path) -> None:
 def no_room(what: str, error: OSError, *, place: Path, needed: int) -> ResourceError:
     """The error for something that could not be written, with what it takes and what there is."""
     return ResourceError(
-        f"cannot write {what}: {error.strerror or error}; it needs {needed} bytes or more, "
-        f"{free_bytes(place)} are free",
+        f"cannot write {what}: {error.strerror or error}; it needs {human(needed)} or more, "
+        f"{human(free_bytes(place))} are free",
         place=str(place),
         hint="nothing that was whole is lost; free some space and go on from there",
     )
@@ -281,16 +292,6 @@ def _drop(folder: Path) -> None:
     """Remove a hidden folder, if it is there; what cannot be removed waits for `sweep`."""
     with suppress(OSError):
         remove_tree(folder)
-
-
-@contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """An `OSError` of the block names `path`: a full disk names nothing, others a draft."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
 
 
 def _announce(operation: str, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qtune.errors import ResourceError
 from qtune.plan.machine import host_memory
-from qtune.plan.sizes import human
+from qtune.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

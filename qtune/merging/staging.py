@@ -18,6 +18,7 @@ from qtune.durable import (
 )
 from qtune.errors import OutputError, QtuneError, ResourceError
 from qtune.runs import lock
+from qtune.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,8 +56,7 @@ def check_space(target: Path, *, needed: int) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed + SLACK:
         raise ResourceError(
-            f"the merged model needs {(needed + SLACK) / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB "
-            "are free",
+            f"the merged model needs {human(needed + SLACK)} of disk, {human(free)} are free",
             place=str(target),
             hint="free some space, or name a folder on another disk with -o",
         )

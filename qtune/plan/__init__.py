@@ -17,13 +17,13 @@ from qtune.plan.planner import make
 from qtune.plan.positions import positions_of
 from qtune.plan.rows import RowCount, count_rows
 from qtune.plan.shape import LinearShape, ModelShape, TensorShape
-from qtune.plan.sizes import duration, human, parse_size
 from qtune.plan.steps import Steps, schedule
 from qtune.plan.suggestion import Suggestion, suggestion
 from qtune.plan.teacher import teacher_quantization
 from qtune.plan.vision import FAMILIES as OF_FIXED_SIZE
 from qtune.plan.vision import refuse_lengths, sees_images
 from qtune.plan.weights import refuse_clash
+from qtune.sizes import duration, human, parse_size
 
 __all__ = [
     "LOSS_CHUNK",

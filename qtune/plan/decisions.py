@@ -10,7 +10,7 @@ from qtune.plan.adapters import whereabouts
 from qtune.plan.choices import ENOUGH_TOKENS, PLAIN, why_whole
 from qtune.plan.plan import Decision
 from qtune.plan.positions import with_method
-from qtune.plan.sizes import count, human
+from qtune.sizes import count, human
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 from qtune.plan.plan import MemoryItem
-from qtune.plan.sizes import human
 from qtune.plan.targets import layer_index
 from qtune.plan.weights import constant_bytes, weight_bytes
+from qtune.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

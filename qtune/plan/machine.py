@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from qtune.plan.cores import cores
-from qtune.plan.sizes import human
+from qtune.sizes import human
 
 # A card sold as 48 GB holds 48 GiB, of which error correction and the driver leave 44.4 to 47.5;
 # cards with HBM correct errors elsewhere and leave nearly all.

@@ -28,7 +28,6 @@ from qtune.plan.kept import columns_by_layer, frozen_bytes
 from qtune.plan.layers import LayerBytes, layers_held, layers_of
 from qtune.plan.optimizers import OptimizerStates, states_of
 from qtune.plan.plan import FROZEN, MemoryItem
-from qtune.plan.sizes import count
 from qtune.plan.teacher import teacher_pass, teacher_weights
 from qtune.plan.weights import (
     Holding,
@@ -45,6 +44,7 @@ from qtune.recipe.methods import (
     leading,
     parts_of,
 )
+from qtune.sizes import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from qtune.errors import ResourceError
-from qtune.plan.sizes import human
+from qtune.sizes import human
 
 if TYPE_CHECKING:
     from qtune.plan.distribution import Distribution

@@ -15,10 +15,10 @@ from qtune.plan.memory import Costs, costs_of
 from qtune.plan.plan import PAGED_OUT, MemoryItem, Plan, Remedy
 from qtune.plan.refusals import refuse_holding, refuse_model
 from qtune.plan.remedies import remedies
-from qtune.plan.sizes import parse_size
 from qtune.plan.steps import schedule
 from qtune.plan.switches import switches
 from qtune.plan.work import Work
+from qtune.sizes import parse_size
 
 if TYPE_CHECKING:
     from qtune.plan.machine import Machine

@@ -7,8 +7,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from qtune.plan.plan import Remedy
-from qtune.plan.sizes import parse_size
 from qtune.recipe.methods import BridgeConfig, LoraConfig, parts_of
+from qtune.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

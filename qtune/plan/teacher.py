@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from qtune.plan.activations import activations_of
 from qtune.plan.plan import MemoryItem
-from qtune.plan.sizes import count
 from qtune.plan.weights import (
     constant_bytes,
     dequantized_bytes,
@@ -21,6 +20,7 @@ from qtune.plan.weights import (
 from qtune.recipe.inputs import QuantizationSection
 from qtune.recipe.lessons import lessons_of, read_notes
 from qtune.recipe.methods import LoraConfig
+from qtune.sizes import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,6 +23,7 @@ from qtune.durable import require_writable, write_json, write_text
 from qtune.errors import OutputError, ResourceError
 from qtune.runs import checkpoint, lock
 from qtune.runs.page import portable_text
+from qtune.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -142,7 +143,7 @@ class RunFolder:
         room = durable.free_bytes(self.path) + taken
         if room < needed:
             raise ResourceError(
-                f"the run needs {needed} bytes of disk, {room} are free",
+                f"the run needs {human(needed)} of disk, {human(room)} are free",
                 place=str(self.path),
                 hint="free some space, keep fewer checkpoints, or name another disk with -o",
             )
@@ -157,9 +158,9 @@ class RunFolder:
         except OSError as error:
             saved = sorted(checkpoint.checkpoints(self.checkpoints).items())
             kept = f"; checkpoints/{saved[-1][1].name} is saved" if saved else ""
-            free = durable.free_bytes(self.path)
+            free = human(durable.free_bytes(self.path))
             raise ResourceError(
-                f"cannot write any more: {error.strerror or error}; {free} bytes are free",
+                f"cannot write any more: {error.strerror or error}; {free} are free",
                 place=str(self.path),
                 hint=f"see to the disk and go on with the run{kept}",
             ) from error

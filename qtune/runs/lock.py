@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
+from qtune.durable import naming
 from qtune.errors import OutputError, ResourceError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def hold(folder: Path) -> Iterator[None]:
     _close_in_children()
     _HELD.add(handle)
     try:
-        _sign(handle)
+        with naming(folder):
+            _sign(handle)
         yield
     finally:
         if handle in _HELD:  # not in a child that unwinds

@@ -232,7 +232,7 @@ def test_a_disk_too_small_is_told_before_training(
     usage = shutil.disk_usage(folder.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**24 + 4300))
     folder.require_space(needed)
-    with pytest.raises(ResourceError, match="needs 16781517 bytes of disk, 16781516 are free"):
+    with pytest.raises(ResourceError, match=r"needs 16\.8 MB of disk, 16\.8 MB are free"):
         folder.require_space(needed + 1)
     _save(folder, 10)  # what a run has written it need not write again
     folder.require_space(needed + 1)

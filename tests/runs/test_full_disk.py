@@ -17,6 +17,7 @@ import pytest
 from qtune import durable
 from qtune.errors import ExitCode, ResourceError
 from qtune.runs import checkpoint
+from qtune.sizes import human, parse_size
 from tests.runs.small import save_step, tensor_file
 from tests.runs.story import check, go_on, leftovers, live, operations
 
@@ -64,7 +65,7 @@ def test_a_disk_full_at_any_operation_keeps_what_was_saved(
             told += 1
             assert error.code == ExitCode.RESOURCES == 5
             assert str(path) in str(error)
-            assert re.search(r"No space left on device; .*\d+ (bytes )?are free", str(error))
+            assert re.search(r"No space left on device; .*\d [kMGT]?B are free", str(error))
         if path.exists():
             check(path, saved)
         assert operation in REMOVALS or leftovers(tmp_path) == []
@@ -85,10 +86,10 @@ def test_the_message_says_what_a_checkpoint_needs(tmp_path: Path) -> None:
     with pytest.raises(ResourceError) as refused, durable.watching(_full_from(3)):
         save_step(tmp_path, 20)
     message = str(refused.value)
-    found = re.search(r"it needs (\d+) bytes or more, (\d+) are free", message)
+    found = re.search(r"it needs (.*) or more, (.*) are free", message)
     assert found is not None
-    assert int(found[1]) == whole
-    assert int(found[2]) == pytest.approx(free, rel=0.2)
+    assert found[1] == human(whole)
+    assert parse_size(found[2]) == pytest.approx(free, rel=0.2)
     assert f"{tmp_path}/step-000020" in message
     assert [path.name for path in tmp_path.iterdir()] == ["step-000010"]
 
@@ -150,7 +151,9 @@ def test_a_disk_that_is_really_full(
         except ResourceError as error:
             message = str(error)
             break
-    needed, free = map(int, re.findall(r"\d+(?= (?:bytes or more|are free))", message))
+    found = re.search(r"it needs (.*) or more, (.*) are free", message)
+    assert found is not None
+    needed, free = parse_size(found[1]), parse_size(found[2])
     assert f"step-{last + 10:06d}: cannot write the checkpoint: No space left on device" in message
     assert 2**20 > needed > kilobytes * 512 > 0
     assert needed > free

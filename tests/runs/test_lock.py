@@ -142,3 +142,14 @@ def test_a_disk_without_locks_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
         lock.hold(tmp_path).__enter__()
     with pytest.raises(ResourceError, match="cannot be locked: No such file"):
         lock.hold(tmp_path / "absent").__enter__()
+
+
+def test_a_full_disk_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left") as told, lock.hold(tmp_path):
+        pass
+    assert told.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from qtune.errors import UsageError
-from qtune.plan.sizes import count, human, parse_size
+from qtune.sizes import count, human, parse_size
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def _format(draft: Draft, told: dict[str, Any]) -> tuple[str, str | None]:
         return "auto", None
     if kind == "chat_template" and _dialect(told) == "value":
         return "sharegpt", None
-    if kind in _FORMATS:
+    if str(kind) in _FORMATS:
         return _FORMATS[str(kind)]
     if kind is not None:
         draft.remark(f"datasets: type {kind}: qtune reads the format off the columns instead")

@@ -331,11 +331,15 @@ def test_scripts_that_train_nothing_here() -> None:
 
 
 WEIRD = [True, -1, 1.5, "x", [], [1, "a"], {"a": 1}, [{"a": 1}], [None], "q_proj,v_proj"]
-TEXTS = [given.LLAMA_FACTORY, given.TORCHTUNE, given.LITGPT, given.MLX]
+TEXTS = [given.LLAMA_FACTORY, given.TORCHTUNE, given.LITGPT, given.MLX, given.AXOLOTL]
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=["llama-factory", "torchtune", "litgpt", "mlx"])
-@pytest.mark.parametrize("key", ["rank", "modules", "alpha", "batch", "data", "arguments", "query"])
+@pytest.mark.parametrize(
+    "text", TEXTS, ids=["llama-factory", "torchtune", "litgpt", "mlx", "axolotl"]
+)
+@pytest.mark.parametrize(
+    "key", ["rank", "modules", "alpha", "batch", "data", "arguments", "query", " type"]
+)
 def test_a_value_of_a_wrong_kind_is_a_fault_and_no_crash(text: str, key: str) -> None:
     lines = [number for number, line in enumerate(text.splitlines()) if key in line]
     for number, weird in itertools.product(lines, WEIRD):

@@ -45,7 +45,7 @@ def conclude(
         return ranks.of_first(lambda: (report, int(code)))
     best = progress.best.step if settled.asked.checkpoint.final == "best" else None
     report["adapter_step"] = best or progress.step
-    report["doubts"] = doubts(progress, report["adapter_step"])
+    report["doubts"] = doubts(progress, report["adapter_step"], report["data"])
     for line in report["doubts"]:
         journal.line(f"warning: {line}")
     with folder.writing():

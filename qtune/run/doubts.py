@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qtune.training import Progress
 
 _WORSE = 0.02  # nats a token, two hundredths of the perplexity: less may be chance
 _HINT = "lower optim.learning_rate, or look at the rows"
 
 
-def doubts(progress: Progress, adapter_step: int) -> list[str]:
-    """A line for each reason to doubt the adapter of a step."""
+def doubts(progress: Progress, adapter_step: int, data: Mapping[str, Any]) -> list[str]:
+    """A line for each reason to doubt the adapter of a step, or what was measured of it; `data`:
+    the report's account of the rows."""
     lines = [risen(progress)] if progress.has_risen() else []
     losses = {int(record["step"]): record["loss"] for record in progress.evaluations}
     base, result = losses.get(0), losses.get(adapter_step)
@@ -20,6 +23,12 @@ def doubts(progress: Progress, adapter_step: int) -> list[str]:
         lines.append(
             f"the adapter's held-out loss, {result:.4f}, is above the untouched base's, "
             f"{base:.4f} ({_HINT})"
+        )
+    learnt = data.get("training_rows_in_eval", 0)
+    if learnt and not data["deduplicated"] and progress.evaluations:
+        lines.append(
+            f"held-out measures, and gates on them, are of rows that were learnt too: {learnt:,} "
+            "training rows are among them (data.deduplicate: true takes those out)"
         )
     return lines
 

@@ -36,9 +36,9 @@ def check(layer: Layer, faults: list[Fault], *, file: str) -> Recipe | None:
         partial = _without(plain, found)
         if partial is not None:
             faulty = {".".join(map(str, path[:2])) for path in found}
-            faults.extend(_between(partial, layer, faulty))
+            faults.extend(_between(partial, layer, faulty, file))
         return None
-    between = _between(recipe, layer, set())
+    between = _between(recipe, layer, set(), file)
     faults.extend(between)
     return None if between else recipe
 
@@ -75,12 +75,12 @@ def _without(plain: dict[str, Any], found: dict[phrasing.Path, Fault]) -> Recipe
         return None
 
 
-def _between(recipe: Recipe, layer: Layer, faulty: set[str]) -> list[Fault]:
+def _between(recipe: Recipe, layer: Layer, faulty: set[str], file: str) -> list[Fault]:
     """Faults between keys, but none that rests on a key that is faulty itself."""
     faults = []
     for key, rule in unread(recipe).items():
         node = layer.value_set(key)
-        if node is None or _rests_on(rule, key, faulty) or _idled(node, rule, layer):
+        if node is None or _rests_on(rule, key, faulty) or _idled(node, rule, layer, file):
             continue
         faults.append(_unread_fault(key, node, rule))
     for conflict in CONFLICTS:
@@ -90,12 +90,17 @@ def _between(recipe: Recipe, layer: Layer, faulty: set[str]) -> list[Fault]:
     return faults
 
 
-def _idled(node: Node, rule: Unread, layer: Layer) -> bool:
-    """Whether a --set took away what a key of the file worked on: no fault of the file."""
+def _idled(node: Node, rule: Unread, layer: Layer, file: str) -> bool:
+    """Whether a --set, or a file over its fragment, took away what a key worked on: no fault of
+    where the key stands."""
     if node.source.kind == "override":
         return False
-    causes = (layer.written(key) for key in rule.because)
-    return any(cause is not None and cause.source.kind == "override" for cause in causes)
+    causes = [cause for key in rule.because if (cause := layer.written(key)) is not None]
+    of_fragment = node.source.name != file
+    return any(
+        cause.source.kind == "override" or (of_fragment and cause.source.name != node.source.name)
+        for cause in causes
+    )
 
 
 def _rests_on(rule: Unread | Conflict, key: str, faulty: set[str]) -> bool:

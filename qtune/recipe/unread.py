@@ -98,6 +98,18 @@ UNREAD: tuple[Unread, ...] = (
         lambda r: r.data.streaming and not r.data.eval,
     ),
     Unread(
+        ("train.num_train_epochs",),
+        ("train.max_steps",),
+        "train.max_steps wins; empty it to count epochs",
+        lambda r: r.train.max_steps is not None,
+    ),
+    Unread(
+        ("optim.warmup_ratio",),
+        ("optim.warmup_steps",),
+        "optim.warmup_steps wins; empty it for a share of the steps",
+        lambda r: r.optim.warmup_steps is not None,
+    ),
+    Unread(
         ("train.group_by_length",),
         ("data.packing",),
         "packed rows need no company of like length",

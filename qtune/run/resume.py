@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import models, optim, plan, runs
 from qtune.errors import DataError, Fault, ModelError, OutputError, ResumeError, UsageError
 from qtune.models.files import locate
+from qtune.recipe.unread import unread
 from qtune.run import changes
 from qtune.run.saving import load_progress
 from qtune.run.teaching import teacher_fingerprint
@@ -126,6 +127,9 @@ def check_recipe(loaded: Loaded, earlier: Earlier, wanted: Wanted, journal: Jour
         name: earlier.facts["contents"].get(name) for name in networks
     }
     now = changes.recipe_facts(loaded.recipe) | networks
+    for key in unread(loaded.recipe):  # a run's own recipe.yaml leaves them out
+        began.pop(key, None)
+        now.pop(key, None)
     said = changes.compare(began, now, allowed=wanted.changes, origins=loaded.origins)
     for line in said + _other_versions(earlier.facts["environment"]["packages"]):
         journal.line(line)

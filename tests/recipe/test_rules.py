@@ -28,6 +28,8 @@ def test_the_tables_name_real_keys() -> None:
         ("optim: {name: lion_8bit, eps: 1e-6}", "optim.eps"),
         ("eval: {steps: 5}", "eval.steps"),
         ("packing: true\ntrain: {group_by_length: true}", "train.group_by_length"),
+        ("train: {max_steps: 5, num_train_epochs: 2}", "train.num_train_epochs"),
+        ("optim: {warmup_steps: 5, warmup_ratio: 0.1}", "optim.warmup_ratio"),
         ("eval: {at_start: false}", "eval.at_start"),
         ("eval: {batch_size: 5}", "eval.batch_size"),
         ("eval: {generate_rows: 5}", "eval.generate_rows"),
@@ -52,8 +54,6 @@ def test_a_setting_that_nothing_reads_is_a_fault(faults: Faults, text: str, key:
         "val_size: 0.1\neval: {steps: 5, generate_rows: 4, max_new_tokens: 5}",
         "val_size: 0.1\neval: {generate_rows: 4}\ncheckpoint: {metric: token_f1}",
         "checkpoint: {final: last}",
-        "train: {max_steps: 5, num_train_epochs: 2}",
-        "optim: {warmup_steps: 5, warmup_ratio: 0.1}",
         "val_size: 20",
         "gates: {max_peak_memory: 20GB, min_tokens_per_second: 5, max_wall_time: 2h}",
         "val_size: 20\neval: {generate_rows: 5}\ngates: {max_loss: 2, min_token_f1_gain: 0}",
@@ -61,6 +61,25 @@ def test_a_setting_that_nothing_reads_is_a_fault(faults: Faults, text: str, key:
 )
 def test_settings_that_are_read_are_fine(read: Read, text: str) -> None:
     read(text + "\n")
+
+
+def test_the_length_on_the_command_line_is_the_one_that_is_read(read: Read, faults: Faults) -> None:
+    recipe = read("train: {num_train_epochs: 2}\n", "train.max_steps=5").recipe
+    assert (recipe.train.max_steps, recipe.train.num_train_epochs) == (5, 2)
+    [fault] = faults("train: {max_steps: 5}\n", "train.epochs=2")
+    assert "train.epochs=2: " in fault
+    assert "train.max_steps wins; empty it" in fault
+    recipe = read("train: {max_steps: 5}\n", "train.epochs=2", "train.max_steps=").recipe
+    assert (recipe.train.max_steps, recipe.train.num_train_epochs) == (None, 2)
+
+
+def test_a_recipe_may_idle_a_key_of_its_fragment_but_not_its_own(
+    read: Read, faults: Faults, write: Write
+) -> None:
+    assert read("extends: method/qlora\noptim: {warmup_steps: 5}\n").recipe.optim.warmup_steps == 5
+    write("optim: {warmup_steps: 5}\n", "a.yaml")
+    [fault] = faults("extends: ./a.yaml\noptim: {warmup_ratio: 0.1}\n")
+    assert "optim.warmup_ratio: nothing would read it" in fault
 
 
 def test_values_that_contradict(faults: Faults) -> None:

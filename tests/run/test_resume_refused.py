@@ -15,6 +15,7 @@ from qtune.errors import (
 )
 from qtune.run.changes import require_keys
 from qtune.run.resume import BEGIN, Wanted
+from qtune.run.train import train
 from tests.run.breaking import (
     RESUME,
     Breaking,
@@ -92,6 +93,18 @@ def test_an_allowed_change_is_said(broken: Path) -> None:
         if "loss" in line and line["kind"] == "train"
     ]
     assert rates[-1] < 1e-4
+
+
+def test_a_key_that_nothing_reads_is_no_change(place: Path) -> None:
+    mine = place / "mine.yaml"
+    mine.write_text("extends: ./recipe.yaml\noptim: {min_lr_ratio: 0.1}\n")
+    output = f"train.output_dir={place / 'idle'}"
+    idled = [output, "optim.lr_scheduler_type=constant"]
+    with pytest.raises(Crash):
+        train(mine, overrides=idled, display=Breaking(crash, step=3))
+    kept = place / "idle" / "recipe.yaml"
+    assert "min_lr_ratio" not in kept.read_text()
+    assert train(kept, overrides=[output], wanted=RESUME, display=Breaking(crash))[1] == 0
 
 
 @pytest.mark.parametrize(

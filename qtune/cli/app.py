@@ -24,6 +24,7 @@ from qtune.cli.job_page import tell_job_page
 from qtune.cli.merge_command import merge
 from qtune.cli.methods_command import methods
 from qtune.cli.output import drop_rest, news, print_error, print_json_error
+from qtune.cli.paragraphs import paragraphs
 from qtune.cli.plan_command import plan
 from qtune.cli.prune_command import prune
 from qtune.cli.push_command import push
@@ -76,7 +77,7 @@ for _group, _verbs in _VERBS.items():
         if isinstance(_verb, typer.Typer):
             app.add_typer(_verb, name=_name, rich_help_panel=_group)
         else:
-            app.command(_name, rich_help_panel=_group)(_verb)
+            app.command(_name, help=paragraphs(_verb), rich_help_panel=_group)(_verb)
 app.command(hidden=True)(cost)
 
 

@@ -50,7 +50,7 @@ def compare(
 
     Examples:
       qtune compare recipe.yaml --methods lora,dylora,adalora --seeds 3
-      qtune compare recipe.yaml --methods lora,method/prompt,mine.yaml -o compare/first
+      qtune compare recipe.yaml --methods lora,method/prompt,mine.yaml -o first
       qtune compare runs/first runs/second
     """
     obey_offline(things[0], overrides)

@@ -44,9 +44,9 @@ def sweep(
     runs in cells/.
 
     Examples:
-      qtune sweep recipe.yaml --over optim.learning_rate=1e-4,2e-4 --over method.rank=8,16
-      qtune sweep recipe.yaml --over method.name=lora,dylora --seeds 3 -o sweep/methods
-      qtune sweep recipe.yaml --over optim.learning_rate=1e-5..1e-3:log --trials 20
+      qtune sweep recipe.yaml --over method.rank=8,16 --over method.dropout=0,0.1
+      qtune sweep recipe.yaml --over method.name=lora,dylora --seeds 3 -o names
+      qtune sweep mine.yaml --trials 20 --over optim.learning_rate=1e-5..1e-3:log
     """
     obey_offline(recipe, overrides)
     from qtune.run.sweeping.sweep import Extent

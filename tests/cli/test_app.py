@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -160,6 +161,19 @@ def test_version_and_usage(capfd: pytest.CaptureFixture[str]) -> None:
 def test_every_verb_has_help_with_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert app.run_app([*verb.split(), "--help"]) == 0
     assert f"qtune {verb}" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["train", "sweep", "compare", "merge"])
+def test_help_fills_the_width_of_the_terminal(
+    verb: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    assert app.run_app([verb, "--help"]) == 0
+    told, _, examples = capfd.readouterr().out.partition("Examples:")
+    lines = [line.strip() for line in told.splitlines()]
+    for line, after in itertools.pairwise(lines):
+        assert not (line and after) or len(f"{line} {after.split()[0]}") > 78
+    assert all(line.startswith("   qtune ") for line in examples.split("╭")[0].splitlines()[1:-1])
 
 
 @pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["plan"], ["validate"]])

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
     from qtune.run.display import Display
 
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY", help="A key of the recipe that may differ when resuming."),
+]
+
 
 def train(  # noqa: PLR0913 - the options of a verb
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of a shipped one.")],
@@ -43,10 +48,7 @@ def train(  # noqa: PLR0913 - the options of a verb
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished run in the run folder.")
     ] = False,
-    allow_change: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY", help="A key of the recipe that may differ when resuming."),
-    ] = None,
+    allow_change: Changes = None,
     processes: Annotated[
         str | None,
         typer.Option(metavar="N|auto", help="Train in N processes, one a GPU; auto: all GPUs."),

@@ -58,6 +58,7 @@ def check(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
     """Check every row of a recipe as training would see it."""
     try:
         opened = open_data(path, overrides=overrides, display=display)
+        beyond = list(too_long(opened.recipe, opened.prepared.train, opened.prepared.eval))
     except DataError as error:
         return Checked(str(path), faults=list(error.faults))
     report = opened.prepared.report
@@ -71,7 +72,7 @@ def check(path: str | Path, *, overrides: Sequence[str] = (), display: Display) 
             checked.faults += _row_faults(rows, opened)
     checked.faults += _shared(report)
     checked.warnings += _duplicates(report)
-    checked.warnings += too_long(opened.recipe, opened.prepared.train, opened.prepared.eval)
+    checked.warnings += beyond
     return checked
 
 

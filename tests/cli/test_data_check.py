@@ -61,6 +61,10 @@ def test_a_row_beyond_the_models_positions_is_a_warning(
     told = r"1 of 9 rows are longer than the 256 positions .*: up to 4\d\d tokens"
     assert re.search(told + r" \(set data.max_length: 256\)", said)
     assert [warning["place"] for warning in report["warnings"]] == ["data.max_length"]
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({"model_type": "gpt2", "n_positions": 256}))
+    report, _ = checked(recipe, capsys, 3)  # its positions are a table
+    assert [fault["hint"] for fault in report["faults"]] == ["set data.max_length: 256"]
 
 
 def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,10 +90,15 @@ def _check_source(
     if detected is None and not own.count:
         empty = "its slice takes none" if "[" in source.split else "the file is empty"
         raise DataError("no rows", place=label(source), hint=empty)
-    skip = on_bad_row == "skip" and own.count <= max(1, _SKIPPED_SHARE * count)
+    few = own.count <= max(1, _SKIPPED_SHARE * count)
+    skip = on_bad_row == "skip" and few and not own.cut_off
     if not (skip and count):
         faults.absorb(own)
-    if on_bad_row == "skip" and count and not skip:
+    if on_bad_row == "skip" and count and own.cut_off:
+        faults.add(
+            "the rows behind a fault cannot be read, so it is not skipped", place=label(source)
+        )
+    elif on_bad_row == "skip" and count and not skip:
         message = f"{own.count} of {count + own.count} rows are faulty, more than can be skipped"
         faults.add(f"{message} (1%)", place=label(source))
     return [] if detected is None else [Checked(source, detected, count, split_by, own)]

@@ -8,10 +8,14 @@ SHOWN = 10
 
 
 class Faults:
-    """The first few faults in full and the number of the rest; memory stays bounded."""
+    """The first few faults in full and the number of the rest; memory stays bounded.
+
+    `cut_off`: whether rows behind a fault cannot be read, however many there are.
+    """
 
     def __init__(self, *, shown: int = SHOWN) -> None:
         self.count = 0
+        self.cut_off = False
         self._shown = shown
         self._first: list[Fault] = []
 

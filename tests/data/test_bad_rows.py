@@ -46,6 +46,22 @@ def test_more_than_one_percent_is_an_error_with_all_of_them(tmp_path: Path, bad:
         prepare(asked, tiny_tokenizer())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", f"[{', '.join([GOOD] * 200)} {GOOD}, {', '.join([GOOD] * 200)}]"),
+        ("a.csv", "prompt,completion\n" + "a,b\n" * 200 + 'a,"b\n' + "a,b\n" * 200),
+    ],
+)
+def test_a_fault_that_hides_the_rest_of_the_file_is_not_skipped(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError, match="the rows behind a fault cannot be read"):
+        prepare(recipe(path, on_bad_row="skip"), tiny_tokenizer())
+
+
 def test_a_file_of_faults_is_no_data(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(BAD[0])

@@ -38,6 +38,7 @@ def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Itera
             yield from _parts(path, label)
     except DataError as error:
         faults.add_error(error)
+        faults.cut_off = True
 
 
 def delimiter_of(path: Path, label: str, source: SourceSection) -> str | None:

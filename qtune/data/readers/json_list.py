@@ -43,6 +43,7 @@ def read(path: Path, label: str, source: SourceSection, faults: Faults) -> Itera
             raise DataError("a list of objects is needed", place=scan.place())
     except DataError as error:
         faults.add_error(error)
+        faults.cut_off = True
 
 
 def _is_json_lines(path: Path, label: str) -> bool:

@@ -75,6 +75,7 @@ def _quoted(lines: Iterator[str], delimiter: str, label: str, faults: Faults) ->
             return
         except csv.Error as error:
             faults.add(_reason(error), place=f"{label}:{number}", hint=_HINT)
+            faults.cut_off |= "unexpected end" in str(error)
             number = reader.line_num + 1
             continue
         if record:

@@ -120,7 +120,9 @@ def test_a_place_that_cannot_be_written_says_what_is_needed_and_free(tmp_path: P
         filler(10)(draft)
         raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(ResourceError, match=r"Permission denied; it needs [\d.]+ .?B or more, [\d.]+ .?B"):
+    with pytest.raises(
+        ResourceError, match=r"Permission denied; it needs [\d.]+ .?B or more, [\d.]+ .?B"
+    ):
         checkpoint.save(tmp_path / "step-000010", fill, facts={})
 
 

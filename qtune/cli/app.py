@@ -77,8 +77,11 @@ for _group, _verbs in _VERBS.items():
         if isinstance(_verb, typer.Typer):
             app.add_typer(_verb, name=_name, rich_help_panel=_group)
         else:
-            app.command(_name, help=paragraphs(_verb), rich_help_panel=_group)(_verb)
+            app.command(_name, rich_help_panel=_group)(_verb)
 app.command(hidden=True)(cost)
+for _commands in (app, data, runs):
+    for _command in _commands.registered_commands:
+        _command.help = paragraphs(_command.callback)
 
 
 def _print_version(asked: bool) -> None:

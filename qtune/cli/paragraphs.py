@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 _WITHIN = re.compile(r"(?<!\n)\n(?=\S)")
 
 
-def paragraphs(verb: Callable[..., Any]) -> str:
+def paragraphs(verb: Callable[..., Any] | None) -> str:
     """A docstring without the line breaks of its source; indented lines, the examples, stay."""
     return _WITHIN.sub(" ", inspect.getdoc(verb) or "")

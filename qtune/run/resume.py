@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import models, optim, plan, runs
 from qtune.errors import DataError, Fault, ModelError, OutputError, ResumeError, UsageError
 from qtune.models.files import locate
+from qtune.recipe.methods import parts_of
 from qtune.recipe.unread import unread
 from qtune.run import changes
 from qtune.run.saving import load_progress
@@ -207,7 +208,8 @@ def refuse_shorter(earlier: Earlier | None, total: int) -> None:
 
 
 def check_schedule(asked: Recipe, rows: int, earlier: Earlier, wanted: Wanted) -> None:
-    """`ResumeError` where another number of steps would move the learning rate of the next one."""
+    """`ResumeError` where another number of steps would move the learning rate of the next one, or
+    AdaLoRA's budget."""
     began = earlier.facts["recipe"] if earlier.facts else {}
     now = asked.train
     before = {key: began.get(f"train.{key}", getattr(now, key)) for key in _LENGTHS}
@@ -216,10 +218,12 @@ def check_schedule(asked: Recipe, rows: int, earlier: Earlier, wanted: Wanted) -
         return
     old = _learning_rate(asked, now.model_copy(update=before), rows, earlier.step)
     new = _learning_rate(asked, now, rows, earlier.step)
-    if old != new:
+    moved = f"step {earlier.step + 1} would have a learning rate of {new:.3g}, not {old:.3g}"
+    if old == new:
+        moved = "AdaLoRA's budget of ranks is laid out over all of them"
+    if old != new or any(part.name == "adalora" for part in parts_of(asked.method)):
         raise ResumeError(
-            f"another number of steps is another schedule: step {earlier.step + 1} would have a "
-            f"learning rate of {new:.3g}, not {old:.3g}",
+            f"another number of steps is another schedule: {moved}",
             place=changed[0],
             hint=f"begin anew with -o, or go on nevertheless: --allow-change {changed[0]}",
         )

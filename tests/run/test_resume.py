@@ -170,19 +170,29 @@ def test_a_longer_run_goes_on_from_a_finished_one(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "rates"),
+    ("settings", "said"),
     [
-        (("optim.lr_scheduler_type=cosine", "optim.warmup_steps=0"), "0.00125, not 0"),
-        (("optim.lr_scheduler_type=constant", "optim.warmup_ratio=0.75"), "0.00357, not 0.005"),
+        (
+            ("optim.lr_scheduler_type=cosine", "optim.warmup_steps=0"),
+            "step 5 would have a learning rate of 0.00125, not 0",
+        ),
+        (
+            ("optim.lr_scheduler_type=constant", "optim.warmup_ratio=0.75"),
+            "step 5 would have a learning rate of 0.00357, not 0.005",
+        ),
+        (
+            ("optim.lr_scheduler_type=constant", "method.name=adalora", "method.target_rank=2"),
+            "AdaLoRA's budget of ranks",
+        ),
     ],
 )
 def test_a_longer_run_keeps_its_schedule_or_says_that_it_does_not(
-    place: Path, settings: tuple[str, ...], rates: str
+    place: Path, settings: tuple[str, ...], said: str
 ) -> None:
-    folder = f"moved {settings[0][-6:]}"
+    folder = f"moved {settings[1][-6:]}"
     run(place, folder, *settings, "train.max_steps=4")
     longer = (*settings, "train.max_steps=7")
-    with pytest.raises(ResumeError, match=f"step 5 would have a learning rate of {rates}") as told:
+    with pytest.raises(ResumeError, match=said) as told:
         run(place, folder, *longer, wanted=RESUME)
     assert told.value.faults[0].place == "train.max_steps"
     wanted = Wanted(required=True, changes=("train",))

@@ -29,6 +29,8 @@ class RosaLinear(LoraLinear):
 
     def make_room(self, count: int) -> RosaLinear:
         """Take the memory of `count` values, which train once they have places."""
+        # of the base itself, before whatever another method puts in its place
+        self._features = features(self.base)
         values = torch.zeros(count, device=self.device, dtype=self.down.dtype)
         self.values = nn.Parameter(values, requires_grad=False)
         return self
@@ -70,7 +72,7 @@ class RosaLinear(LoraLinear):
 
     def put(self, flat: Tensor) -> None:
         """Take places as ascending positions in the flattened weight."""
-        inputs, outputs = features(self.base)
+        inputs, outputs = self._features
         self.places = Places.of_flat(flat.to(self.device), outputs=outputs, inputs=inputs)
         self.values.requires_grad_(True)
         self.look_out(choosing=False)
@@ -82,7 +84,7 @@ class RosaLinear(LoraLinear):
 
     def indices(self) -> dict[str, Tensor]:
         """Columns [k] and row pointers [n + 1] on the CPU, int32; all zero without places."""
-        inputs, outputs = features(self.base)
+        inputs, outputs = self._features
         if self.places is None:
             sizes = {COLUMNS: len(self.values), POINTERS: outputs + 1}
             return {name: torch.zeros(size, dtype=torch.int32) for name, size in sizes.items()}
@@ -95,7 +97,7 @@ class RosaLinear(LoraLinear):
 
     def load_indices(self, columns: Tensor, pointers: Tensor) -> None:
         """Take back what `indices` gave; `ModelError` where they are no places of this layer."""
-        inputs, _ = features(self.base)
+        inputs, _ = self._features
         if not pointers.any():
             self.clear()
             return

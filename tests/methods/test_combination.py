@@ -20,6 +20,7 @@ from qtune.recipe.methods import (
     LoraConfig,
     PrefixConfig,
     PromptConfig,
+    RosaConfig,
 )
 from tests.methods.bases import attached, batch, load, logits, randomise, train
 from tests.tiny import tiny_llama
@@ -81,6 +82,20 @@ def test_the_hooks_of_the_loop_reach_the_parts() -> None:
     again.load_adapter(method.adapter_state())
     again.load_state(state)
     assert all(torch.equal(again.state()[name], state[name]) for name in state)
+
+
+def test_rosa_after_a_lora_chooses_its_places_and_takes_them_back() -> None:
+    """Its layers' base is the stand-in of the part before it by then."""
+    config = combined(LORA, RosaConfig(rank=4, dropout=0.0, density=0.03, warmup_steps=2))
+    model, again = base(), base()
+    method = attached(model, config)
+    train(model, method, rate=1e-2, steps=4)
+    state = method.adapter_state()
+    values = [tensor for name, tensor in state.items() if name.endswith(".rosa_values")]
+    assert values
+    assert all(tensor.any() for tensor in values)
+    attached(again, config).load_adapter(state)
+    assert torch.equal(logits(again), logits(model))
 
 
 def test_a_resumed_run_goes_on_exactly() -> None:

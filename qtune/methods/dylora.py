@@ -90,7 +90,7 @@ class Dylora(LowRank):
     def before_step(self, step: int) -> None:
         """Draw the step's rank: a function of seed and step, so a resumed run draws the same."""
         generator = generator_for(self.seed, f"rank of step {step}")
-        least, most = self.config.min_rank, self.config.rank
+        least, most = self.config.min_rank, max(len(each.down) for each in self._nested())
         active = int(torch.randint(least, most + 1, (1,), generator=generator))
         self._held = []
         for adapter in self._nested():

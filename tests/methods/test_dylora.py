@@ -106,6 +106,13 @@ def test_a_step_moves_what_was_drawn_and_nothing_else(freeze_lower: bool) -> Non
     assert min(drawn) >= 2
 
 
+def test_ranks_above_the_common_one_are_drawn_too() -> None:
+    _, method = learnt(DyloraConfig(**SETTINGS, rank_pattern={"q_proj": 2 * RANK}), 30)
+    ups = {name: up for name, up in method.parameters().items() if ".lora_B." in name}
+    assert {len(up.T) for up in ups.values()} == {RANK, 2 * RANK}
+    assert all(up.any(dim=0).all() for up in ups.values()), "each column has left its zero"
+
+
 def test_the_draw_is_of_seed_and_step_alone() -> None:
     def drawn(seed: int, steps: list[int]) -> list[int]:
         model = tiny_llama().requires_grad_(False)

@@ -44,6 +44,7 @@ _KEPT = frozenset(
         "aten::_flash_attention_forward",
         "bitsandbytes::gemm_4bit",
         "bitsandbytes::int8_scaled_mm",
+        "bitsandbytes::int8_mixed_scaled_mm",
     )
 )
 

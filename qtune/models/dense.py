@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Edit(Protocol):
-    """A change of one parameter: dense fp32 in, dense fp32 out."""
+    """A change of one parameter: dense fp32 in, dense fp32 out, on the CPU, where the tensors of an
+    adapter file are."""
 
     @property
     def needs_base(self) -> bool:
@@ -73,7 +74,7 @@ def make_dense(
         for name, edit in left.items():
             if edit.optional and name not in parameters:
                 continue
-            before = parameters[name].float() if edit.needs_base else None
+            before = parameters[name].float().cpu() if edit.needs_base else None
             parameters[name].copy_(edit.apply(before))
 
 
@@ -84,10 +85,12 @@ def _dense(
     dtype = dtype if is_quantized(module) else dense.dtype
     if weight is not None:
         given = dense.t() if turned else dense
-        changed = weight.apply(given.float() if weight.needs_base else None).to(dense.device)
+        before = given.float().cpu() if weight.needs_base else None
+        changed = weight.apply(before).to(dense.device)
         dense = changed.t() if turned else changed
     if bias is not None and not (bias.optional and old is None):
-        old = bias.apply(None if old is None else old.detach().float()).to(dense.device)
+        before = None if old is None else old.detach().float().cpu()
+        old = bias.apply(before).to(dense.device)
     made = nn.Linear(1, 1, bias=False, device="meta")
     made.out_features, made.in_features = dense.shape
     made.weight = nn.Parameter(dense.to(dtype).contiguous(), requires_grad=False)

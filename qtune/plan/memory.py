@@ -24,6 +24,7 @@ from qtune.plan.adapters import (
     adapted_linears,
     trainable_tensors,
 )
+from qtune.plan.fused import fuses
 from qtune.plan.kept import columns_by_layer, frozen_bytes
 from qtune.plan.layers import LayerBytes, layers_held, layers_of
 from qtune.plan.optimizers import OptimizerStates, states_of
@@ -115,6 +116,7 @@ class Costs:
         base = layers_held(
             self.layers, self.quantized, way, processes=self.processes, device=self.machine.device
         )
+        passing += self._masks(way)
         table = [*base, *self.fixed, *passing]
         table += self._columns(way.activations)
         table.append(self._logits(tokens, way.loss_chunk_size))
@@ -158,6 +160,21 @@ class Costs:
             yield _item("matrix products", layers * each.products * tokens, reason)
             working = max(each.in_flight, each.ends, working - each.products)
         yield _item("work of one layer", working * tokens, "kept while it is recomputed")
+
+    def _masks(self, way: Way) -> Iterator[MemoryItem]:
+        """On a GPU sdpa takes a mask of all pairs of tokens where rows are packed, or padded beside
+        others; each layer makes a copy in the compute dtype, and keeps it for its backward pass."""
+        several = self.recipe.data.packing or way.micro_batch_size > 1
+        by_mask = self.recipe.model.attn_implementation == "sdpa"
+        if self.machine.device == "cpu" or not (several and by_mask):
+            return
+        kept = way.activations == "none" or (
+            way.activations == "selective" and fuses(self.recipe, self.shape)
+        )
+        copies = self.activations.layers if kept else 1
+        pairs, each = way.micro_batch_size * self.row_tokens**2, self.holding.compute_bytes
+        reason = f"{pairs:,} pairs of tokens x (1 + {copies} x {each} B)"
+        yield _item("attention masks", pairs * (1 + copies * each), reason)
 
     def _columns(self, policy: ActivationPolicy) -> Iterator[MemoryItem]:
         made = columns_by_layer(self.recipe.method, self.shape)

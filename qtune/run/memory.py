@@ -23,7 +23,9 @@ def limit(device: torch.device, *, budget: int) -> None:
     here and not on another card."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+        # accelerate's may have no index, and is the current one then
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
 
 
 def forget_peak() -> None:

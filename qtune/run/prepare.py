@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune import data, losses, methods, models, plan, runs
-from qtune.errors import ModelError, UsageError
+from qtune.errors import ModelError, ResourceError, UsageError
 from qtune.ops import trial
 from qtune.ops.linears import class_heads
 from qtune.ranks import ALONE
@@ -90,8 +90,15 @@ def decide(asked: Recipe, place: Seat = ALONE.seat) -> Plan:
 
 def machine_of(place: Seat) -> plan.Machine:
     """What each process of this machine has. Where nvidia-smi names no GPU that torch has, of a MIG
-    device or in a container without it, what torch says of its first one."""
+    device or in a container without it, what torch says of its first one; `ResourceError` for one
+    that torch cannot use."""
     found = plan.Machine.probe_for(place.local_size)
+    if found.device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            f"there is an {found.name}, which this torch ({torch.__version__}) cannot use",
+            place="device",
+            hint="qtune doctor says why; with CUDA_VISIBLE_DEVICES= it trains on the CPU",
+        )
     if found.device == "cuda" or not torch.cuda.is_available():
         return found
     free, total = torch.cuda.mem_get_info(0)

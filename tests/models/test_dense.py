@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from qtune.methods.base import Edit
 from qtune.models.dense import dense_bytes, make_dense
 from qtune.ops.linears import linear_modules
 from qtune.ops.nf4 import is_quantized
@@ -39,3 +42,17 @@ def test_the_bytes_are_those_of_the_weights(tmp_path: Path) -> None:
     make_dense(model, {}, dtype=torch.bfloat16)
     assert needed == sum(module.weight.nbytes for module in linear_modules(model).values())
     assert dense_bytes(model, torch.bfloat16) == 0
+
+
+def test_edits_are_made_on_the_cpu_wherever_the_model_is() -> None:
+    files = torch.ones(4, 8)  # as an adapter's file is read
+
+    def apply(weight: torch.Tensor | None) -> torch.Tensor:
+        assert weight is not None
+        return weight.add_(files)
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = nn.Sequential(nn.Linear(8, 4, bias=False, device="meta"))
+        model[0].weight = nn.Parameter(torch.empty(4, 8, device="cuda"))
+        make_dense(model, {"0.weight": Edit(True, apply)}, dtype=torch.bfloat16)
+        assert model[0].weight.device.type == "cuda"

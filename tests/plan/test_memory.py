@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from qtune.plan import Machine, make, shape_of
+from qtune.recipe.sections import Recipe
 from tests.plan.given import LARGE, LLAMA_8B, LLAMA_65B, TINY, cpu, gpu, recipe
 
 ONE_ROW: dict[str, Any] = {
@@ -79,6 +80,7 @@ def test_every_item_of_a_small_run_by_hand() -> None:
         "layer inputs": layers * tokens * 2 * hidden,
         "work of one layer": tokens * (own + adapters + 2 * (2 * width + hidden) + 4 * width)
         + tokens * 8 * hidden,
+        "attention masks": 3 * 100**2 * (1 + 2),  # of one layer, and what it is made of
         "logits": 200 * vocabulary * 8,
         "dequantised weight": 2 * hidden * width,
         "CUDA context": 700_000_000,
@@ -87,6 +89,34 @@ def test_every_item_of_a_small_run_by_hand() -> None:
     assert found.pop(HOST) == 600_000_000
     assert found == expected
     assert slack == int(0.03 * (sum(expected.values()) - 700_000_000))
+
+
+def test_masks_are_where_rows_need_them_and_sdpa_copies_them() -> None:
+    def masks(machine: Machine, rows: int, *, packing: bool = False, kernel: str = "sdpa") -> int:
+        made = make(
+            Recipe.model_validate(
+                {
+                    "model": {"name_or_path": "base", "attn_implementation": kernel},
+                    "data": {
+                        "train": [{"path": "rows.jsonl"}],
+                        "max_length": 500,
+                        "packing": packing,
+                    },
+                    "memory": {**ONE_ROW, "micro_batch_size": rows, "activations": "none"},
+                    "train": {"batch_size": rows},
+                }
+            ),
+            machine,
+            shape_of(TINY),
+        )
+        return sum(item.bytes for item in made.memory if item.part == "attention masks")
+
+    kept = 1 + 2 * shape_of(TINY).layers  # the mask, and a copy in each layer
+    assert masks(LARGE, 1) == 0
+    assert masks(LARGE, 4) == 4 * 500**2 * kept
+    assert masks(LARGE, 1, packing=True) == 500**2 * kept
+    assert masks(LARGE, 4, kernel="flash_attention_2") == 0
+    assert masks(cpu(64), 4) == 0
 
 
 def test_without_checkpointing_all_layers_are_kept() -> None:

@@ -8,6 +8,8 @@ import torch
 from qtune.data.batch import collate
 from qtune.data.rows import EncodedRow
 from qtune.losses import CausalLoss
+from qtune.models.placing import set_8bit
+from qtune.ops.nf4 import library, quantize_int8
 from qtune.run.comparison.flops import Counter, counted
 from tests.methods.bases import CASES, attached, load
 from tests.tiny import save_tiny
@@ -47,3 +49,13 @@ def test_a_nested_gradient_is_counted() -> None:
     with Counter() as counter:
         (x @ torch.ones(4, 5)).sum().backward()
     assert counter.total == 2 * (2 * 3 * 4 * 5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_products_in_8_bits_count(training: bool) -> None:
+    layer = library().nn.Linear8bitLt(256, 512, bias=False, has_fp16_weights=False, threshold=6.0)
+    set_8bit(layer, *quantize_int8(torch.randn(512, 256)))
+    layer.train(training)
+    with torch.no_grad(), Counter() as found:
+        layer(torch.randn(40, 256, dtype=torch.bfloat16))
+    assert found.total == 2 * 40 * 256 * 512

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
     Loss = CausalLoss | ClassificationLoss | DistillationLoss | LessonsLoss
 
-QUANTIZED = ("bitsandbytes::gemm", "bitsandbytes::gemv", "bitsandbytes::int8_linear_matmul")
+QUANTIZED = (
+    "bitsandbytes::gemm",
+    "bitsandbytes::gemv",
+    "bitsandbytes::int8_linear_matmul",
+    "bitsandbytes::int8_mixed_scaled_mm",
+)
 """Products that unfold the weight themselves; torch has no formula for them."""
 
 
@@ -45,7 +50,8 @@ class Counter(TorchDispatchMode):
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         elif func.name().startswith(QUANTIZED):  # [.., M] times packed [N, M]
-            self.total += 2 * out.numel() * args[0].shape[-1]
+            product = out[0] if isinstance(out, tuple) else out
+            self.total += 2 * product.numel() * args[0].shape[-1]
         return out
 
 

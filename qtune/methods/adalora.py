@@ -23,6 +23,7 @@ from qtune.methods.selection import chosen_linears, file_targets
 from qtune.methods.standins import StandinMethod
 from qtune.methods.strict import refuse_differences
 from qtune.ops.linears import features
+from qtune.ops.nf4 import is_transposed
 from qtune.recipe.methods import AdaloraConfig
 
 if TYPE_CHECKING:
@@ -144,9 +145,12 @@ class Adalora(StandinMethod):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Take in the step's importance, and prune where the schedule says so."""
-        self._importance.update(self.parameters())
-        budget = self._schedule.at(step + 1) if self._schedule else None
+        """Take in the step's importance until the final phase, and prune where the schedule says
+        so: in that phase what stays is chosen no more."""
+        schedule = self._schedule
+        if schedule is None or step + 1 < schedule.total - schedule.final:
+            self._importance.update(self.parameters())
+        budget = schedule.at(step + 1) if schedule else None
         if budget is None:
             return
         masks = kept([self.scores(name) for name in self._layers], budget)
@@ -196,7 +200,7 @@ class Adalora(StandinMethod):
             "rank_pattern": None,
             "modules_to_save": None,
             "bias": "none",
-            "fan_in_fan_out": False,
+            "fan_in_fan_out": any(is_transposed(each.base) for each in self._layers.values()),
         }
 
     @classmethod
@@ -209,6 +213,7 @@ class Adalora(StandinMethod):
         silent = {"total_step", "tinit", "tfinal", "r", "init_lora_weights", "alpha_pattern"}
         understood = {*same.values(), *silent, "target_modules", "layers_to_transform", "bias"}
         understood |= {"rank_pattern", "layers_pattern", "megatron_core", "qalora_group_size"}
+        understood.add("fan_in_fan_out")
         peft_format.refuse_active({**config, "bias": None}, understood=understood, reasons={})
         values: dict[str, Any] = {
             ours: config[theirs] for ours, theirs in same.items() if config.get(theirs) is not None

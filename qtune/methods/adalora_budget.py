@@ -33,7 +33,7 @@ class Schedule:
         """Triplets that stay after step number `step` (from 1); None where nothing is pruned."""
         if step <= self.begins:
             return None
-        if step > self.total - self.final:
+        if step >= self.total - self.final:
             return self.last
         if step % self.interval:
             return None

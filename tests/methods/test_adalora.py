@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from qtune.errors import ModelError, UsageError
 from qtune.methods import create, read, save
@@ -95,8 +96,10 @@ def test_the_schedule_is_pefts() -> None:
         assert ours.at(step) == (budget if masks else None), step
 
 
-def test_what_stays_is_what_peft_keeps() -> None:
-    """The same weights and gradients through both, importance and threshold included."""
+@pytest.mark.parametrize("interval", [2, 3])
+def test_what_stays_is_what_peft_keeps(interval: int) -> None:
+    """The same weights and gradients through both to the end of the run, importance and threshold
+    included, where the interval meets the final phase and where it does not."""
     peft = pytest.importorskip("peft")
     settings = peft.AdaLoraConfig(
         task_type="CAUSAL_LM",
@@ -106,19 +109,19 @@ def test_what_stays_is_what_peft_keeps() -> None:
         lora_dropout=0.0,
         tinit=4,
         tfinal=6,
-        deltaT=2,
+        deltaT=interval,
         total_step=STEPS,
         target_modules="all-linear",
     )
     theirs = peft.get_peft_model(tiny_llama(), settings)
-    model, method = learner()
+    model, method = learner(AdaloraConfig(**{**SETTINGS, "interval": interval}))
     named = dict(theirs.named_parameters())
     for name, parameter in method.parameters().items():
         named[f"{name}.default"].data.copy_(parameter.data)
     optimizer = torch.optim.AdamW([p for p in named.values() if p.requires_grad], lr=2e-2,
                                   weight_decay=0.0)  # fmt: skip
     own = adam(method)
-    for step in range(STEPS - 8):
+    for step in range(STEPS):
         steps(model, method, own, range(step, step + 1))
         theirs(**batch()).loss.backward()
         optimizer.step()
@@ -183,6 +186,20 @@ def test_pefts_file_is_ours_and_ours_is_pefts(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "theirs", save_embedding_layers=False)
     fresh = tiny_llama().requires_grad_(False)
     read(tmp_path / "theirs").attach(fresh, base_fingerprint=None)
+    assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
+
+
+def test_transposed_weights_of_gpt2_merge_as_they_were_learnt(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=320))
+    weights = deepcopy(model.state_dict())
+    method = attached(model.requires_grad_(False), CONFIG)
+    randomise(method)
+    save(tmp_path, method, base_model="gpt2", base_fingerprint="0")
+    fresh = GPT2LMHeadModel(model.config).requires_grad_(False)
+    fresh.load_state_dict(weights)
+    for name, edit in read(tmp_path).merge_edits().items():
+        fresh.get_parameter(name).data = edit.apply(fresh.get_parameter(name))
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
 
 

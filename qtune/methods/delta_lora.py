@@ -20,6 +20,7 @@ from qtune.methods.delta_linear import DeltaLinear, FoldedDeltaLinear
 from qtune.methods.low_rank import LowRank
 from qtune.methods.peft_format import PREFIX
 from qtune.methods.strict import refuse_differences
+from qtune.methods.warm_up import end_of_warm_up
 from qtune.recipe.methods import DeltaLoraConfig
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
     from qtune.methods.base import Edit
     from qtune.methods.lora_linear import LoraLinear
-    from qtune.recipe.methods import LoraConfig, LowRankConfig
+    from qtune.recipe.methods import LoraConfig, LowRankConfig, MethodConfig
 
 DOWN, UP = ".delta_A.weight", ".delta_B.weight"
 KEYS = ("delta_ratio", "warmup_steps", "form")
+LONGEST_WARM_UP = 500  # steps
 
 
 class DeltaLora(LowRank):
@@ -41,6 +43,11 @@ class DeltaLora(LowRank):
     name: ClassVar[str] = "delta_lora"
     peft_type: ClassVar[str] = "DELTA_LORA"
     config: DeltaLoraConfig
+
+    def __init__(self, config: MethodConfig, *, seed: int) -> None:
+        super().__init__(config, seed=seed)
+        assert isinstance(config, DeltaLoraConfig)
+        self._begins = config.warmup_steps
 
     def adapt(self, name: str, module: nn.Module) -> LoraLinear:
         """The layer for one linear, as it is drawn; `UsageError` for in_place on few bits."""
@@ -63,13 +70,17 @@ class DeltaLora(LowRank):
                     hint="set it to virtual, which computes the same, or list delta_lora first",
                 )
 
+    def will_train(self, total_steps: int) -> None:
+        """Lay the warm-up into the run; `UsageError` when no step is left after it."""
+        asked = self.config.warmup_steps
+        self._begins = end_of_warm_up(asked, total_steps, most=LONGEST_WARM_UP)
+
     def before_step(self, step: int) -> None:
-        """Take the snapshot when the warm-up is over."""
+        """Take the snapshot when the warm-up is over; a weight that moves goes on moving."""
+        warm = self._begins is not None and step >= self._begins
         for layer in self._layers().values():
-            if step == self.config.warmup_steps:
+            if warm and not layer.moves:
                 layer.take_snapshot()
-            else:
-                layer.moves = step > self.config.warmup_steps
 
     def after_step(self, step: int) -> None:  # noqa: ARG002
         """Have the weights follow."""

@@ -28,6 +28,7 @@ from qtune.methods.rosa_linear import (
     split,
 )
 from qtune.methods.strict import refuse_differences
+from qtune.methods.warm_up import end_of_warm_up
 from qtune.ops.linears import features
 from qtune.plan.sparse import place_count
 from qtune.ranks import ALONE
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from qtune.recipe.methods import LowRankConfig, MethodConfig
 
 _KEYS = ("density",)
+LONGEST_WARM_UP = 64  # steps
 
 
 class Rosa(LowRank):
@@ -56,6 +58,7 @@ class Rosa(LowRank):
         super().__init__(config, seed=seed)
         assert isinstance(config, RosaConfig)
         self._ranks = ALONE
+        self._begins = config.warmup_steps
         self._mask = _indices_of(Path(config.mask_from)) if config.mask_from else {}
 
     def attach(self, model: nn.Module, *, tokenizer: Any = None) -> None:
@@ -79,10 +82,17 @@ class Rosa(LowRank):
         """The layer that stands in for a chosen linear."""
         return RosaLinear
 
+    def will_train(self, total_steps: int) -> None:
+        """Lay the warm-up into the run; `UsageError` when no step is left after it."""
+        if not self._mask:
+            asked = self.config.warmup_steps
+            self._begins = end_of_warm_up(asked, total_steps, most=LONGEST_WARM_UP)
+
     def before_step(self, step: int) -> None:
         """Have the layers without places choose them in this step, once the warm-up is over."""
+        warm = self._begins is not None and step >= self._begins
         for layer in self.layers().values():
-            layer.look_out(choosing=layer.places is None and step >= self.config.warmup_steps)
+            layer.look_out(choosing=layer.places is None and warm)
 
     def join(self, ranks: Ranks) -> None:
         """The first process chooses the places for all."""

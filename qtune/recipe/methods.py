@@ -103,8 +103,9 @@ class DeltaLoraConfig(LowRankConfig):
         dropout: ClassVar[float] = 0.0  # no key: W's gradient must be that of B A
     delta_ratio: Annotated[Real, Field(gt=0.0)] = 2.0
     """How far the weight moves, over the adapter's own change."""
-    warmup_steps: int = Field(default=500, ge=0)
-    """Steps of the adapter alone, before the weight moves, too."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps of the adapter alone, before the weight moves, too; without it a tenth of all, 500 at
+    most."""
     form: Literal["virtual", "in_place"] = "virtual"
     """Compute the weight's change beside it, or fold it into a dense copy (16-bit bases only)."""
 
@@ -115,8 +116,9 @@ class RosaConfig(LowRankConfig):
     name: Literal["rosa"] = "rosa"
     density: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.006
     """Share of a weight's entries that the sparse part changes."""
-    warmup_steps: int = Field(default=64, ge=0)
-    """Steps of the low-rank part alone; then one micro-batch's gradient chooses the entries."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps of the low-rank part alone, without it a tenth of all, 64 at most; then one
+    micro-batch's gradient chooses the entries."""
     mask_from: str | None = None
     """A run or adapter folder of RoSA whose entries are taken, from the first step on."""
     sparse_lr_ratio: Annotated[Real, Field(gt=0.0)] = 0.3

@@ -112,6 +112,27 @@ def test_a_run_within_the_warm_up_is_lora_bit_for_bit(form: str) -> None:
     assert torch.equal(logits(model), logits(plain))
 
 
+def test_the_warm_up_fits_the_run() -> None:
+    """A tenth of it without a wish, and a wish that leaves no step after it is refused."""
+    model, method = learner(DeltaLoraConfig(**SETTINGS))
+    method.will_train(20)
+    optimizer = adam(method)
+    moves = []
+    for number in range(3):
+        step(model, method, optimizer, number)
+        moves.append({each.moves for each in method.adapters.values()})  # type: ignore[attr-defined]
+    assert moves == [{False}, {False}, {True}]
+    found = logits(model)
+    method.will_train(200)  # gone on with for longer: what moves does not stand still again
+    method.before_step(3)
+    assert torch.equal(logits(model), found)
+    _, asked = learner(DeltaLoraConfig(**SETTINGS, warmup_steps=20))
+    asked.will_train(21)
+    with pytest.raises(UsageError, match=r"20 steps .* leave none of 20") as refused:
+        asked.will_train(20)
+    assert refused.value.faults[0].place == "method.warmup_steps"
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("done", [2, 3, 6])
 def test_interrupted_is_straight(tmp_path: Path, form: str, done: int) -> None:

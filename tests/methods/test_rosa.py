@@ -79,6 +79,25 @@ def test_before_its_places_are_chosen_it_is_lora() -> None:
     assert all(not layer.values.requires_grad for layer in method.layers().values())
 
 
+def test_the_warm_up_fits_the_run() -> None:
+    """A tenth of it without a wish, 64 at most; a wish that leaves no step is refused."""
+    config = RosaConfig(**SETTINGS, density=0.02)
+    for total, begins in ((1, 0), (39, 3), (5000, 64)):
+        _, method = learner(config)
+        method.will_train(total)
+        layer = next(iter(method.layers().values()))
+        choosing = []
+        for step in (begins - 1, begins):
+            method.before_step(step)
+            choosing.append(layer.choosing)
+        assert choosing == [False, True]
+    _, asked = learner()
+    asked.will_train(4)
+    with pytest.raises(UsageError, match=r"3 steps .* leave none of 3") as refused:
+        asked.will_train(3)
+    assert refused.value.faults[0].place == "method.warmup_steps"
+
+
 def test_each_weight_keeps_its_share_where_it_was_chosen() -> None:
     model, method = learner()
     optimizer = adam(method)

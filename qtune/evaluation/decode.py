@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qtune.evaluation.caches import new_cache
+from qtune.methods.adapter import Adapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,9 +88,13 @@ def decode(
 
 
 def context_length(model: Any) -> int:
-    """The most positions that the model knows."""
+    """The most positions that the model knows, without those that virtual tokens take."""
     known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(known) if known else 2**31
+    if not known:
+        return 2**31
+    # a prefix takes the same positions in every layer
+    taken = {type(each): each.positions for each in model.modules() if isinstance(each, Adapter)}
+    return int(known) - sum(taken.values())
 
 
 def token_stream(

@@ -23,6 +23,11 @@ class Adapter(nn.Module, ABC):
 
     enabled: bool = True
 
+    @property
+    def positions(self) -> int:
+        """Positions that it takes before each row."""
+        return 0
+
     @abstractmethod
     def tensors(self) -> dict[str, nn.Parameter]:
         """The trainable tensors by the end of their name in PEFT's adapter file."""

@@ -28,6 +28,11 @@ class Prefix(Adapter):
         super().__init__()
         self.values = nn.Parameter(start.clone())
 
+    @property
+    def positions(self) -> int:
+        """P."""
+        return self.values.shape[2]
+
     def tensors(self) -> dict[str, nn.Parameter]:
         """The prefix of this layer."""
         return {"prefix": self.values}
@@ -79,7 +84,7 @@ def shift_positions(decoder: nn.Module, prefix: Prefix) -> RemovableHandle:
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = _positions(args, kwargs)
-        return args, {**kwargs, "position_ids": positions + prefix.values.shape[2]}
+        return args, {**kwargs, "position_ids": positions + prefix.positions}
 
     return decoder.register_forward_pre_hook(before, with_kwargs=True)
 

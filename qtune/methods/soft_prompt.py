@@ -33,6 +33,11 @@ class VirtualTokens(Adapter, ABC):
         self._inserted = False
         self._padding: Tensor | None = None
 
+    @property
+    def positions(self) -> int:
+        """Every virtual token's."""
+        return self.count
+
     @abstractmethod
     def values(self) -> Tensor:
         """The embeddings, with their gradient."""

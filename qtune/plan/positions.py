@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from qtune.recipe.methods import LongLoraConfig, parts_of
+from qtune.recipe.methods import LongLoraConfig, PrefixConfig, SoftPromptConfig, parts_of
 
 if TYPE_CHECKING:
     from qtune.recipe.methods import MethodConfig
@@ -27,7 +27,15 @@ def with_method(known: int | None, method: MethodConfig) -> int | None:
 
 
 def positions_of(config: Mapping[str, Any], method: MethodConfig) -> int | None:
-    """The positions that a method finds in a model of this config.json; None without a limit."""
+    """The positions that a method finds in a model of this config.json and leaves to the rows;
+    None without a limit."""
     known = config.get("max_position_embeddings") or config.get("n_positions")
     rope = config.get("rope_parameters") or config.get("rope_scaling")
-    return with_method(reached(known, rope), method)
+    found = with_method(reached(known, rope), method)
+    return None if found is None else found - virtual_tokens(method)
+
+
+def virtual_tokens(method: MethodConfig) -> int:
+    """The positions that a method takes before each row."""
+    kinds = (SoftPromptConfig, PrefixConfig)
+    return sum(part.num_virtual_tokens for part in parts_of(method) if isinstance(part, kinds))

@@ -33,9 +33,11 @@ def too_long(asked: Recipe, *parts: Any) -> Iterator[Fault]:
     if len(longer):
         fault = Fault(
             message=f"{len(longer):,} of {len(lengths):,} rows are longer than the {positions:,} "
-            f"positions that the model was made for: up to {longer.max():,} tokens",
+            f"positions that the model has for them: up to {longer.max():,} tokens",
             place="data.max_length",
-            hint=f"set data.max_length: {positions}",
+            hint=f"set data.max_length: {positions}"
+            if positions > 0
+            else "lower method.num_virtual_tokens",
         )
         if config.get("model_type") in LEARNED:
             raise DataError.of([fault])

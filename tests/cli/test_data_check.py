@@ -65,6 +65,15 @@ def test_a_row_beyond_the_models_positions_is_a_warning(
     config.write_text(json.dumps({"model_type": "gpt2", "n_positions": 256}))
     report, _ = checked(recipe, capsys, 3)  # its positions are a table
     assert [fault["hint"] for fault in report["faults"]] == ["set data.max_length: 256"]
+    for method, hint in (
+        ("{name: prefix, num_virtual_tokens: 16}", "set data.max_length: 240"),
+        ("{name: prompt, num_virtual_tokens: 256}", "lower method.num_virtual_tokens"),
+    ):
+        rows = [exchange(1, "a" * 215)]  # more than 240 tokens, and less than 256
+        recipe = make_recipe(tmp_path, rows, max_length=600, more=f"method: {method}")
+        config.write_text(json.dumps({"model_type": "gpt2", "n_positions": 256}))
+        report, _ = checked(recipe, capsys, 3)
+        assert [fault["hint"] for fault in report["faults"]] == [hint]
 
 
 def test_a_cut_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from qtune.evaluation.answers import Manner, Prompt, answer_all
 from qtune.evaluation.decode import decode, evaluating, sampler, stop_ids, token_stream
+from qtune.recipe.methods import MethodConfig, PrefixConfig, PromptConfig
+from tests.methods.bases import attached
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PROMPTS = [[5], [7, 8, 9, 10, 11, 12, 13], [0, 50, 60], [200] * 19]
@@ -54,6 +57,20 @@ def test_a_row_ends_at_its_own_stop_token(model: nn.Module) -> None:
             assert after.stopped
         else:
             assert after == before
+
+
+@pytest.mark.parametrize(
+    "config", [PromptConfig(num_virtual_tokens=20), PrefixConfig(num_virtual_tokens=20)]
+)
+def test_virtual_tokens_take_positions_of_a_table(config: MethodConfig) -> None:
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    network = GPT2LMHeadModel(
+        GPT2Config(**sizes, vocab_size=320, bos_token_id=0, eos_token_id=1)
+    ).requires_grad_(False)
+    attached(network, config)
+    full, short = decode(network, [[5] * 40, [7] * 4], max_new_tokens=50, stop_ids=NEVER)
+    assert (len(full.ids), len(short.ids)) == (4, 40)
 
 
 def test_the_stop_token_at_the_very_last_place_counts(model: nn.Module) -> None:

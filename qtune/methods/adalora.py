@@ -115,7 +115,7 @@ class Adalora(StandinMethod):
         self._importance = Importance(self.parameters(), smoothing=smoothing)
         self._schedule: Schedule | None = None
 
-    def will_train(self, total_steps: int) -> None:
+    def will_train(self, total_steps: int, *, longest_row: int) -> None:  # noqa: ARG002
         """Lay the budget over the run; `UsageError` when its phases are longer than that."""
         config, layers = self.config, len(self._layers)
         begins = total_steps // 10 if config.initial_steps is None else config.initial_steps

@@ -130,8 +130,11 @@ class Method(ABC):
         trainable = list(self.parameters().values())
         return groups_by_decay(trainable, learning_rate=learning_rate, weight_decay=weight_decay)
 
-    def will_train(self, total_steps: int) -> None:  # noqa: B027 - hooks default to nothing
-        """Called once before training, a resumed one too, with the whole run's length."""
+    def will_train(  # noqa: B027 - hooks default to nothing
+        self, total_steps: int, *, longest_row: int
+    ) -> None:
+        """Called once before training, a resumed one too, with the whole run's length and the
+        tokens that a row may have."""
 
     def join(self, ranks: Ranks) -> None:  # noqa: B027 - hooks default to nothing
         """Called once before training with the processes that train it together: what one of them

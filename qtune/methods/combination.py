@@ -118,10 +118,10 @@ class Combination(Method):
             )
         ]
 
-    def will_train(self, total_steps: int) -> None:
+    def will_train(self, total_steps: int, *, longest_row: int) -> None:
         """Tell every part."""
         for part in self._parts.values():
-            part.will_train(total_steps)
+            part.will_train(total_steps, longest_row=longest_row)
 
     def join(self, ranks: Ranks) -> None:
         """Tell every part."""

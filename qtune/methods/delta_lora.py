@@ -70,7 +70,7 @@ class DeltaLora(LowRank):
                     hint="set it to virtual, which computes the same, or list delta_lora first",
                 )
 
-    def will_train(self, total_steps: int) -> None:
+    def will_train(self, total_steps: int, *, longest_row: int) -> None:  # noqa: ARG002
         """Lay the warm-up into the run; `UsageError` when no step is left after it."""
         asked = self.config.warmup_steps
         self._begins = end_of_warm_up(asked, total_steps, most=LONGEST_WARM_UP)

@@ -8,6 +8,7 @@ the factor of the positions stands in qtune's own facts, as PEFT's config has no
 from __future__ import annotations
 
 from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtune.errors import UsageError
@@ -17,7 +18,13 @@ from qtune.methods.lora_linear import LoraLinear
 from qtune.methods.low_rank import LowRank
 from qtune.methods.rope_scale import RopeScale, scaled_config
 from qtune.methods.selective import places
-from qtune.methods.shifted_attention import CHILD, IMPLEMENTATION, attention, put_in
+from qtune.methods.shifted_attention import (
+    CHILD,
+    IMPLEMENTATION,
+    Shifted,
+    attention,
+    put_in,
+)
 from qtune.plan.selective import modules_of
 from qtune.recipe.methods import LongLoraConfig
 
@@ -77,6 +84,12 @@ class LongLora(LowRank):
         attention_interface.put_in(self._model, IMPLEMENTATION, attention)
         if self._rope is not None:
             self._rope.on()
+
+    def will_train(self, total_steps: int, *, longest_row: int) -> None:  # noqa: ARG002
+        """Groups of as many tokens for every row, however long what stands beside it is."""
+        for child in self.adapters.values():
+            if isinstance(child, Shifted):
+                child.group = ceil(longest_row * self.config.group_share)
 
     def kind(self) -> type[LoraLinear]:
         """A LoRA layer."""

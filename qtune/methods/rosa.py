@@ -82,7 +82,7 @@ class Rosa(LowRank):
         """The layer that stands in for a chosen linear."""
         return RosaLinear
 
-    def will_train(self, total_steps: int) -> None:
+    def will_train(self, total_steps: int, *, longest_row: int) -> None:  # noqa: ARG002
         """Lay the warm-up into the run; `UsageError` when no step is left after it."""
         if not self._mask:
             asked = self.config.warmup_steps

@@ -27,6 +27,9 @@ CHILD = "shifted"
 class Shifted(Adapter):
     """Says to an attention module, whose child it is, how large its groups are; learns nothing."""
 
+    group: int | None = None
+    """Tokens of a group; before the longest row is known, the share of what is computed."""
+
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
@@ -56,9 +59,10 @@ def attention(
     """In groups while training, transformers' own otherwise."""
     shifted: Any = getattr(module, CHILD, None)
     length = query.shape[2]
-    group = ceil(length * shifted.share) if shifted is not None else length
-    grouped = module.training and shifted is not None and shifted.enabled
-    if not grouped or group >= length or key.shape[2] != length:
+    grouped = module.training and shifted is not None and shifted.enabled and shifted.share < 1
+    group = (shifted.group or ceil(length * shifted.share)) if grouped else length
+    # the first group of shifted heads has group // 2 tokens
+    if not grouped or length <= max(group // 2, 1) or key.shape[2] != length:
         return plain(module, query, key, value, attention_mask, **settings)
     repeats = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
@@ -66,13 +70,16 @@ def attention(
     outputs = [
         in_groups(
             *(states[:, heads] for states in (query, key, value)),
-            group=group,
+            group=size,
             shift=shift,
             mask=attention_mask,
             dropout=settings.get("dropout", 0.0),
             scale=settings.get("scaling"),
         )
-        for heads, shift in ((slice(None, half), 0), (slice(half, None), group // 2))
+        for heads, size, shift in (
+            (slice(None, half), min(group, length), 0),
+            (slice(half, None), group, group // 2),
+        )
     ]
     return torch.cat(outputs, dim=1).transpose(1, 2).contiguous(), None
 

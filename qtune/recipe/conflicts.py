@@ -12,6 +12,7 @@ from qtune.recipe.methods import (
     BridgeConfig,
     CombinationConfig,
     DeltaLoraConfig,
+    LongLoraConfig,
     SoftPromptConfig,
     parts_of,
 )
@@ -282,6 +283,15 @@ CONFLICTS: tuple[Conflict, ...] = (
         lambda r: (
             r.data.packing
             and any(isinstance(part, SoftPromptConfig) for part in parts_of(r.method))
+        ),
+    ),
+    Conflict(
+        "data.packing",
+        ("method.name",),
+        "cannot be with long_lora, whose groups of tokens begin with a row, not amid a sequence",
+        "remove it, or take another method",
+        lambda r: (
+            r.data.packing and any(isinstance(part, LongLoraConfig) for part in parts_of(r.method))
         ),
     ),
     Conflict(

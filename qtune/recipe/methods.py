@@ -70,7 +70,7 @@ class LongLoraConfig(LowRankConfig):
 
     name: Literal["long_lora"] = "long_lora"
     group_share: Annotated[Real, Field(gt=0.0, le=1.0)] = 0.25
-    """Share of a row that a token sees while training; evaluation sees all."""
+    """Share of data.max_length that a token sees while training; evaluation sees all."""
     rope_factor: Annotated[Real, Field(ge=1.0)] | None = None
     """Positions are divided by it: the new length over the old, rounded up."""
     train_norms: bool = True

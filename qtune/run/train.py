@@ -292,7 +292,7 @@ def make_job(
     groups = pupil.method.param_groups(
         learning_rate=asked.optim.learning_rate, weight_decay=asked.optim.weight_decay
     )
-    pupil.method.will_train(steps.total)
+    pupil.method.will_train(steps.total, longest_row=asked.data.max_length)
     pupil.method.join(settled.ranks)
     return training.Job(
         model=pupil.base.model,

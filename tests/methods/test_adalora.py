@@ -40,7 +40,7 @@ def learner(config: AdaloraConfig = CONFIG, *, total: int = STEPS) -> tuple[Any,
     model = tiny_llama().requires_grad_(False)
     method = attached(model, config)
     assert isinstance(method, Adalora)
-    method.will_train(total)
+    method.will_train(total, longest_row=64)
     return model, method
 
 

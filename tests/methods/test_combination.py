@@ -71,14 +71,14 @@ def test_the_hooks_of_the_loop_reach_the_parts() -> None:
     model = base()
     config = combined(AdaloraConfig(rank=4, target_rank=2, dropout=0.0), BitfitConfig())
     method = attached(model, config)
-    method.will_train(10)
+    method.will_train(10, longest_row=64)
     assert method.extra_loss() is not None
     train(model, method, rate=1e-2, steps=3)
     state = method.state()
     assert state
     assert all(name.startswith("part-0/") for name in state)
     again = attached(base(), config)
-    again.will_train(10)
+    again.will_train(10, longest_row=64)
     again.load_adapter(method.adapter_state())
     again.load_state(state)
     assert all(torch.equal(again.state()[name], state[name]) for name in state)

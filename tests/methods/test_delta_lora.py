@@ -115,7 +115,7 @@ def test_a_run_within_the_warm_up_is_lora_bit_for_bit(form: str) -> None:
 def test_the_warm_up_fits_the_run() -> None:
     """A tenth of it without a wish, and a wish that leaves no step after it is refused."""
     model, method = learner(DeltaLoraConfig(**SETTINGS))
-    method.will_train(20)
+    method.will_train(20, longest_row=64)
     optimizer = adam(method)
     moves = []
     for number in range(3):
@@ -123,13 +123,15 @@ def test_the_warm_up_fits_the_run() -> None:
         moves.append({each.moves for each in method.adapters.values()})  # type: ignore[attr-defined]
     assert moves == [{False}, {False}, {True}]
     found = logits(model)
-    method.will_train(200)  # gone on with for longer: what moves does not stand still again
+    method.will_train(
+        200, longest_row=64
+    )  # gone on with for longer: what moves does not stand still again
     method.before_step(3)
     assert torch.equal(logits(model), found)
     _, asked = learner(DeltaLoraConfig(**SETTINGS, warmup_steps=20))
-    asked.will_train(21)
+    asked.will_train(21, longest_row=64)
     with pytest.raises(UsageError, match=r"20 steps .* leave none of 20") as refused:
-        asked.will_train(20)
+        asked.will_train(20, longest_row=64)
     assert refused.value.faults[0].place == "method.warmup_steps"
 
 

@@ -10,7 +10,10 @@ import torch
 from torch.nn import functional
 
 from qtune import methods
+from qtune.data.batch import collate
+from qtune.data.rows import EncodedRow
 from qtune.errors import UsageError
+from qtune.losses import CausalLoss
 from qtune.methods.rope_scale import scaled_config
 from qtune.methods.shifted_attention import in_groups
 from qtune.recipe.methods import CombinationConfig, LongLoraConfig, PrefixConfig
@@ -87,6 +90,27 @@ def test_a_step_of_training_attends_in_groups() -> None:
     model.eval()
     moved = (model(input_ids=ids).logits - model(input_ids=other).logits).abs().amax(-1)[0] > 1e-7
     assert moved.nonzero().flatten().tolist() == list(range(3, 32))
+
+
+@pytest.mark.parametrize("longest_row", [64, 96, 300])
+def test_a_row_learns_the_same_alone_and_padded(longest_row: int) -> None:
+    """Groups are of the run, not of what a row was put together with."""
+    model = base()
+    method = attached(model, LongLoraConfig(rank=2, dropout=0.0, group_share=0.25))
+    method.will_train(10, longest_row=longest_row)
+    randomise(method)
+    model.train()
+    draw = torch.Generator().manual_seed(1)
+    drawn = [torch.randint(3, 300, (length,), generator=draw).tolist() for length in (64, 9, 21)]
+    rows = [EncodedRow(ids, [-100, *ids[1:]], str(len(ids))) for ids in drawn]
+    loss = CausalLoss(chunk_size=64)
+    with torch.no_grad():
+        together = loss.per_row(model, collate(rows, pad_id=2))[0]
+        alone = [loss.per_row(model, collate([row], pad_id=2))[0][0] for row in rows]
+        model.eval()
+        whole = loss.per_row(model, collate(rows, pad_id=2))[0]
+    assert torch.allclose(together, torch.stack(alone), rtol=1e-5)
+    assert abs(together[0] - whole[0]) > 1e-3, "in groups"
 
 
 def test_evaluation_is_full_attention_exactly() -> None:

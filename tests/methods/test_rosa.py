@@ -84,7 +84,7 @@ def test_the_warm_up_fits_the_run() -> None:
     config = RosaConfig(**SETTINGS, density=0.02)
     for total, begins in ((1, 0), (39, 3), (5000, 64)):
         _, method = learner(config)
-        method.will_train(total)
+        method.will_train(total, longest_row=64)
         layer = next(iter(method.layers().values()))
         choosing = []
         for step in (begins - 1, begins):
@@ -92,9 +92,9 @@ def test_the_warm_up_fits_the_run() -> None:
             choosing.append(layer.choosing)
         assert choosing == [False, True]
     _, asked = learner()
-    asked.will_train(4)
+    asked.will_train(4, longest_row=64)
     with pytest.raises(UsageError, match=r"3 steps .* leave none of 3") as refused:
-        asked.will_train(3)
+        asked.will_train(3, longest_row=64)
     assert refused.value.faults[0].place == "method.warmup_steps"
 
 

@@ -125,6 +125,7 @@ def test_an_unknown_gate_is_told_the_nearest(faults: Faults) -> None:
     [
         ("split_by: topic", "", "data.split_by"),
         ("packing: true", "method: {name: prompt}", "data.packing"),
+        ("packing: true", "method: [lora, long_lora]", "data.packing"),
         ("shuffle: false", "train: {group_by_length: true}", "train.group_by_length"),
         ("mix: concat, eval: [{path: z, weight: 2}]", "", "data.eval.0.weight"),
     ],

@@ -29,7 +29,7 @@ OPTIMIZERS = Registry(
         "lion_8bit": "bitsandbytes.optim:Lion8bit",
         "ademamix_8bit": "bitsandbytes.optim:AdEMAMix8bit",
         "adamw": "torch.optim:AdamW",
-        "sgd": "torch.optim:SGD",
+        "sgd": "qtune.optim.descent:DecoupledSGD",
     },
 )
 # Pagliardini et al. 2024: the slow moment of AdEMAMix

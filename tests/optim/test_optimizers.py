@@ -53,6 +53,31 @@ def test_adamw_32bit_is_adamw() -> None:
     assert ours == pytest.approx(torchs, rel=1e-5)
 
 
+def test_the_decay_of_sgd_is_decoupled() -> None:
+    torch.manual_seed(0)
+    matrix, vector = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3))
+    unused = nn.Parameter(torch.ones(2))
+    groups = [{"params": [matrix, unused], "weight_decay": 0.3}]
+    groups += [{"params": [vector], "weight_decay": 0.0}]
+    section = _section(name="sgd", learning_rate=0.1, betas=[0.8, 0.9])
+    optimizer = optim.make(section, groups)
+    expected = [each.detach().double() for each in (matrix, vector)]
+    moments = [torch.zeros_like(each) for each in expected]
+    for number in range(6):
+        optim.set_learning_rate(optimizer, 1 / (1 + number))
+        rate = 0.1 / (1 + number)
+        for place, parameter in enumerate((matrix, vector)):
+            parameter.grad = torch.randn_like(parameter)
+            moments[place] = 0.8 * moments[place] + parameter.grad.double()
+            kept = 1 - rate * (0.3 if place == 0 else 0.0)
+            expected[place] = expected[place] * kept - rate * moments[place]
+        optimizer.step()
+    for found, wanted in zip((matrix, vector), expected, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
+    assert torch.equal(unused, torch.ones(2)), "what has no gradient keeps its weight"
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
 def test_groups_keep_their_ratio_under_a_schedule() -> None:
     slow, fast = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     groups = [{"params": [slow], "lr": 1e-3}, {"params": [fast], "lr": 1.6e-2}]

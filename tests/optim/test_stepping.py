@@ -20,7 +20,9 @@ def _made(name: str) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
     parameters = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
     groups = [{"params": parameters[:2]}, {"params": parameters[2:], "lr": 3e-2}]
     name, _, fused = name.partition(" ")
-    section = OptimSection.model_validate({"name": name, "learning_rate": 1e-2})
+    section = OptimSection.model_validate(
+        {"name": name, "learning_rate": 1e-2, "weight_decay": 0.1}
+    )
     optimizer = optim.make(section, groups)
     if fused:  # what `make` does on CUDA
         for group in optimizer.param_groups:

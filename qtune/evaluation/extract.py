@@ -6,7 +6,9 @@ import re
 from decimal import Decimal, InvalidOperation
 
 _MARK = "####"  # GSM8K writes the result behind it
-_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
+# what joins two numbers (10-12, A-5) is no sign
+_SIGN = r"(?:(?<![\w.)%])([-\u2212])[$€£]?)?"
+_NUMBER = re.compile(_SIGN + r"((?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?)")
 
 
 def numeric_match(text: str, reference: str) -> float:
@@ -16,13 +18,14 @@ def numeric_match(text: str, reference: str) -> float:
 
 
 def number_in(text: str) -> Decimal | None:
-    """The number behind #### if there is one, else the last number: 1,200 and $3.50 are numbers."""
+    """The number behind #### if there is one, else the last number: 1,200 and -$3.50 are such."""
     _, mark, behind = text.rpartition(_MARK)
     found = _NUMBER.findall(behind if mark else text)
     if not found:
         return None
+    sign, digits = found[0] if mark else found[-1]
     try:
-        return Decimal((found[0] if mark else found[-1]).replace(",", ""))
+        return Decimal(("-" if sign else "") + digits.replace(",", ""))
     except InvalidOperation:
         return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtune import recipe
 from qtune.durable import write_text
 from qtune.run import gates, pins
+from qtune.run.own_recipe import own_recipe
 from qtune.run.pages.write import leaving_page
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ def judge_again(
 
 def _keep(settled: Settled) -> None:
     """Gates and the measures that they may need; of what was learnt all stays as it was."""
-    folder, asked, origins = settled.folder.path, settled.asked, settled.loaded.origins
+    folder, asked = settled.folder.path, settled.asked
     now = {"gates": asked.gates, "eval": asked.eval}
-    said = {key: origins[key] for key in origins if key != "train.output_dir"}
-    for name, comments in (("recipe.yaml", said), (pins.LOCK, {})):
+    for name, origins in (("recipe.yaml", settled.loaded.origins), (pins.LOCK, {})):
         kept = recipe.load(folder / name).recipe.model_copy(update=now)
-        write_text(folder / name, recipe.to_yaml(kept, relative_to=folder, origins=comments))
+        write_text(folder / name, own_recipe(kept, origins, folder))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from qtune import models, recipe, runs
+from qtune import models, runs
 from qtune.durable import sha256_of, write_text
 from qtune.errors import DataError, Fault, ModelError, ResumeError
 from qtune.models.files import locate
 from qtune.recipe import sources
 from qtune.recipe.kinds import OF_IMAGES
 from qtune.recipe.results import PinsSection
+from qtune.run.own_recipe import own_recipe
 from qtune.run.teaching import teacher_fingerprint
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ def write_lock(
     sections: dict[str, Any] = {
         "model": model,
         "memory": asked.memory.model_copy(update=chosen),
-        "train": asked.train.model_copy(update={"output_dir": None}),
         "pins": pins,
     }
     locked = asked.model_copy(update=sections)
-    write_text(folder / LOCK, recipe.to_yaml(locked, relative_to=folder))
+    write_text(folder / LOCK, own_recipe(locked, {}, folder))
 
 
 def check_inputs(asked: Recipe, journal: Journal) -> None:

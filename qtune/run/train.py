@@ -27,6 +27,7 @@ from qtune.run.labels import named
 from qtune.run.memory import forget_peak
 from qtune.run.monitoring.begin import monitor
 from qtune.run.monitoring.sampler import Sampler
+from qtune.run.own_recipe import own_recipe
 from qtune.run.pages.write import leaving_page
 from qtune.run.parts import kept_bytes
 from qtune.run.prepare import decide, learner, plan_line, read_rows, run_folder
@@ -208,7 +209,7 @@ def _open(settled: Settled) -> None:
     folder, earlier = settled.folder, settled.earlier
     write = folder.create if earlier is None else folder.reopen
     write(
-        recipe_yaml=_without_folder(settled.loaded, folder.path),
+        recipe_yaml=own_recipe(settled.loaded.recipe, settled.loaded.origins, folder.path),
         plan=settled.plan.to_dict(),
         env=runs.environment(),
     )
@@ -340,12 +341,3 @@ def _pad_id(asked: Recipe, pupil: Learner) -> int:
     if asked.model.task == "classification":
         return getattr(pupil.base.model.config, "pad_token_id", None) or 0
     return filler_id(pupil.tokenizer)
-
-
-def _without_folder(loaded: Loaded, folder: Path) -> str:
-    """The recipe to keep, without its output folder: run again, it must not meet its results."""
-    place = "train.output_dir"
-    train_section = loaded.recipe.train.model_copy(update={"output_dir": None})
-    kept = loaded.recipe.model_copy(update={"train": train_section})
-    origins = {key: origin for key, origin in loaded.origins.items() if key != place}
-    return recipe.to_yaml(kept, relative_to=folder, origins=origins)

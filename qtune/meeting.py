@@ -37,11 +37,11 @@ def meet(rank: int, size: int, say: Say) -> Any:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     host, port = address()
-    waiting = _Waiting(f"{host}:{port}", say)
+    waiting = _Waiting(say)
     # torchrun starts anew beside the store of those that ended, which holds their addresses
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     store = PrefixStore(f"qtune-{attempt}", _store(host, port, rank, waiting))
-    with reaching(waiting.place):
+    with reaching():
         store.add("here", 1)
         while (came := store.add("here", 0)) < size:
             waiting.look(f"{came} of {size} processes are here")
@@ -61,6 +61,11 @@ def address() -> tuple[str, int]:
     if not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UsageError(f"{port!r} is no port", place="MASTER_PORT", hint="a number below 65536")
     return found["MASTER_ADDR"], int(port)
+
+
+def _place() -> str:
+    host, port = address()
+    return f"{host}:{port}"
 
 
 def gist(error: BaseException) -> str:
@@ -92,8 +97,7 @@ def _probe(held: socket.socket) -> None:
 class _Waiting:
     """Looks again and again, by Python, so that signals are heard; says so now and then."""
 
-    def __init__(self, place: str, say: Say) -> None:
-        self.place = place
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._begun = time.monotonic()
         self._next = self._begun + _QUIET
@@ -103,13 +107,13 @@ class _Waiting:
         now = time.monotonic()
         if now - self._begun > LIMIT:
             raise ResourceError(
-                f"the processes of this run have not met at {self.place} in {LIMIT:.0f} s: {what}",
+                f"the processes of this run have not met at {_place()} in {LIMIT:.0f} s: {what}",
                 place="MASTER_ADDR, MASTER_PORT",
                 hint="look for the lines of those that are missing, or for a firewall",
             )
         if now >= self._next:
             self._next = now + _SAID_EVERY
-            self._say(f"waiting for the others at {self.place}: {what}")
+            self._say(f"waiting for the others at {_place()}: {what}")
         time.sleep(seconds)
 
 
@@ -121,7 +125,7 @@ def _store(host: str, port: int, rank: int, waiting: _Waiting) -> Any:
     keeps = rank == 0 and not held_elsewhere
     if not keeps:
         _knock(host, port, waiting)
-    with reaching(waiting.place):
+    with reaching():
         return TCPStore(
             host,
             port,
@@ -143,13 +147,13 @@ def _knock(host: str, port: int, waiting: _Waiting) -> None:
 
 
 @contextmanager
-def reaching(place: str) -> Iterator[None]:
+def reaching() -> Iterator[None]:
     """What torch says of the network in the block becomes a `ResourceError`."""
     try:
         yield
     except RuntimeError as error:
         raise ResourceError(
-            f"the processes of this run do not reach one another at {place}: {gist(error)}",
+            f"the processes of this run do not reach one another at {_place()}: {gist(error)}",
             place="MASTER_ADDR, MASTER_PORT",
             hint="is the port free, and GLOO_SOCKET_IFNAME, if set, an interface of this machine?",
         ) from error

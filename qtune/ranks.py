@@ -269,7 +269,7 @@ def joined(place: Seat, say: Say = print) -> Iterator[Ranks]:
 
     backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
     store = meeting.meet(place.rank, place.size, say)
-    with meeting.reaching(":".join(map(str, meeting.address()))):
+    with meeting.reaching():
         distributed.init_process_group(
             backend, store=store, rank=place.rank, world_size=place.size, timeout=_PATIENCE
         )

@@ -20,10 +20,6 @@ class Unfinished(Exception):  # noqa: N818 - no fault of anybody's
     """The work was left by all, or another process has left its part of it."""
 
 
-def _goes_on() -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Pace:
     """Keeps processes in step that make each its own number of passes of one `model`; `stops` is
@@ -31,7 +27,7 @@ class Pace:
 
     ranks: Ranks
     model: Any
-    stops: Callable[[], bool] = _goes_on
+    stops: Callable[[], bool]
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -257,9 +257,11 @@ class Follower:
 
     def _hear_shrinks(self) -> None:
         """Say it of the other processes, too: a run that goes on does so with the smallest."""
+        if not self._agreed.ranks.first:
+            return
         for rank, one in enumerate(self._agreed.told):
             before = self.progress.micro_batch_size
-            if self._agreed.ranks.first and one.micro_batch_size < before:
+            if one.micro_batch_size < before:
                 self._on_shrink(
                     ShrinkEvent(
                         step=self.progress.step,

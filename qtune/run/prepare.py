@@ -93,14 +93,14 @@ def machine_of(place: Seat) -> plan.Machine:
     device or in a container without it, what torch says of its first one; `ResourceError` for one
     that torch cannot use."""
     found = plan.Machine.probe_for(place.local_size)
-    if found.device == "cuda" and not torch.cuda.is_available():
+    if (found.device == "cuda") == torch.cuda.is_available():
+        return found
+    if found.device == "cuda":
         raise ResourceError(
             f"there is an {found.name}, which this torch ({torch.__version__}) cannot use",
             place="device",
             hint="qtune doctor says why; with CUDA_VISIBLE_DEVICES= it trains on the CPU",
         )
-    if found.device == "cuda" or not torch.cuda.is_available():
-        return found
     free, total = torch.cuda.mem_get_info(0)
     seen = plan.Machine.with_gpu((torch.cuda.get_device_name(0), total, free))
     return seen.share(place.local_size)

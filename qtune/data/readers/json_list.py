@@ -80,13 +80,12 @@ def _elements(scan: Scanner, source: SourceSection, faults: Faults) -> Iterator[
         value = scan.value()
         if isinstance(value, str) and not source.column_names:
             value = {"text": value}
+        place = f"{scan.label}:{number}"
         try:
             scan.objects.refuse_twice()
-            yield Row(
-                scan.label, number, row_of(value, source.column_names, f"{scan.label}:{number}")
-            )
+            yield Row(scan.label, number, row_of(value, source.column_names, place))
         except DataError as error:
-            faults.add_error(error, place=f"{scan.label}:{number}")
+            faults.add_error(error, place=place)
         if scan.expect(",]") == "]":
             return
 
